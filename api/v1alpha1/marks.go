@@ -1,0 +1,53 @@
+package v1alpha1
+
+// Labels and annotations. The same names are used on every object.
+const (
+	// LabelNode on a PersistentVolume names the Node that holds its disk.
+	LabelNode = "holdfast.dev/node"
+	// LabelDisk on a PersistentVolume is the disk id; see DiskLabel.
+	LabelDisk = "holdfast.dev/disk"
+	// LabelMedia on a PersistentVolume is the disk's media: ssd, nvme, hdd or virtual.
+	LabelMedia = "holdfast.dev/media"
+	// LabelQuarantined is "true" on a PersistentVolume that no new claim may bind.
+	LabelQuarantined = "holdfast.dev/quarantined"
+	// LabelFlavor on a Node names its NodeFlavor.
+	LabelFlavor = "holdfast.dev/flavor"
+	// LabelAddon and LabelAddonVersion are on every object of a bundle.
+	LabelAddon        = "holdfast.dev/addon"
+	LabelAddonVersion = "holdfast.dev/addon-version"
+	// LabelAddonMode is kube-addon-manager's mode label: Reconcile or EnsureExists.
+	LabelAddonMode = "addonmanager.kubernetes.io/mode"
+
+	// AnnotationTaints on a PersistentVolume is a JSON list of VolumeTaint.
+	AnnotationTaints = "holdfast.dev/taints"
+	// AnnotationPartition on a PersistentVolume is the partition UUID it stands for.
+	AnnotationPartition = "holdfast.dev/partition-uuid"
+	// AnnotationDisk on a PersistentVolume is the full disk id (a label value is cut at 63 characters).
+	AnnotationDisk = "holdfast.dev/disk-id"
+)
+
+// The sentinel claim that a quarantined, unbound PersistentVolume is pre-bound
+// to. The scheduler's and the PV controller's search skip a volume whose
+// claimRef names another claim (k8s.io/component-helpers/storage/volume
+// FindMatchingVolume). Nobody can create this claim: its name is not a DNS-1123
+// subdomain, which the API server demands of every PersistentVolumeClaim. Its
+// UID stays empty; with a UID the PV controller would take the volume for
+// Released and reclaim it.
+const (
+	SentinelClaimNamespace = "holdfast-quarantine"
+	SentinelClaimName      = "QUARANTINED"
+)
+
+// TaintDisk is the key of the taint that a bad disk puts on its volumes.
+const TaintDisk = "holdfast.dev/disk"
+
+// VolumeTaint is one entry of AnnotationTaints.
+type VolumeTaint struct {
+	Key       string `json:"key"`
+	Value     string `json:"value"`
+	Effect    string `json:"effect"`    // NoBind
+	TimeAdded string `json:"timeAdded"` // RFC 3339
+}
+
+// EffectNoBind is the only taint effect: no new claim may bind the volume.
+const EffectNoBind = "NoBind"
