@@ -1,0 +1,204 @@
+// Package diskid names disks. A disk id is what every join goes through: it
+// follows the drive and not the place or the kernel's name for it. Where the
+// hardware gives no name, the id is weak: it names a place.
+package diskid
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"syscall"
+
+	"holdfast.dev/internal/hostfs"
+)
+
+// ErrNoDisk is returned for a block device that is not a disk of this host: a
+// RAM disk, a mapper device, an optical drive, a hidden multipath leg, a
+// network device, or a loop device without a backing file.
+var ErrNoDisk = errors.New("not a disk")
+
+const (
+	maxSlug  = 200
+	maxLabel = 63 // of a Kubernetes label value
+	hashLen  = 8
+)
+
+// Slug turns s into lower-case letters, digits, '.', '_' and '-' with a letter
+// or digit at both ends, at most 200 bytes. Every run of other characters
+// becomes one '-'. What is cut ends with a hash, so that two long names stay
+// two. It is empty when s has no letter and no digit. Slug(Slug(s)) is Slug(s).
+func Slug(s string) string {
+	var b strings.Builder
+	gap := false
+	for _, r := range strings.ToLower(s) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
+			if gap {
+				b.WriteByte('-')
+				gap = false
+			}
+			b.WriteRune(r)
+		default:
+			gap = true
+		}
+	}
+	return cut(strings.Trim(b.String(), "-._"), s, maxSlug)
+}
+
+// Label is id as a Kubernetes label value: id itself when it is one, else cut
+// and ended with a hash of the whole id.
+func Label(id string) string {
+	s := Slug(id)
+	if s == id && len(id) <= maxLabel {
+		return id
+	}
+	return strings.TrimLeft(trimTo(s, maxLabel-hashLen-1)+"-"+hash(id), "-")
+}
+
+func cut(s, whole string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return trimTo(s, limit-hashLen-1) + "-" + hash(whole)
+}
+
+func trimTo(s string, n int) string {
+	return strings.TrimRight(s[:min(n, len(s))], "-._")
+}
+
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])[:hashLen]
+}
+
+// notDisks are the name prefixes of block devices that are not disks of the
+// host (Documentation/admin-guide/devices.txt).
+var notDisks = []string{"ram", "zram", "dm-", "md", "sr", "fd", "nbd", "rbd", "drbd", "zd", "bcache"}
+
+// FromSysfs is the id of the disk that the kernel calls dev now, such as sda.
+// It is the lower-case WWN; else model and serial; else, with weak set, the
+// backing file of a loop device or the path of the bus. The error is ErrNoDisk
+// for what is no disk, and is fs.ErrNotExist when there is no such device. An
+// attribute that is there and cannot be read is an error and never a lesser
+// id: an id must not change because a disk is dying.
+func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
+	for _, p := range notDisks {
+		if rest, ok := strings.CutPrefix(dev, p); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+			return "", false, ErrNoDisk
+		}
+	}
+	dir := path.Join("/sys/block", dev)
+	if _, err := f.ReadDir(dir); err != nil {
+		return "", false, fmt.Errorf("identify disk %s: %w", dev, err)
+	}
+	id, weak, err = identify(f, dev, dir)
+	if err != nil {
+		return "", false, fmt.Errorf("identify disk %s: %w", dev, err)
+	}
+	return id, weak, nil
+}
+
+func identify(f *hostfs.FS, dev, dir string) (id string, weak bool, err error) {
+	if hidden, err := Attr(f, path.Join(dir, "hidden")); err != nil || hidden == "1" {
+		return "", false, errors.Join(err, noDiskIf(err == nil))
+	}
+	if strings.HasPrefix(dev, "loop") {
+		return loop(f, dir)
+	}
+	for _, name := range []string{"wwid", "device/wwid"} {
+		v, err := Attr(f, path.Join(dir, name))
+		if err != nil {
+			return "", false, err
+		}
+		if id := wwn(v); id != "" {
+			return id, false, nil
+		}
+	}
+	model, err := Attr(f, path.Join(dir, "device/model"))
+	if err != nil {
+		return "", false, err
+	}
+	serial, err := Serial(f, dev)
+	if err != nil {
+		return "", false, err
+	}
+	if strings.HasPrefix(dev, "vd") && model == "" {
+		model = "virtio" // virtio-blk has no model, as in udev's /dev/disk/by-id
+	}
+	if Slug(serial) != "" {
+		return Slug(model + "-" + serial), false, nil
+	}
+	place, err := f.Resolve(path.Join(dir, "device"))
+	if errors.Is(err, fs.ErrNotExist) {
+		place, err = dir, nil
+	}
+	return Slug("path-" + strings.TrimPrefix(place, "/sys/")), true, err
+}
+
+func noDiskIf(yes bool) error {
+	if yes {
+		return ErrNoDisk
+	}
+	return nil
+}
+
+// loop names a loop device after its backing file (drivers/block/loop.c
+// loop_attr_backing_file_show). The file's name stays its name after the file
+// is deleted, which d_path marks.
+func loop(f *hostfs.FS, dir string) (string, bool, error) {
+	file, err := Attr(f, path.Join(dir, "loop/backing_file"))
+	if err != nil {
+		return "", false, err
+	}
+	slug := Slug(strings.TrimSuffix(file, " (deleted)"))
+	if slug == "" {
+		return "", false, ErrNoDisk
+	}
+	return Slug("loop-" + slug), true, nil
+}
+
+// wwn is the id in a wwid attribute, or empty when it names no drive. SCSI
+// prints naa., eui. or t10. and NVMe eui., uuid. or nvme. before it
+// (drivers/scsi/scsi_lib.c scsi_vpd_lun_id, drivers/nvme/host/sysfs.c wwid_show).
+func wwn(v string) string {
+	v = strings.ToLower(strings.TrimSpace(v))
+	for _, p := range []string{"naa.", "eui.", "0x"} {
+		v = strings.TrimPrefix(v, p)
+	}
+	if strings.Trim(v, "0") == "" {
+		return ""
+	}
+	return Slug(v)
+}
+
+// Serial is the serial number of dev, or empty when it tells none.
+func Serial(f *hostfs.FS, dev string) (string, error) {
+	dir := path.Join("/sys/block", dev)
+	for _, name := range []string{"serial", "device/serial"} {
+		v, err := Attr(f, path.Join(dir, name))
+		if err != nil || v != "" {
+			return v, err
+		}
+	}
+	page, err := Attr(f, path.Join(dir, "device/vpd_pg80")) // SPC-4, unit serial number page
+	if err != nil || len(page) < 4 {
+		return "", err
+	}
+	return strings.Trim(page[4:], " \x00\n"), nil
+}
+
+// Attr reads a sysfs attribute, trimmed. One that is absent or that the device
+// does not support is empty; any other fault is an error.
+func Attr(f *hostfs.FS, name string) (string, error) {
+	v, err := f.ReadString(name)
+	for _, absent := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.EINVAL, syscall.ENXIO, syscall.ENODATA, syscall.EOPNOTSUPP} {
+		if errors.Is(err, absent) {
+			return "", nil
+		}
+	}
+	return v, err
+}
