@@ -1,0 +1,234 @@
+// Package gitrepo reads and writes a bare git repository through the git
+// program. The program, and not a library, because a pre-receive hook sees the
+// pushed objects only through git's own quarantine environment
+// (git-receive-pack(1), "Quarantine Environment").
+package gitrepo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast.dev/internal/hostexec"
+)
+
+const timeout = 30 * time.Second
+
+// ErrNoRef is returned for a ref that does not exist.
+var ErrNoRef = errors.New("no such ref")
+
+// Repo is a bare repository.
+type Repo struct {
+	dir string
+	env []string // nil inherits: a hook needs git's variables
+}
+
+// Open checks that dir is a repository. environ is os.Environ(): its GIT_…
+// variables reach git only when inHook is set.
+func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Repo{dir: abs}
+	for _, kv := range environ {
+		if inHook || !strings.HasPrefix(kv, "GIT_") {
+			r.env = append(r.env, kv)
+		}
+	}
+	r.env = append(r.env, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C")
+	if _, err := r.git(ctx, nil, "rev-parse", "--git-dir"); err != nil {
+		return nil, fmt.Errorf("open git repository %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+// Dir is the repository's directory.
+func (r *Repo) Dir() string { return r.dir }
+
+// Head is the commit that a ref names.
+func (r *Repo) Head(ctx context.Context, ref string) (string, error) {
+	out, err := r.git(ctx, nil, "rev-parse", "--quiet", "--verify", ref+"^{commit}")
+	var e *hostexec.Error
+	if errors.As(err, &e) && e.ExitCode == 1 {
+		return "", fmt.Errorf("%s: %w", ref, ErrNoRef)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// Branch is one branch with its newest commit.
+type Branch struct {
+	Name   string // without refs/heads/
+	Commit string
+	Time   time.Time // committer time
+}
+
+// Branches lists the branches below a prefix such as "rendered/".
+func (r *Repo) Branches(ctx context.Context, prefix string) ([]Branch, error) {
+	out, err := r.git(ctx, nil, "for-each-ref", "--format=%(refname:strip=2) %(objectname) %(committerdate:unix)", "refs/heads/"+prefix)
+	if err != nil {
+		return nil, err
+	}
+	var list []Branch
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("read branches: git printed %q", line)
+		}
+		sec, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read branches: %w", err)
+		}
+		list = append(list, Branch{Name: f[0], Commit: f[1], Time: time.Unix(sec, 0)})
+	}
+	return list, nil
+}
+
+// Entry is one file of a tree.
+type Entry struct {
+	Mode string // as git writes it: 100644, 100755, 120000 (symbolic link), 160000 (submodule)
+	Size int64
+	Path string
+	hash string
+}
+
+// List lists the files of a commit, sorted by path.
+func (r *Repo) List(ctx context.Context, commit string) ([]Entry, error) {
+	out, err := r.git(ctx, nil, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+	if err != nil {
+		return nil, err
+	}
+	var list []Entry
+	for rec := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if rec == "" {
+			continue
+		}
+		meta, path, ok := strings.Cut(rec, "\t")
+		f := strings.Fields(meta)
+		if !ok || len(f) != 4 {
+			return nil, fmt.Errorf("list files of %s: git printed %q", commit, rec)
+		}
+		size, err := strconv.ParseInt(f[3], 10, 64)
+		if err != nil {
+			size = 0 // "-": a submodule has no size
+		}
+		list = append(list, Entry{Mode: f[0], hash: f[2], Size: size, Path: path})
+	}
+	return list, nil
+}
+
+// Read reads the contents of entries that List returned.
+func (r *Repo) Read(ctx context.Context, entries []Entry) (map[string][]byte, error) {
+	if len(entries) == 0 {
+		return map[string][]byte{}, nil
+	}
+	var in bytes.Buffer
+	for _, e := range entries {
+		in.WriteString(e.hash + "\n")
+	}
+	out, err := r.git(ctx, &in, "cat-file", "--batch")
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string][]byte, len(entries))
+	rd := bufio.NewReader(bytes.NewReader(out))
+	for _, e := range entries {
+		head, err := rd.ReadString('\n')
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+		}
+		f := strings.Fields(head)
+		if len(f) != 3 || f[1] != "blob" {
+			return nil, fmt.Errorf("read %s: git printed %q", e.Path, head)
+		}
+		size, err := strconv.Atoi(f[2])
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+		}
+		data := make([]byte, size)
+		if _, err := io.ReadFull(rd, data); err != nil {
+			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+		}
+		if _, err := rd.Discard(1); err != nil {
+			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+		}
+		files[e.Path] = data
+	}
+	return files, nil
+}
+
+// ReadPath reads one file of a commit.
+func (r *Repo) ReadPath(ctx context.Context, commit, path string) ([]byte, error) {
+	return r.git(ctx, nil, "cat-file", "blob", commit+":"+path)
+}
+
+// Archive writes the files of a commit as a tar stream.
+func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) error {
+	_, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: r.env, Stdout: w,
+		Args: []string{"archive", "--format=tar", commit}})
+	return err
+}
+
+// Publication is a branch's next commit: its whole content.
+type Publication struct {
+	Branch  string // without refs/heads/
+	Parent  string // commit that the branch has now; empty when there is none
+	Message string
+	Time    time.Time
+	Files   map[string][]byte
+}
+
+// Publish commits to one branch. It fails, and changes nothing, when the branch
+// is no longer at Parent.
+func (r *Repo) Publish(ctx context.Context, p Publication) error {
+	tmp := "refs/holdfast/publishing/" + p.Branch
+	var in bytes.Buffer
+	fmt.Fprintf(&in, "commit %s\ncommitter holdfast-hub <hub@holdfast.dev> %d +0000\n", tmp, p.Time.Unix())
+	fmt.Fprintf(&in, "data %d\n%s\n", len(p.Message), p.Message)
+	if p.Parent != "" {
+		fmt.Fprintf(&in, "from %s\n", p.Parent)
+	}
+	in.WriteString("deleteall\n")
+	paths := make([]string, 0, len(p.Files))
+	for path := range p.Files {
+		paths = append(paths, path)
+	}
+	sort.Strings(paths)
+	for _, path := range paths {
+		fmt.Fprintf(&in, "M 100644 inline %s\ndata %d\n", strconv.Quote(path), len(p.Files[path]))
+		in.Write(p.Files[path])
+		in.WriteByte('\n')
+	}
+	in.WriteString("done\n")
+	// The branch moves by update-ref alone, which compares before it sets.
+	if _, err := r.git(ctx, &in, "fast-import", "--quiet", "--done", "--force"); err != nil {
+		return fmt.Errorf("write commit for %s: %w", p.Branch, err)
+	}
+	commit, err := r.Head(ctx, tmp)
+	if err != nil {
+		return err
+	}
+	return r.SetRef(ctx, "refs/heads/"+p.Branch, commit, p.Parent)
+}
+
+// SetRef points ref at commit if it points at old now; an empty old means that
+// it must not exist.
+func (r *Repo) SetRef(ctx context.Context, ref, commit, old string) error {
+	if old == "" {
+		old = strings.Repeat("0", 40)
+	}
+	_, err := r.git(ctx, nil, "update-ref", ref, commit, old)
+	return err
+}
+
+func (r *Repo) git(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
+	return hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Args: args, Dir: r.dir, Env: r.env, Stdin: in})
+}
