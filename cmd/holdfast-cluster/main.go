@@ -1,0 +1,46 @@
+// Command holdfast-cluster runs a Kubernetes control plane in one process and
+// in the foreground: etcd, kube-apiserver, kube-controller-manager and
+// kube-scheduler. It prints one JSON line when the cluster is ready, and
+// removes what it made when it is told to end.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"holdfast.dev/e2e/cluster/server"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "holdfast-cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var o server.Options
+	o.BindFlags(flag.CommandLine)
+	version := flag.Bool("version", false, "print the version and end")
+	flag.Parse()
+	if *version {
+		fmt.Println(server.Version())
+		return nil
+	}
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: see --help", flag.Arg(0))
+	}
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return server.Run(ctx, o, func(r server.Ready) error {
+		return json.NewEncoder(os.Stdout).Encode(r)
+	})
+}

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+)
+
+// walSegmentBytes replaces etcd's 64 MB, two of which are allocated at once:
+// a directory in a memory file system would pay for them in full.
+const walSegmentBytes = 4 << 20
+
+// etcd is an embedded etcd that listens on a socket in its directory.
+type etcd struct {
+	*embed.Etcd
+	dir *os.File // keeps the endpoint's path valid
+}
+
+// startEtcd starts etcd and waits until it serves.
+func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of etcd: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open directory of etcd: %w", err)
+	}
+	e := &etcd{dir: f}
+	wal.SegmentSizeBytes = walSegmentBytes
+	c := embed.NewConfig()
+	c.Dir = filepath.Join(dir, "data")
+	c.Logger, c.LogLevel, c.LogOutputs = "zap", "warn", []string{log}
+	c.UnsafeNoFsync = !fsync
+	c.ListenClientUrls = []url.URL{{Scheme: "unix", Path: e.socket()}}
+	// A cluster of one has nobody to listen to.
+	c.ListenPeerUrls = nil
+	c.QuotaBackendBytes = 2 << 30
+	// Zero, the library's default, logs every single request.
+	c.WarningUnaryRequestDuration = time.Second
+	c.WarningApplyDuration = time.Second
+	if e.Etcd, err = embed.StartEtcd(c); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+		return e, nil
+	case err = <-e.Err():
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	e.close()
+	return nil, fmt.Errorf("start etcd: %w", err)
+}
+
+// socket reaches the socket through the open directory: a path of that kind is
+// short enough for sun_path (108 bytes, unix(7)) however deep the directory is.
+func (e *etcd) socket() string {
+	return "/proc/self/fd/" + strconv.Itoa(int(e.dir.Fd())) + "/client.sock"
+}
+
+func (e *etcd) endpoint() string { return "unix://" + e.socket() }
+
+// close ends etcd with its files closed. It does not wait for the API server's
+// watches, which would never end by themselves.
+func (e *etcd) close() {
+	e.Server.HardStop()
+	e.dir.Close()
+}
