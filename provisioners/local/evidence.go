@@ -1,0 +1,307 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"holdfast.dev/internal/diskid"
+	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/nodedisks"
+)
+
+const mountTable = "/proc/1/mountinfo"
+
+// Host reads what a node says of its disks. Every read has a deadline, and a
+// read that hangs is waited for and never started twice.
+type Host struct {
+	fs      *hostfs.FS
+	timeout time.Duration
+
+	mu   sync.Mutex
+	busy map[string]bool
+}
+
+// NewHost reads below f. timeout bounds each disk's reads.
+func NewHost(f *hostfs.FS, timeout time.Duration) *Host {
+	return &Host{fs: f, timeout: timeout, busy: map[string]bool{}}
+}
+
+// Disks reads disks.yaml. The error is fs.ErrNotExist before node preparation.
+func (h *Host) Disks(ctx context.Context) (*nodedisks.File, error) {
+	return within(ctx, h, "file", func() (*nodedisks.File, error) {
+		data, err := h.fs.ReadFile(nodedisks.Path)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", nodedisks.Path, err)
+		}
+		return nodedisks.Parse(nodedisks.Path, data)
+	})
+}
+
+// Look gathers the evidence for every partition of f, all disks side by side,
+// and the ids of the disks that are there (nil when not all could be read).
+func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence, map[string]bool) {
+	mounts, mountErr := within(ctx, h, "mounts", func() (Mounts, error) {
+		data, err := h.fs.ReadFile(mountTable)
+		if err != nil {
+			return Mounts{}, fmt.Errorf("read mount table: %w", err)
+		}
+		return ParseMounts(data)
+	})
+	all := map[string]Evidence{}
+	var present map[string]bool
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ids, err := within(ctx, h, "list", h.present)
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			present = ids
+		}
+	})
+	for _, d := range f.Disks {
+		if !offered(d) {
+			continue
+		}
+		wg.Go(func() {
+			found, err := within(ctx, h, "disk "+d.ID, func() (map[string]Evidence, error) {
+				return h.disk(d, mounts, mountErr), nil
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			for _, p := range d.Partitions {
+				ev := found[p.UUID]
+				if err != nil {
+					ev = Evidence{Err: err}
+				}
+				all[p.UUID] = ev
+			}
+		})
+	}
+	wg.Wait()
+	return all, present
+}
+
+// within runs read, for at most the host's timeout. While a read of the same
+// key hangs, no other one is started: a dead disk costs one goroutine.
+func within[T any](ctx context.Context, h *Host, key string, read func() (T, error)) (T, error) {
+	var zero T
+	h.mu.Lock()
+	if h.busy[key] {
+		h.mu.Unlock()
+		return zero, fmt.Errorf("read %s: an earlier read still hangs", key)
+	}
+	h.busy[key] = true
+	h.mu.Unlock()
+
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		h.mu.Lock()
+		delete(h.busy, key)
+		h.mu.Unlock()
+		done <- result{v, err}
+	}()
+	timer := time.NewTimer(h.timeout)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+		return zero, fmt.Errorf("read %s: no answer in %s", key, h.timeout)
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}
+
+// present lists the ids of the host's disks.
+func (h *Host) present() (map[string]bool, error) {
+	names, err := h.fs.ReadDir("/sys/block")
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, name := range names {
+		id, _, err := diskid.FromSysfs(h.fs, name)
+		switch {
+		case errors.Is(err, diskid.ErrNoDisk), errors.Is(err, fs.ErrNotExist): // not a disk, or gone since
+		case err != nil:
+			return nil, err
+		default:
+			ids[id] = true
+		}
+	}
+	return ids, nil
+}
+
+func (h *Host) disk(d nodedisks.Disk, mounts Mounts, mountErr error) map[string]Evidence {
+	found := make(map[string]Evidence, len(d.Partitions))
+	for _, p := range d.Partitions {
+		ev := Evidence{Err: mountErr}
+		if mountErr == nil && p.Filesystem == "" {
+			ev = h.raw(p, mounts)
+		} else if mountErr == nil {
+			ev = h.mounted(p, mounts)
+		}
+		found[p.UUID] = ev
+	}
+	return found
+}
+
+// mounted follows mount point → device number → partition → disk.
+func (h *Host) mounted(p nodedisks.Partition, mounts Mounts) Evidence {
+	m, err := mounts.At(p.MountPoint)
+	if err != nil || m == nil {
+		return Evidence{Err: err}
+	}
+	dir, err := h.fs.Resolve(path.Join("/sys/dev/block", m.Device))
+	if errors.Is(err, fs.ErrNotExist) { // no block device: tmpfs, NFS, or a disk that was pulled
+		return Evidence{Mount: m}
+	}
+	if err != nil {
+		return Evidence{Err: fmt.Errorf("find device %s: %w", m.Device, err)}
+	}
+	dev, err := h.device(dir, p.UUID)
+	return Evidence{Mount: m, Device: dev, Err: err}
+}
+
+// raw follows by-partuuid link → partition → disk, and asks who uses it.
+func (h *Host) raw(p nodedisks.Partition, mounts Mounts) Evidence {
+	name, err := h.linked(p.UUID)
+	if err != nil || name == "" {
+		return Evidence{Err: err}
+	}
+	dir, err := h.partitionDir(name)
+	if err != nil || dir == "" {
+		return Evidence{Err: err}
+	}
+	dev, err := h.device(dir, p.UUID)
+	if err != nil {
+		return Evidence{Err: err}
+	}
+	number, err := h.fs.ReadString(path.Join(dir, "dev"))
+	if err != nil {
+		return Evidence{Err: fmt.Errorf("read number of %s: %w", name, err)}
+	}
+	return Evidence{Device: dev, UsedAt: mounts.Of(number)}
+}
+
+// partitionDir is the sysfs directory of the partition name, or empty.
+func (h *Host) partitionDir(name string) (string, error) {
+	disks, err := h.fs.ReadDir("/sys/block")
+	if err != nil {
+		return "", fmt.Errorf("find partition %s: %w", name, err)
+	}
+	for _, d := range disks {
+		if !strings.HasPrefix(name, d) || name == d {
+			continue
+		}
+		dir, err := h.fs.Resolve(path.Join("/sys/block", d, name))
+		if err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("find partition %s: %w", name, err)
+		}
+	}
+	return "", nil
+}
+
+// device reads the block device at the sysfs directory dir.
+func (h *Host) device(dir, wantUUID string) (*Device, error) {
+	dev := &Device{Name: path.Base(dir)}
+	if _, err := h.fs.ReadFile(path.Join(dir, "partition")); errors.Is(err, fs.ErrNotExist) {
+		return dev, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read partition %s: %w", dev.Name, err)
+	}
+	dev.Partition = true
+	var err error
+	if dev.DiskID, _, err = diskid.FromSysfs(h.fs, path.Base(path.Dir(dir))); err != nil {
+		return nil, err
+	}
+	if dev.PartitionUUID, err = h.partitionUUID(dir, dev.Name, wantUUID); err != nil {
+		return nil, err
+	}
+	size, err := h.fs.ReadString(path.Join(dir, "size"))
+	if err != nil {
+		return nil, fmt.Errorf("read size of %s: %w", dev.Name, err)
+	}
+	sectors, err := strconv.ParseInt(size, 10, 64) // of 512 bytes, whatever the disk's own
+	if err != nil || sectors < 0 || sectors > 1<<53 {
+		return nil, fmt.Errorf("read size of %s: %q is no number of sectors", dev.Name, size)
+	}
+	dev.Bytes = sectors * 512
+	dev.Holders, err = h.fs.ReadDir(path.Join(dir, "holders"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read holders of %s: %w", dev.Name, err)
+	}
+	return dev, nil
+}
+
+// partitionUUID asks the kernel (uevent, since Linux 6.10) and udev's links.
+// Where both answer, they must agree. No answer is an error.
+func (h *Host) partitionUUID(dir, name, want string) (string, error) {
+	uevent, err := h.fs.ReadString(path.Join(dir, "uevent"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read uevent of %s: %w", name, err)
+	}
+	var kernel string
+	for line := range strings.SplitSeq(uevent, "\n") {
+		if v, ok := strings.CutPrefix(line, "PARTUUID="); ok {
+			kernel = strings.ToLower(strings.TrimSpace(v))
+		}
+	}
+	linked, err := h.linked(want)
+	if err != nil {
+		return "", err
+	}
+	if kernel != "" {
+		if linked != "" && (kernel == want) != (linked == name) {
+			return "", fmt.Errorf("read partition UUID of %s: the kernel says %s, udev links %s to %s", name, kernel, want, linked)
+		}
+		return kernel, nil
+	}
+	if linked == name {
+		return want, nil
+	}
+	return h.searchLinks(name)
+}
+
+// linked is the name of the device that udev's link for uuid names, or empty.
+func (h *Host) linked(uuid string) (string, error) {
+	target, err := h.fs.Resolve(path.Join(byPartUUID, uuid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read link of partition %s: %w", uuid, err)
+	}
+	return path.Base(target), nil
+}
+
+func (h *Host) searchLinks(name string) (string, error) {
+	uuids, err := h.fs.ReadDir(byPartUUID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read partition UUID of %s: %w", name, err)
+	}
+	for _, uuid := range uuids {
+		if linked, err := h.linked(uuid); err != nil {
+			return "", err
+		} else if linked == name {
+			return uuid, nil
+		}
+	}
+	return "", fmt.Errorf("read partition UUID of %s: neither the kernel nor udev tells it", name)
+}

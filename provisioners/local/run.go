@@ -1,0 +1,156 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostfs"
+)
+
+const (
+	readTimeout     = 5 * time.Second // of one disk
+	shutdownTimeout = 3 * time.Second
+)
+
+// Run is the daemon: it offers the node's volumes and serves its metrics and
+// health until ctx ends.
+func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) error {
+	root, err := hostfs.Open(o.HostRoot)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // read only
+
+	cached, live, err := clients(o.NodeName, cfg)
+	if err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry()
+	c := NewController(o.NodeName, NewHost(root, readTimeout), cached, live, NewMetrics(reg), log)
+	watch, err := newHostWatch(root, c.Wake, log)
+	if err != nil {
+		return err
+	}
+
+	asked := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	server := &http.Server{Addr: o.MetricsAddress, Handler: c.Handler(reg), ReadHeaderTimeout: callTimeout}
+	go func() {
+		if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+			cancel(fmt.Errorf("serve metrics: %w", err))
+		}
+	}()
+	defer func() {
+		stop, done := context.WithTimeout(context.Background(), shutdownTimeout)
+		defer done()
+		_ = server.Shutdown(stop) // the process ends anyway
+	}()
+	go func() {
+		if err := cached.Start(ctx); err != nil {
+			cancel(fmt.Errorf("watch volumes: %w", err))
+		}
+	}()
+	go watch.run(ctx)
+
+	if err := subscribe(ctx, cached, c.Wake); err != nil {
+		return err
+	}
+	c.Run(ctx, watch.ensure)
+	if asked.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
+// clients make a cache that holds this node's volumes and its ComputeNode and
+// nothing else, so that its size does not grow with the cluster, and a client
+// that asks the API server. Both know their four resources without discovery.
+func clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, eventsv1.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, nil, fmt.Errorf("build scheme: %w", err)
+		}
+	}
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion, eventsv1.SchemeGroupVersion, v1alpha1.GroupVersion})
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolume"), meta.RESTScopeRoot)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
+	mapper.Add(eventsv1.SchemeGroupVersion.WithKind("Event"), meta.RESTScopeNamespace)
+	mapper.Add(v1alpha1.GroupVersion.WithKind("ComputeNode"), meta.RESTScopeRoot)
+
+	cached, err := cache.New(cfg, cache.Options{
+		Scheme: scheme, Mapper: mapper, DefaultTransform: cache.TransformStripManagedFields(), ReaderFailOnMissingInformer: true,
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.PersistentVolume{}: {Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelNode: node})},
+			&v1alpha1.ComputeNode{}:    {Field: fields.OneTermEqualSelector("metadata.name", node)},
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("build cache: %w", err)
+	}
+	live, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: mapper})
+	if err != nil {
+		return nil, nil, fmt.Errorf("build client: %w", err)
+	}
+	return cached, live, nil
+}
+
+// subscribe wakes at every change of the cached objects and returns when the
+// volumes are there. The ComputeNode is not waited for: it only wakes.
+func subscribe(ctx context.Context, c cache.Cache, wake func()) error {
+	var synced toolscache.InformerSynced
+	for _, obj := range []client.Object{&v1alpha1.ComputeNode{}, &corev1.PersistentVolume{}} {
+		inf, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", obj, err)
+		}
+		if _, err := inf.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { wake() },
+			UpdateFunc: func(_, _ any) { wake() },
+			DeleteFunc: func(any) { wake() },
+		}); err != nil {
+			return fmt.Errorf("watch %T: %w", obj, err)
+		}
+		synced = inf.HasSynced
+	}
+	toolscache.WaitForCacheSync(ctx.Done(), synced) // false only when ctx ended
+	return nil
+}
+
+// Handler serves /metrics of reg, /healthz and /readyz.
+func (c *Controller) Handler(reg *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		last := c.finished.Load()
+		if idle := c.now().Sub(time.Unix(0, last)); last != 0 && idle > stuckAfter {
+			http.Error(w, "no pass has ended for "+idle.Round(time.Second).String(), http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if c.finished.Load() == 0 {
+			http.Error(w, "the first pass has not ended", http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}
