@@ -1,0 +1,188 @@
+package local
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/nodedisks"
+)
+
+const testNode = "node-1"
+
+// world is a node as it really is, and what disks.yaml says of it. It is
+// written as a tree of plain files, as recorded from a host.
+type world struct {
+	disks      []wDisk
+	parts      []wPart
+	links      map[string]string // partition UUID to device name, as udev links
+	mounts     []wMount          // in the order they were made: a later one covers an earlier
+	file       nodedisks.File
+	quarantine Quarantine
+	existing   map[string]*corev1.PersistentVolume
+}
+
+type wDisk struct{ dev, wwid string }
+
+type wPart struct {
+	dev, disk, number string
+	kernelUUID        string // in uevent; empty on kernels before 6.10
+	bytes             int64
+	whole             bool // no partition at all: a whole disk
+	holder            string
+}
+
+type wMount struct{ number, root, point, fs, options string }
+
+// The partitions of a good world.
+const (
+	uuidA   = "aaaaaaaa-0000-4000-8000-000000000001"
+	uuidRaw = "aaaaaaaa-0000-4000-8000-000000000002"
+	uuidB   = "bbbbbbbb-0000-4000-8000-000000000001"
+	diskA   = "5000c500a0000001"
+	diskB   = "5000c500b0000001"
+	mib     = int64(1 << 20)
+)
+
+// goodWorld has disk A with a file system and a raw partition, and disk B with
+// a file system; everything is as disks.yaml says.
+func goodWorld() *world {
+	return &world{
+		disks: []wDisk{{"sda", "naa." + diskA}, {"sdb", "naa." + diskB}},
+		parts: []wPart{
+			{dev: "sda1", disk: "sda", number: "8:1", kernelUUID: uuidA, bytes: 64*mib + 512},
+			{dev: "sda2", disk: "sda", number: "8:2", kernelUUID: uuidRaw, bytes: 32 * mib},
+			{dev: "sdb1", disk: "sdb", number: "8:17", kernelUUID: uuidB, bytes: 128 * mib},
+		},
+		links: map[string]string{uuidA: "sda1", uuidRaw: "sda2", uuidB: "sdb1"},
+		mounts: []wMount{
+			{"8:1", "/", "/mnt/holdfast/a", "ext4", "rw"},
+			{"8:17", "/", "/mnt/holdfast/b", "xfs", "rw"},
+		},
+		file: nodedisks.File{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeDisks", Disks: []nodedisks.Disk{
+			{ID: diskA, Group: "data", Role: v1alpha1.RoleStatic, Media: v1alpha1.MediaSSD, Partitions: []nodedisks.Partition{
+				{UUID: uuidA, Filesystem: "ext4", MountPoint: "/mnt/holdfast/a", StorageClass: "local-ssd"},
+				{UUID: uuidRaw, StorageClass: "local-raw"},
+			}},
+			{ID: diskB, Group: "data", Role: v1alpha1.RoleStatic, Media: v1alpha1.MediaSSD, Partitions: []nodedisks.Partition{
+				{UUID: uuidB, Filesystem: "xfs", MountPoint: "/mnt/holdfast/b", StorageClass: "local-ssd"},
+			}},
+		}},
+		existing: map[string]*corev1.PersistentVolume{},
+	}
+}
+
+// table is the mount table, with a root and a /proc as on any host.
+func (w *world) table() string {
+	var b strings.Builder
+	b.WriteString("1 0 252:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n2 1 0:5 / /proc rw,nosuid - proc proc rw\n")
+	top := map[string]int{}
+	for i, m := range w.mounts {
+		id, parent := 10+i, 1
+		for p, n := range top { // the mount that covers the point when this one is made
+			if strings.HasPrefix(m.point+"/", p+"/") && n > parent {
+				parent = n
+			}
+		}
+		top[m.point] = id
+		fmt.Fprintf(&b, "%d %d %s %s %s %s,relatime shared:9 - %s /dev/x rw\n", id, parent, m.number, m.root, m.point, m.options, m.fs)
+	}
+	return b.String()
+}
+
+// write makes the tree of files below dir.
+func (w *world) write(t interface{ Fatal(...any) }, dir string) {
+	write := func(name, data string) {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(target, name string) {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range w.disks {
+		write("sys/devices/pci/"+d.dev+"/device/wwid", d.wwid+"\n")
+		link("../devices/pci/"+d.dev, "sys/block/"+d.dev)
+	}
+	for _, p := range w.parts {
+		base := "sys/devices/pci/" + p.disk + "/" + p.dev
+		uevent := "DEVNAME=" + p.dev + "\nDEVTYPE=partition\n"
+		if p.kernelUUID != "" {
+			uevent += "PARTUUID=" + p.kernelUUID + "\n"
+		}
+		write(base+"/uevent", uevent)
+		write(base+"/dev", p.number+"\n")
+		write(base+"/size", fmt.Sprint(p.bytes/512)+"\n")
+		if !p.whole {
+			write(base+"/partition", "1\n")
+		}
+		if p.holder != "" {
+			write(base+"/holders/"+p.holder, "")
+		}
+		link("../../devices/pci/"+p.disk+"/"+p.dev, "sys/dev/block/"+p.number)
+		write("dev/"+p.dev, "")
+	}
+	for uuid, dev := range w.links {
+		link("../../"+dev, "dev/disk/by-partuuid/"+uuid)
+	}
+	write(mountTable, w.table())
+	for _, d := range w.file.Disks { // a directory is there whether or not it is mounted
+		for _, p := range d.Partitions {
+			if p.MountPoint != "" {
+				write(filepath.Join(p.MountPoint, "old-data"), "data of an earlier owner")
+			}
+		}
+	}
+}
+
+// host writes the world and opens it.
+func (w *world) host(t testing.TB) (*Host, string) {
+	t.Helper()
+	dir := t.TempDir()
+	w.write(t, dir)
+	f, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return NewHost(f, 5*time.Second), dir
+}
+
+// decide reads the world through h and decides.
+func (w *world) decide(t testing.TB, h *Host) Decision {
+	t.Helper()
+	ev, present := h.Look(t.Context(), &w.file)
+	return Decide(Input{Node: testNode, Disks: &w.file, Evidence: ev, Present: present, Existing: w.existing, Quarantine: w.quarantine})
+}
+
+func (w *world) part(dev string) *wPart {
+	for i := range w.parts {
+		if w.parts[i].dev == dev {
+			return &w.parts[i]
+		}
+	}
+	panic("no part " + dev)
+}
+
+func (w *world) noKernelUUIDs() {
+	for i := range w.parts {
+		w.parts[i].kernelUUID = ""
+	}
+}
