@@ -1,0 +1,194 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+type line struct {
+	Message  string
+	Class    v1alpha1.FaultClass
+	Severity v1alpha1.Severity
+	Device   string
+	Source   string
+}
+
+func lines(t testing.TB) []line {
+	t.Helper()
+	data, err := os.ReadFile("testdata/lines.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []line
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		var l line
+		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func TestMatchRealLines(t *testing.T) {
+	m := NewMatcher()
+	all := lines(t)
+	if len(all) < 60 {
+		t.Fatalf("only %d lines", len(all))
+	}
+	for _, l := range all {
+		ev, _ := m.Match(&Record{Message: []byte(l.Message)}, time.Time{})
+		if ev == nil {
+			ev = &Event{}
+		}
+		if ev.Class != l.Class || ev.Severity != l.Severity || l.Device != "" && !slices.Contains(ev.Devices, l.Device) {
+			t.Errorf("%q: got %s %s %q, want %s %s %q; from %s", l.Message, ev.Class, ev.Severity, ev.Devices, l.Class, l.Severity, l.Device, l.Source)
+		}
+	}
+}
+
+func TestMatch(t *testing.T) {
+	cases := map[string]struct {
+		reason  string
+		rec     Record
+		class   v1alpha1.FaultClass
+		devices []string
+	}{
+		"Loop":       {"what the lab's loop devices give (Linux 6.18)", Record{Message: []byte("I/O error, dev loop3, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2")}, v1alpha1.FaultBlockIO, []string{"loop3"}},
+		"Program":    {"a program's line is no evidence, whatever it says", Record{Facility: 1, Message: []byte("I/O error, dev sda, sector 1 op 0x0:(READ) flags 0x0")}, "", nil},
+		"Dictionary": {"the dictionary names the device too", Record{Message: []byte("sd 6:0:0:0: [sda] tag#3 Sense Key : Medium Error [current] "), Device: []byte("+scsi:6:0:0:0")}, v1alpha1.FaultMedium, []string{"6:0:0:0", "sda", "6:0:0:0"}},
+		"MultiLine":  {"libata prints command and result in one record", Record{Message: []byte("ata4.00: cmd 60/88:60:30:65:2b/00:00:03:00:00/40 tag 12 ncq dma 69632 in\n         res 41/40:00:90:65:2b/00:00:03:00:00/00 Emask 0x409 (media error) <F>")}, v1alpha1.FaultMedium, []string{"ata4.00"}},
+		"UserXFS":    {"flag 0x4: somebody asked for it", Record{Message: []byte("XFS (sda3): Metadata I/O Error (0x4) detected at xfs_fs_goingdown+0x4b/0x180 [xfs] (fs/xfs/xfs_fsops.c:492).  Shutting down filesystem.")}, "", nil},
+		"GoneXFS":    {"flag 0x20: the device was removed", Record{Message: []byte("XFS (sda3): Metadata I/O Error (0x20) detected at xfs_fs_mark_dead+0x4b (fs/xfs/xfs_super.c:1).  Shutting down filesystem.")}, v1alpha1.FaultFilesystem, []string{"sda3"}},
+		"Discard":    {"a refused discard loses no data", Record{Message: []byte("I/O error, dev sda, sector 473540144 op 0x3:(DISCARD) flags 0x800 phys_seg 1 prio class 0")}, "", nil},
+		"Prefix":     {"the text in another message is not the block layer's", Record{Message: []byte("foo: could not parse: Buffer I/O error on dev sda, logical block 1")}, "", nil},
+		"ICRC":       {"a bad cable is not a bad disk", Record{Message: []byte("ata1.00: error: { ICRC ABRT }")}, v1alpha1.FaultLink, []string{"ata1.00"}},
+		"Predict":    {"the drive warns", Record{Message: []byte("sd 0:0:0:0: [sda] tag#1 Add. Sense: Hardware impending failure general hard drive failure")}, v1alpha1.FaultSCSI, []string{"0:0:0:0", "sda"}},
+		"Hostile":    {"evidence stays one line", Record{Message: []byte("EXT4-fs error (device sda1): comm a\nb\x00\xff")}, v1alpha1.FaultFilesystem, []string{"sda1"}},
+	}
+	m := NewMatcher()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			ev, _ := m.Match(&tc.rec, time.Time{})
+			if ev == nil {
+				ev = &Event{}
+			}
+			if d := cmp.Diff(tc.devices, ev.Devices); ev.Class != tc.class || d != "" || strings.ContainsAny(ev.Evidence, "\n\x00\xff") {
+				t.Errorf("got %s %q; %s; reason: %s", ev.Class, ev.Evidence, d, tc.reason)
+			}
+		})
+	}
+}
+
+func TestAttachLines(t *testing.T) {
+	m := NewMatcher()
+	cases := map[string][]string{
+		"loop5: detected capacity change from 0 to 113696":                          {"loop5"},
+		"loop5: detected capacity change from 113696 to 0":                          nil,
+		"sd 4:0:0:0: [sdb] Attached SCSI removable disk":                            {"4:0:0:0", "sdb"},
+		"nvme nvme4: pci function 0000:b2:00.0":                                     {"nvme4"},
+		"nvme nvme4: 8/0/0 default/read/poll queues":                                nil,
+		"virtio_blk virtio1: [vda] 2048 512-byte logical blocks (1.05 MB/1.00 MiB)": {"vda"},
+		"ata3.00: ATA-10: WDC WD20EFAX-68FB5N0, 82.00A82, max UDMA/133":             {"ata3.00"},
+	}
+	for msg, want := range cases {
+		_, att := m.Match(&Record{Message: []byte(msg)}, time.Time{})
+		if att == nil {
+			att = &Attach{}
+		}
+		if d := cmp.Diff(want, att.Devices); d != "" {
+			t.Errorf("%q: %s", msg, d)
+		}
+	}
+}
+
+// Every pattern must contain its own literal, or it never matches.
+func TestPatternsAreWhole(t *testing.T) {
+	for _, p := range append(Patterns(), attachPatterns()...) {
+		re := regexp.MustCompile(p.Expr)
+		hasDev := slices.Contains(re.SubexpNames(), "dev")
+		if p.Literal == "" || p.Source == "" || (p.Severity != "" && (p.Class == "" || p.About == "" || !hasDev)) {
+			t.Errorf("incomplete pattern %+v", p)
+		}
+	}
+}
+
+func TestLiterals(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		words := rapid.SliceOfN(rapid.StringMatching(`[ab ]{1,4}`), 1, 12).Draw(t, "words")
+		text := rapid.StringMatching(`[abc ]{0,30}`).Draw(t, "text")
+		var want uint64
+		for i, w := range words {
+			if strings.Contains(text, w) {
+				want |= 1 << i
+			}
+		}
+		if got := newLiterals(words).in([]byte(text)); got != want {
+			t.Errorf("%q in %q: %b, want %b", words, text, got, want)
+		}
+	})
+}
+
+func TestWithin(t *testing.T) {
+	cases := []struct {
+		d, disk string
+		want    bool
+	}{
+		{"sda", "sda", true}, {"sda1", "sda", true}, {"sdaa", "sda", false}, {"loop1", "loop1", true}, {"loop12", "loop1", false},
+		{"loop1p2", "loop1", true}, {"nvme0n1", "nvme0", true}, {"nvme0n1p3", "nvme0n1", true}, {"nvme01", "nvme0", false},
+		{"8:16", "8:1", false}, {"2:0:0:16", "2:0:0:1", false}, {"ata4", "ata4.00", true}, {"ata40", "ata4.00", false}, {"sda1p", "sda", false},
+	}
+	for _, tc := range cases {
+		if got := Within(tc.d, tc.disk); got != tc.want {
+			t.Errorf("Within(%q, %q) = %t", tc.d, tc.disk, got)
+		}
+	}
+}
+
+// BenchmarkUnmatched is the cost of a line that says nothing of disks: the
+// usual one. node-problem-detector's HEAD needs 1,659 ns with 14 rules, by its
+// own benchmark (kubernetes/node-problem-detector#1329).
+func BenchmarkUnmatched(b *testing.B) {
+	m := NewMatcher()
+	for name, msg := range map[string]string{
+		"Short": "docker0: port 1(veth7e91f32) entered forwarding state",
+		"Long":  "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=cri-containerd-3f1e.scope,mems_allowed=0,oom_memcg=/kubepods.slice/kubepods-burstable.slice,task_memcg=/kubepods.slice,task=java,pid=12345,uid=1000",
+		"Near":  "sd 6:0:0:0: [sda] tag#3 Sense Key : Unit Attention [current] ",
+	} {
+		b.Run(name, func(b *testing.B) {
+			line := []byte("6,1234,5000001,-;" + msg + "\n")
+			buf := make([]byte, len(line))
+			b.ReportAllocs()
+			for b.Loop() {
+				copy(buf, line)
+				rec, _, _ := ParseRecord(buf)
+				if ev, _ := m.Match(&rec, time.Time{}); ev != nil {
+					b.Fatal("matched")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkMatched(b *testing.B) {
+	m := NewMatcher()
+	rec := Record{Message: []byte("I/O error, dev loop3, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if ev, _ := m.Match(&rec, time.Time{}); ev == nil {
+			b.Fatal("no match")
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package kernel
+
+import (
+	"bytes"
+	"math/bits"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+// Pattern is one kind of line. The first pattern that matches a line decides;
+// one without a severity decides that the line is no fault.
+type Pattern struct {
+	Class    v1alpha1.FaultClass
+	Severity v1alpha1.Severity
+	// Literal is in every line that matches. Lines are searched for it first,
+	// because a regular expression costs ten times as much.
+	Literal string
+	// Expr is the regular expression (RE2). Its groups named dev are the
+	// kernel's names of the device.
+	Expr string
+	// Source is the kernel function or the page that shows the line.
+	Source string
+	// About says what the line means.
+	About string
+}
+
+// MaxEvidence is the most bytes of a record that are kept as evidence.
+const MaxEvidence = 512
+
+// Event is a line that speaks against a device.
+type Event struct {
+	Sequence int64
+	Class    v1alpha1.FaultClass
+	Severity v1alpha1.Severity
+	// Devices are the kernel's names of the device, the best first.
+	Devices []string
+	// First and Last are when the first and the last of Count lines were logged.
+	First, Last time.Time
+	Count       int64
+	Evidence    string
+}
+
+// Attach is a line that says that a device came under these names.
+type Attach struct {
+	Devices []string
+	At      time.Time
+}
+
+type compiled struct {
+	*Pattern
+	re     *regexp.Regexp
+	groups []int // of the groups named dev
+}
+
+// Matcher holds the patterns, compiled. It is safe for concurrent use.
+type Matcher struct {
+	literals *literals
+	buckets  []bucket // one per literal: first of the faults, then of the attaches
+	attaches int      // index of the first bucket of attaches
+}
+
+// bucket is the patterns that share a literal, in order.
+type bucket struct {
+	literal  string
+	patterns []compiled
+}
+
+// NewMatcher compiles the patterns of this package.
+func NewMatcher() *Matcher {
+	m := &Matcher{buckets: compile(Patterns())}
+	m.attaches = len(m.buckets)
+	m.buckets = append(m.buckets, compile(attachPatterns())...)
+	words := make([]string, len(m.buckets))
+	for i, b := range m.buckets {
+		words[i] = b.literal
+	}
+	m.literals = newLiterals(words)
+	return m
+}
+
+func compile(patterns []Pattern) []bucket {
+	var out []bucket
+	at := map[string]int{}
+	for i := range patterns {
+		p := &patterns[i]
+		c := compiled{Pattern: p, re: regexp.MustCompile(p.Expr)}
+		for g, name := range c.re.SubexpNames() {
+			if name == "dev" {
+				c.groups = append(c.groups, g)
+			}
+		}
+		j, ok := at[p.Literal]
+		if !ok {
+			j = len(out)
+			at[p.Literal] = j
+			out = append(out, bucket{literal: p.Literal})
+		}
+		out[j].patterns = append(out[j].patterns, c)
+	}
+	return out
+}
+
+// find is the first pattern that matches msg, its devices, and whether it is
+// an attach.
+func (m *Matcher) find(msg []byte) (p *Pattern, devices []string, attach bool) {
+	for got := m.literals.in(msg); got != 0; got &= got - 1 {
+		i := bits.TrailingZeros64(got)
+		for j := range m.buckets[i].patterns {
+			c := &m.buckets[i].patterns[j]
+			at := c.re.FindSubmatchIndex(msg)
+			if at == nil {
+				continue
+			}
+			for _, g := range c.groups {
+				if at[2*g] >= 0 {
+					devices = append(devices, string(msg[at[2*g]:at[2*g+1]]))
+				}
+			}
+			return c.Pattern, devices, i >= m.attaches
+		}
+	}
+	return nil, nil, false
+}
+
+// Match looks at one record. Both results are nil for a line that says nothing
+// of disks. A line that a program wrote is never evidence: anybody who may
+// write /dev/kmsg could fail a disk.
+func (m *Matcher) Match(rec *Record, at time.Time) (*Event, *Attach) {
+	if rec.Facility != 0 || len(rec.Message) == 0 {
+		return nil, nil
+	}
+	p, devices, attach := m.find(rec.Message)
+	switch {
+	case p == nil:
+		return nil, nil
+	case attach:
+		return nil, &Attach{Devices: devices, At: at}
+	case p.Severity == "":
+		return nil, nil
+	}
+	if d, ok := bytes.CutPrefix(rec.Device, []byte{'+'}); ok {
+		if _, name, ok := bytes.Cut(d, []byte{':'}); ok { // +subsystem:name
+			devices = append(devices, string(name))
+		}
+	} else if d, ok := bytes.CutPrefix(rec.Device, []byte{'b'}); ok { // bMAJOR:MINOR
+		devices = append(devices, string(d))
+	}
+	return &Event{
+		Sequence: rec.Sequence, Class: p.Class, Severity: p.Severity, Devices: devices,
+		First: at, Last: at, Count: 1, Evidence: evidence(rec.Message),
+	}, nil
+}
+
+// evidence is msg as one line of valid UTF-8, at most MaxEvidence bytes.
+func evidence(msg []byte) string {
+	s := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(msg), "?"), func(r rune) bool {
+		return r < ' ' || r == 0x7f
+	}), " ")
+	s = strings.TrimSpace(s)
+	if len(s) <= MaxEvidence {
+		return s
+	}
+	n := MaxEvidence
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,261 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"holdfast.dev/internal/hostfs"
+)
+
+// script is a source that gives its steps one after another: text, an error,
+// or "idle".
+type script struct {
+	steps  []any
+	replay bool
+	stop   context.CancelFunc
+}
+
+func (s *script) Replays() bool { return s.replay }
+
+func (s *script) Read(p []byte, idle func()) (int, error) {
+	if len(s.steps) == 0 {
+		idle()
+		s.stop()
+		return 0, context.Canceled
+	}
+	step := s.steps[0]
+	switch v := step.(type) {
+	case error:
+		s.steps = s.steps[1:]
+		return 0, v
+	case string:
+		if v == "idle" {
+			s.steps = s.steps[1:]
+			idle()
+			return s.Read(p, idle)
+		}
+		if len(v) > len(p) {
+			return 0, syscall.EINVAL // as the kernel does for a record that does not fit
+		}
+		s.steps = s.steps[1:]
+		return copy(p, v), nil
+	}
+	panic("bad step")
+}
+
+type log struct {
+	got  []string
+	idle []Position
+	bad  int
+	at   []time.Time
+}
+
+func (l *log) Record(r *Record, at time.Time, _ Position) {
+	l.got = append(l.got, fmt.Sprintf("%d %.20s", r.Sequence, r.Message))
+	l.at = append(l.at, at)
+}
+func (l *log) Idle(p Position) { l.idle = append(l.idle, p) }
+func (l *log) Malformed(error) { l.bad++ }
+
+func TestReader(t *testing.T) {
+	long := "6,0,1,-;" + strings.Repeat("x", firstBuffer+10) + "\n"
+	cases := map[string]struct {
+		reason string
+		steps  []any
+		replay bool
+		from   Position
+		want   []string
+		lost   int64
+		bad    int
+		err    error
+	}{
+		"Several":   {"a pipe gives several records, cut anywhere", []any{"6,0,1,-;a\n K=v\n6,1,1,-;b\n6,2", ",1,-;c\n"}, true, Position{}, []string{"0 a", "1 b", "2 c"}, 0, 0, nil},
+		"Gap":       {"what the kernel overwrote is counted", []any{"6,0,1,-;a\n", "6,10,1,-;b\n"}, true, Position{}, []string{"0 a", "10 b"}, 9, 0, nil},
+		"Overrun":   {"reading goes on with the oldest record still there (NPD #1168 lost the storm)", []any{"6,0,1,-;a\n", syscall.EPIPE, "6,57,1,-;b\n", "6,58,1,-;c\n"}, true, Position{}, []string{"0 a", "57 b", "58 c"}, 56, 0, nil},
+		"Wrapped":   {"os.File wraps EPIPE", []any{&os.PathError{Op: "read", Path: "/dev/kmsg", Err: syscall.EPIPE}, "6,1,1,-;b\n"}, true, Position{}, []string{"1 b"}, 1, 0, nil},
+		"Small":     {"EINVAL asks for a larger buffer", []any{long, "6,1,1,-;b\n"}, true, Position{}, []string{"0 xxxxxxxxxxxxxxxxxxxx", "1 b"}, 0, 0, nil},
+		"Resume":    {"what was dealt with before a restart is skipped", []any{"6,4,1,-;a\n", "6,5,1,-;b\n", "6,6,1,-;c\n"}, true, Position{Started: true, Sequence: 5, Lost: 3}, []string{"6 c"}, 3, 0, nil},
+		"ResumeGap": {"records lost while nobody read", []any{"6,9,1,-;c\n"}, true, Position{Started: true, Sequence: 5}, []string{"9 c"}, 3, 0, nil},
+		"LateStart": {"records lost before the first start", []any{"6,100,1,-;c\n"}, true, Position{}, []string{"100 c"}, 100, 0, nil},
+		"PipeAnew":  {"a pipe shows nothing twice: a lower number is a new writer", []any{"6,1,1,-;c\n"}, false, Position{Started: true, Sequence: 5}, []string{"1 c"}, 0, 0, nil},
+		"Bad":       {"a bad record is counted and skipped", []any{"x\n6,1,1,-;c\n"}, false, Position{}, []string{"1 c"}, 0, 1, nil},
+		"Again":     {"an interrupted call is no fault", []any{syscall.EINTR, syscall.EAGAIN, "6,0,1,-;c\n"}, true, Position{}, []string{"0 c"}, 0, 0, nil},
+		"Broken":    {"another error ends reading", []any{syscall.EIO}, true, Position{}, nil, 0, 0, syscall.EIO},
+		"End":       {"a log has no end", []any{""}, true, Position{}, nil, 0, 0, io.ErrUnexpectedEOF},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var l log
+			r := Reader{Source: &script{steps: tc.steps, replay: tc.replay, stop: cancel}, Handler: &l, Now: time.Now, Position: tc.from}
+			err := r.Run(ctx)
+			if d := cmp.Diff(tc.want, l.got); d != "" || r.Position.Lost != tc.lost || l.bad != tc.bad || !errors.Is(err, tc.err) {
+				t.Errorf("lost %d, bad %d, %v; %s; reason: %s", r.Position.Lost, l.bad, err, d, tc.reason)
+			}
+		})
+	}
+}
+
+func TestReaderDatesRecords(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	now := time.Unix(10_000, 0)
+	var l log
+	// The kernel's clock is 100 s behind: a machine that slept.
+	r := Reader{
+		Source:  &script{steps: []any{"6,0,1000000,-;old\n", "idle", "6,1,9000000000,-;new\n", "6,2,8999000000,-;second before\n", "6,3,9999000000,-;future\n"}, replay: true, stop: cancel},
+		Handler: &l, Now: func() time.Time { return now }, Boot: now.Add(-9100 * time.Second),
+	}
+	if err := r.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want := []time.Time{now.Add(-9099 * time.Second), now, now.Add(-time.Second), now}
+	if d := cmp.Diff(want, l.at); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestDevicePipe(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "dev/kmsg")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDevice(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	updates := make(chan Update, 10)
+	tail := Tail{Matcher: NewMatcher(), Stats: &Stats{}, Now: time.Now, Out: func(u Update) { updates <- u }}
+	done := make(chan error, 1)
+	go func() { done <- tail.Run(ctx, d, Position{}, time.Now()) }()
+	if u := receive(t, updates); !u.Caught {
+		t.Errorf("first update %+v", u)
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 { // the pipe stays open when a writer leaves
+		if _, err := fmt.Fprintf(w, "3,%d,1,-;I/O error, dev loop%d, sector 1 op 0x0:(READ) flags 0x0\n", i, i); err != nil {
+			t.Fatal(err)
+		}
+		if u := receive(t, updates); len(u.Events) != 1 || u.Events[0].Devices[0] != fmt.Sprint("loop", i) {
+			t.Errorf("update %+v", u)
+		}
+		if i == 0 {
+			_ = w.Close()
+			if w, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = w.Close()
+	cancel()
+	d.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("Stop does not end the wait")
+	}
+}
+
+func receive(t *testing.T, c <-chan Update) Update {
+	t.Helper()
+	select {
+	case u := <-c:
+		return u
+	case <-time.After(5 * time.Second):
+		t.Fatal("no update")
+		return Update{}
+	}
+}
+
+func fault(seq int, dev string) string {
+	return fmt.Sprintf("3,%d,%d,-;I/O error, dev %s, sector 1 op 0x0:(READ) flags 0x0\n", seq, seq*1_000_000, dev)
+}
+
+func TestTailBacklog(t *testing.T) {
+	attach := func(seq int, dev string) string {
+		return fmt.Sprintf("6,%d,1,-;%s: detected capacity change from 0 to 2048\n", seq, dev)
+	}
+	cases := map[string]struct {
+		reason string
+		steps  []any
+		want   []string
+	}{
+		"Sum":       {"a storm is one event with a count", []any{fault(0, "loop1"), fault(1, "loop1"), fault(2, "loop2")}, []string{"0 loop1 x2", "2 loop2 x1"}},
+		"Reattach":  {"an old line about a name that another disk has since is of no use", []any{fault(0, "loop1"), fault(1, "loop1p1"), fault(2, "loop12"), attach(3, "loop1")}, []string{"2 loop12 x1"}},
+		"After":     {"what comes after the attach counts", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"2 loop1 x1"}},
+		"LiveAfter": {"once caught up, nothing is dropped: the inventory tells the owners apart", []any{"idle", fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"0 loop1 x1", "2 loop1 x1"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var got []string
+			tail := Tail{Matcher: NewMatcher(), Stats: &Stats{}, Now: time.Now, Out: func(u Update) {
+				for _, e := range u.Events {
+					got = append(got, fmt.Sprintf("%d %s x%d", e.Sequence-e.Count+1, e.Devices[0], e.Count))
+				}
+			}}
+			if err := tail.Run(ctx, &script{steps: slices.Clone(tc.steps), replay: true, stop: cancel}, Position{}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("%s; reason: %s", d, tc.reason)
+			}
+		})
+	}
+}
+
+// The flood of NPD #1168: 100,000 records, all of a disk. Each must be counted.
+func TestTailFlood(t *testing.T) {
+	const n = 100_000
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	steps := make([]any, 0, n)
+	for i := range n {
+		steps = append(steps, fault(i, "sdc"))
+	}
+	var count, updates int64
+	tail := Tail{Matcher: NewMatcher(), Stats: &Stats{}, Now: time.Now, Out: func(u Update) {
+		updates++
+		for _, e := range u.Events {
+			count += e.Count
+		}
+	}}
+	start := time.Now()
+	if err := tail.Run(ctx, &script{steps: append([]any{"idle"}, steps...), replay: true, stop: cancel}, Position{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if count != n || tail.Stats.Records.Load() != n {
+		t.Errorf("counted %d of %d", count, n)
+	}
+	t.Logf("%d records in %s, %d updates", n, time.Since(start).Round(time.Millisecond), updates)
+}
