@@ -1,0 +1,69 @@
+# Holdfast. "make help" lists what there is.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  ?= 0.1.0
+BIN      := bin
+TOOLS    := $(BIN)/tools
+# Warnings of a Go linker about the size of debug data are of no use to users.
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner remediation-controller
+# Tests of the embedded control plane share two cores with it.
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+.PHONY: build
+build: ## Build every binary into bin/ (the first build takes about 12 minutes on 2 cores)
+	@mkdir -p $(BIN)
+	@echo "building $(words $(BINARIES)) binaries into $(BIN)/ (the Kubernetes control plane is one of them; the first build takes a while)"
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: test
+test: build ## Run the tests that need no root and no cluster of yours
+	go test $(TESTFLAGS) ./...
+
+.PHONY: test-root
+test-root: build ## Run the tests that need root: loop devices, mounts, the kernel log
+	@test "$$(id -u)" = 0 || { echo "make test-root needs root: run it as root or with sudo"; exit 1; }
+	go test $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
+
+.PHONY: demo
+demo: build ## Run the main job on this machine: three clusters, git push, a disk that fails
+	$(BIN)/holdfast demo --bin-dir $(BIN)
+
+.PHONY: bench
+bench: build ## Measure, and print lines BENCH name=… value=… unit=…
+	$(BIN)/holdfast demo --bin-dir $(BIN) --bench
+
+.PHONY: generate
+generate: $(TOOLS)/controller-gen ## Write generated files: deep copies, CRDs
+	$(TOOLS)/controller-gen object paths=./api/...
+	$(TOOLS)/controller-gen crd paths=./api/... output:crd:dir=salt/states/crds/files
+
+.PHONY: check-uncommitted
+check-uncommitted: generate ## Fail when generated files, go.mod or formatting differ from what is committed
+	go mod tidy
+	gofmt -l -w $$(git ls-files '*.go')
+	@git diff --exit-code || { echo "make generate, go mod tidy or gofmt changed files: commit them"; exit 1; }
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run the linters
+	$(TOOLS)/golangci-lint run ./...
+
+$(TOOLS)/controller-gen: internal/build/tools/go.mod
+	@mkdir -p $(TOOLS)
+	go build -C internal/build/tools -o $(abspath $(TOOLS))/ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(TOOLS)/golangci-lint: internal/build/tools/go.mod
+	@mkdir -p $(TOOLS)
+	@echo "building golangci-lint (the first build takes about 4 minutes)"
+	go build -C internal/build/tools -o $(abspath $(TOOLS))/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN)

@@ -1,0 +1,79 @@
+// Package protocol is what hub, agents and command line say to each other:
+// JSON over HTTP, a bearer token for each cluster and one for people.
+//
+//	GET  /v1/clusters/{cluster}/desired?after=REVISION   waits up to MaxWait for another revision; Desired
+//	GET  /v1/clusters/{cluster}/bundles/{revision}       the rendered branch as a tar stream
+//	POST /v1/clusters/{cluster}/report                   Report
+//	GET  /v1/status                                      Status
+package protocol
+
+import (
+	"time"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/rollout"
+)
+
+// MaxWait is how long the hub holds a request for a desired revision.
+const MaxWait = 55 * time.Second
+
+// Desired is what a cluster is to run.
+type Desired struct {
+	// Revision is the commit at the head of the cluster's rendered branch; empty before the first.
+	Revision string `json:"revision"`
+	// Unheard is true when the hub has no report of the cluster: it was restarted.
+	Unheard bool `json:"unheard,omitempty"`
+}
+
+// Report is what an agent tells the hub; it replaces the report before.
+type Report struct {
+	// Revision and Digest are of the newest bundle that the agent has verified.
+	Revision string `json:"revision"`
+	Digest   string `json:"digest"`
+	// Error is why a newer revision could not be taken; empty when all is well.
+	Error  string        `json:"error,omitempty"`
+	Addons []AddonReport `json:"addons"`
+}
+
+// AddonReport is one addon's AddonStatus, shortened.
+type AddonReport struct {
+	Name          string          `json:"name"`
+	Version       string          `json:"version"`
+	DesiredDigest string          `json:"desiredDigest"`
+	AppliedDigest string          `json:"appliedDigest"`
+	Health        v1alpha1.Health `json:"health"`
+	Message       string          `json:"message,omitempty"`
+	AppliedAt     time.Time       `json:"appliedAt,omitzero"`
+	HealthySince  time.Time       `json:"healthySince,omitzero"`
+}
+
+// Status is the fleet as the hub sees it.
+type Status struct {
+	// Commit is the newest commit of the fleet's branch that was accepted.
+	Commit string `json:"commit"`
+	// Rejected is the newest commit when it was refused; Errors says why.
+	Rejected string   `json:"rejected,omitempty"`
+	Errors   []string `json:"errors,omitempty"`
+	// Rendered and Cached count the units of the newest accepted commit; RenderSeconds is what it took.
+	Rendered      int      `json:"rendered"`
+	Cached        int      `json:"cached"`
+	RenderedUnits []string `json:"renderedUnits,omitempty"`
+	RenderSeconds float64  `json:"renderSeconds"`
+
+	Rings    []rollout.RingStatus `json:"rings"`
+	Clusters []ClusterStatus      `json:"clusters"`
+}
+
+// ClusterStatus is one cluster as the hub sees it.
+type ClusterStatus struct {
+	Name string `json:"name"`
+	Ring string `json:"ring"`
+	// Want and Published are bundle digests; Revision is the published commit.
+	Want        string    `json:"want"`
+	Published   string    `json:"published"`
+	PublishedAt time.Time `json:"publishedAt,omitzero"`
+	Revision    string    `json:"revision"`
+	// ReportedAt is when the agent last said anything; zero when it has not since the hub started.
+	ReportedAt time.Time `json:"reportedAt,omitzero"`
+	Report     *Report   `json:"report,omitempty"`
+}

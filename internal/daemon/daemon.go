@@ -1,0 +1,90 @@
+// Package daemon is what every long-running binary of Holdfast shares: its log,
+// its signals and the one port with /metrics, /healthz and /readyz.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Options are the settings that every daemon has.
+type Options struct {
+	LogLevel       string
+	MetricsAddress string
+}
+
+// BindFlags binds the options to flags. address is the default of
+// --metrics-address; empty turns the port off.
+func (o *Options) BindFlags(fs *flag.FlagSet, address string) {
+	fs.StringVar(&o.LogLevel, "log-level", "info", "info or debug")
+	fs.StringVar(&o.MetricsAddress, "metrics-address", address, "host:port of /metrics, /healthz and /readyz; empty for none")
+}
+
+// Logger makes the log.
+func (o *Options) Logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	switch o.LogLevel {
+	case "info":
+	case "debug":
+		level = slog.LevelDebug
+	default:
+		return nil, fmt.Errorf("--log-level %q is not info or debug", o.LogLevel)
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+}
+
+// Context ends at SIGTERM or SIGINT.
+func Context() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+}
+
+// Serve answers on the metrics port until ctx ends. ready says whether the
+// daemon does its work; nil is always.
+func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, ready func() error) error {
+	if o.MetricsAddress == "" {
+		<-ctx.Done()
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if ready != nil {
+			if err := ready(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.MetricsAddress)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // scrapes in flight are not worth waiting for
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+// Fail prints the error for a person and returns the exit code 1.
+func Fail(name string, err error) int {
+	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	return 1
+}

@@ -1,0 +1,114 @@
+package hostexec_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"holdfast.dev/internal/hostexec"
+)
+
+// TestMain lets the test binary be the program that the tests run.
+func TestMain(m *testing.M) {
+	switch os.Getenv("HOSTEXEC_TEST") {
+	case "":
+		os.Exit(m.Run())
+	case "fail":
+		_, _ = io.WriteString(os.Stderr, strings.Repeat("x", 5000)+"the reason")
+		os.Exit(7)
+	case "hang":
+		_, _ = io.WriteString(os.Stdout, "up\n")
+		time.Sleep(time.Minute)
+	case "parent":
+		p, err := hostexec.Start(self("hang"))
+		if err != nil {
+			os.Exit(3)
+		}
+		_, _ = io.WriteString(os.Stdout, strconv.Itoa(p.PID())+"\n")
+		time.Sleep(time.Minute)
+	}
+}
+
+func self(mode string) hostexec.Command {
+	return hostexec.Command{Path: os.Args[0], Env: append(os.Environ(), "HOSTEXEC_TEST="+mode)}
+}
+
+func TestErrorCarriesExitCodeAndEndOfStderr(t *testing.T) {
+	_, err := hostexec.Run(t.Context(), 10*time.Second, self("fail"))
+	var e *hostexec.Error
+	if !errors.As(err, &e) || e.ExitCode != 7 || !strings.HasSuffix(e.Stderr, "the reason") || len(e.Stderr) > 2048 {
+		t.Fatalf("got %#v", err)
+	}
+}
+
+func TestRunEndsAtItsDeadline(t *testing.T) {
+	start := time.Now()
+	_, err := hostexec.Run(t.Context(), 200*time.Millisecond, self("hang"))
+	if err == nil || !strings.Contains(err.Error(), "no answer within 200ms") {
+		t.Fatalf("got %v", err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
+func TestMissingProgram(t *testing.T) {
+	_, err := hostexec.Run(t.Context(), time.Second, hostexec.Command{Path: "/no/such/program"})
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestStopKillsWhatDoesNotEnd(t *testing.T) {
+	p, err := hostexec.Start(self("hang"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Stop(0)
+	if p.ExitCode() < 128 {
+		t.Errorf("exit code %d, want that of a signal", p.ExitCode())
+	}
+}
+
+// TestChildDiesWithItsParent: kill -9 of a parent must leave no process.
+func TestChildDiesWithItsParent(t *testing.T) {
+	r, w := io.Pipe()
+	c := self("parent")
+	c.Stdout = w
+	p, err := hostexec.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }() // the pipe must not block
+	child, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	deadline := time.Now().Add(5 * time.Second)
+	for syscall.Kill(child, 0) == nil && !zombie(child) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d outlived its parent", child)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// zombie is true for a process that is dead and not yet collected by init.
+func zombie(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err == nil && strings.Contains(string(data), ") Z ")
+}
