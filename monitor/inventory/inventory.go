@@ -1,0 +1,312 @@
+// Package inventory lists the disks of a host from sysfs, and remembers what
+// the kernel's names for them meant. Absence is never evidence here: a list
+// that could not be read whole says so.
+package inventory
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
+	"holdfast.dev/internal/hostfs"
+)
+
+// Disk is one drive that is there now.
+type Disk struct {
+	ID     string
+	Weak   bool
+	Device string // sda
+	Model  string
+	Serial string
+	Media  v1alpha1.Media
+	Size   int64 // bytes
+	RO     bool
+	Slot   string
+	// Names are all the kernel's names that lead to this disk: the device, its
+	// partitions, major:minor numbers, SCSI address, ATA port and device, NVMe
+	// controllers, PCI address of an NVMe controller.
+	Names []string
+}
+
+// Snapshot is one look at the host.
+type Snapshot struct {
+	Disks []Disk // by ID
+	// Err is why the list may lack disks. What is listed is there all the same.
+	Err error
+}
+
+// Find is the disk with the id.
+func (s *Snapshot) Find(id string) (*Disk, bool) {
+	i := sort.Search(len(s.Disks), func(i int) bool { return s.Disks[i].ID >= id })
+	if i < len(s.Disks) && s.Disks[i].ID == id {
+		return &s.Disks[i], true
+	}
+	return nil, false
+}
+
+const sysBlock = "/sys/block"
+
+// Scan lists the disks.
+func Scan(host *hostfs.FS) Snapshot {
+	names, err := host.ReadDir(sysBlock)
+	if err != nil {
+		return Snapshot{Err: fmt.Errorf("list disks: %w", err)}
+	}
+	if len(names) == 0 {
+		// A host without any block device is likelier to be a sysfs that is not mounted.
+		if _, err := host.ReadDir("/sys/devices"); err != nil {
+			return Snapshot{Err: fmt.Errorf("list disks: no block device at all: %w", err)}
+		}
+	}
+	var s Snapshot
+	var errs []error
+	slots := bySlot(host)
+	for _, dev := range names {
+		d, err := read(host, dev, slots)
+		switch {
+		case err == nil:
+			s.Disks = append(s.Disks, d)
+		case errors.Is(err, diskid.ErrNoDisk), gone(host, dev):
+		default:
+			errs = append(errs, err)
+		}
+	}
+	sort.SliceStable(s.Disks, func(i, j int) bool { return s.Disks[i].ID < s.Disks[j].ID })
+	var twins error
+	s.Disks, twins = withoutTwins(s.Disks)
+	s.Err = errors.Join(append(errs, twins)...)
+	return s
+}
+
+// withoutTwins leaves out disks that share an id, which is an error: a fault of
+// one would be put down to the other. Two loop devices of one file are one disk.
+func withoutTwins(disks []Disk) ([]Disk, error) {
+	var keep []Disk
+	var errs []error
+	for i := 0; i < len(disks); {
+		d := disks[i]
+		loops := strings.HasPrefix(d.Device, "loop")
+		n := 1
+		for ; i+n < len(disks) && disks[i+n].ID == d.ID; n++ {
+			loops = loops && strings.HasPrefix(disks[i+n].Device, "loop")
+			d.Names = append(d.Names, disks[i+n].Names...)
+		}
+		if n == 1 || loops {
+			keep = append(keep, d)
+		} else {
+			errs = append(errs, fmt.Errorf("%d disks have the same id %s, among them %s and %s", n, d.ID, d.Device, disks[i+1].Device))
+		}
+		i += n
+	}
+	return keep, errors.Join(errs...)
+}
+
+// gone says whether dev went away while it was looked at.
+func gone(host *hostfs.FS, dev string) bool {
+	_, err := host.ReadDir(path.Join(sysBlock, dev))
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
+}
+
+func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
+	id, weak, err := diskid.FromSysfs(host, dev)
+	if err != nil {
+		return Disk{}, err
+	}
+	d := Disk{ID: id, Weak: weak, Device: dev, Slot: slots[dev]}
+	r := reader{host: host, dir: path.Join(sysBlock, dev)}
+	d.Model = r.attr("device/model")
+	d.Size = r.number("size") * 512 // sysfs counts in 512 bytes whatever the sector size, block/genhd.c
+	d.RO = r.attr("ro") == "1"
+	d.Media = media(dev, r.attr("queue/rotational"))
+	if d.Serial, err = diskid.Serial(host, dev); err != nil {
+		r.fail(err)
+	}
+	d.Names = r.names(dev)
+	if d.Slot == "" {
+		d.Slot = r.slot(dev)
+	}
+	if r.err != nil {
+		return Disk{}, fmt.Errorf("read disk %s: %w", dev, r.err)
+	}
+	return d, nil
+}
+
+func media(dev, rotational string) v1alpha1.Media {
+	switch {
+	case strings.HasPrefix(dev, "loop"), strings.HasPrefix(dev, "vd"):
+		return v1alpha1.MediaVirtual
+	case strings.HasPrefix(dev, "nvme"):
+		return v1alpha1.MediaNVMe
+	case rotational == "1":
+		return v1alpha1.MediaHDD
+	}
+	return v1alpha1.MediaSSD
+}
+
+// reader reads one disk's directory and keeps the first error.
+type reader struct {
+	host *hostfs.FS
+	dir  string
+	err  error
+}
+
+func (r *reader) fail(err error) {
+	if r.err == nil && !errors.Is(err, fs.ErrNotExist) {
+		r.err = err
+	}
+}
+
+func (r *reader) attr(name string) string {
+	v, err := diskid.Attr(r.host, path.Join(r.dir, name))
+	if err != nil {
+		r.fail(err)
+	}
+	return v
+}
+
+func (r *reader) number(name string) int64 {
+	v := r.attr(name)
+	if v == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 || n > 1<<53 {
+		r.fail(fmt.Errorf("%s is %q", name, v))
+		return 0
+	}
+	return n
+}
+
+func (r *reader) list(name string) []string {
+	names, err := r.host.ReadDir(path.Join(r.dir, name))
+	if err != nil {
+		r.fail(err)
+	}
+	return names
+}
+
+var (
+	scsiRE     = regexp.MustCompile(`^\d+:\d+:\d+:\d+$`)
+	ataRE      = regexp.MustCompile(`^ata\d+$`)
+	nvmeCtrlRE = regexp.MustCompile(`^nvme\d+$`)
+	pciRE      = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+)
+
+// names collects what the kernel calls the disk. The places are in the path of
+// the device, …/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0/block/sda.
+func (r *reader) names(dev string) []string {
+	names := []string{dev}
+	if n := r.attr("dev"); n != "" {
+		names = append(names, n)
+	}
+	for _, sub := range r.list("") {
+		if !strings.HasPrefix(sub, dev) || r.attr(path.Join(sub, "partition")) == "" {
+			continue
+		}
+		names = append(names, sub)
+		if n := r.attr(path.Join(sub, "dev")); n != "" {
+			names = append(names, n)
+		}
+	}
+	place, err := r.host.Resolve(r.dir)
+	if err != nil {
+		r.fail(err)
+	}
+	device, err := r.host.Resolve(path.Join(r.dir, "device"))
+	if err != nil {
+		r.fail(err)
+	}
+	ata, address, pci := "", "", ""
+	for _, el := range append(strings.Split(place, "/"), strings.Split(device, "/")...) {
+		switch {
+		case scsiRE.MatchString(el) && address == "":
+			address = el
+			names = append(names, el)
+		case ataRE.MatchString(el) && ata == "":
+			ata = el
+			names = append(names, el)
+		case nvmeCtrlRE.MatchString(el) && !contains(names, el):
+			names = append(names, el)
+		case pciRE.MatchString(el):
+			pci = el
+		}
+	}
+	if ata != "" && address != "" {
+		names = append(names, ata+"."+ataUnit(address))
+	}
+	if strings.HasPrefix(dev, "nvme") {
+		if pci != "" {
+			names = append(names, pci)
+		}
+		if strings.Contains(device, "/nvme-subsystem/") { // native multipath: the controllers are in the subsystem
+			for _, c := range r.list("device") {
+				if nvmeCtrlRE.MatchString(c) && !contains(names, c) {
+					names = append(names, c)
+				}
+			}
+		}
+	}
+	return names
+}
+
+// ataUnit is the two digits that libata prints behind the port: link and
+// device number, which ata_scsi_scan_host puts into channel and target.
+func ataUnit(address string) string {
+	f := strings.Split(address, ":")
+	c, _ := strconv.Atoi(f[1]) // digits, see scsiRE; too long a number is no unit
+	t, _ := strconv.Atoi(f[2])
+	return fmt.Sprintf("%02d", c+t)
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// slot is where the disk sits, for a person who must find it.
+func (r *reader) slot(dev string) string {
+	for _, n := range r.list("device") {
+		if s, ok := strings.CutPrefix(n, "enclosure_device:"); ok { // drivers/misc/enclosure.c
+			return s
+		}
+	}
+	if f := r.attr("loop/backing_file"); f != "" {
+		return strings.TrimSuffix(f, " (deleted)")
+	}
+	place, err := r.host.Resolve(path.Join(r.dir, "device"))
+	if err != nil {
+		return dev
+	}
+	return strings.TrimPrefix(place, "/sys/devices/")
+}
+
+// bySlot maps devices to udev's names for their places. Hosts without udev
+// have none.
+func bySlot(host *hostfs.FS) map[string]string {
+	const dir = "/dev/disk/by-path"
+	links, err := host.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	out := map[string]string{}
+	for _, l := range links {
+		if p, err := host.Resolve(path.Join(dir, l)); err == nil {
+			if dev := path.Base(p); out[dev] == "" {
+				out[dev] = l
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,195 @@
+package inventory_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/monitor/inventory"
+)
+
+// host makes a tree: a value that begins with "-> " is a symbolic link.
+func host(t *testing.T, files map[string]string) (*hostfs.FS, string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, data := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if target, ok := strings.CutPrefix(data, "-> "); ok {
+			err = os.Symlink(target, p)
+		} else if strings.HasSuffix(name, "/") {
+			err = os.MkdirAll(p, 0o755)
+		} else {
+			err = os.WriteFile(p, []byte(data), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f, dir
+}
+
+const (
+	sata = "sys/devices/pci0000:00/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0/"
+	nvme = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0/"
+	sub  = "sys/devices/virtual/nvme-subsystem/nvme-subsys1/"
+)
+
+func realTree() map[string]string {
+	return map[string]string{
+		// A SATA disk with a partition, as sysfs lays it out.
+		"sys/block/sda":                           "-> ../devices/pci0000:00/0000:00:1f.2/ata3/host2/target2:0:0/2:0:0:0/block/sda",
+		sata + "block/sda/device":                 "-> ../../../2:0:0:0",
+		sata + "wwid":                             "naa.5000c500a1b2c3d4\n",
+		sata + "model":                            "ST4000NM0035-1V4\n",
+		sata + "vpd_pg80":                         "\x00\x80\x00\x14            ZC1ABCDE",
+		sata + "block/sda/dev":                    "8:0\n",
+		sata + "block/sda/size":                   "7814037168\n",
+		sata + "block/sda/ro":                     "0\n",
+		sata + "block/sda/queue/rotational":       "1\n",
+		sata + "block/sda/sda1/partition":         "1\n",
+		sata + "block/sda/sda1/dev":               "8:1\n",
+		"dev/disk/by-path/pci-0000:00:1f.2-ata-3": "-> ../../sda",
+		"dev/sda":                                 "",
+		// NVMe without and with native multipath.
+		"sys/block/nvme0n1":     "-> ../devices/pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0/nvme0n1",
+		nvme + "nvme0n1/device": "-> ../../nvme0",
+		nvme + "model":          "SAMSUNG MZ\n", nvme + "serial": "S4\n",
+		nvme + "nvme0n1/wwid": "eui.0025385b71b0a2c4\n", nvme + "nvme0n1/size": "1000\n", nvme + "nvme0n1/dev": "259:0\n",
+		"sys/block/nvme1n1":    "-> ../devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1",
+		sub + "nvme1n1/device": "-> ../../nvme-subsys1",
+		sub + "nvme1n1/wwid":   "uuid.1234\n", sub + "nvme1n1/size": "2000\n", sub + "nvme1n1/dev": "259:1\n",
+		sub + "nvme4":                "-> ../../../pci/nvme4",
+		sub + "model":                "KIOXIA\n",
+		"sys/block/nvme1c4n1/hidden": "1\n", "sys/block/nvme1c4n1/wwid": "uuid.1234\n",
+		// What is no disk.
+		"sys/block/dm-0/size": "1\n", "sys/block/sr0/size": "1\n", "sys/block/loop0/size": "0\n", "sys/block/zram0/size": "1\n",
+		// A loop device.
+		"sys/block/loop3/loop/backing_file": "/var/d.img\n", "sys/block/loop3/size": "4\n", "sys/block/loop3/dev": "7:3\n", "sys/block/loop3/loop3p1/partition": "1\n", "sys/block/loop3/ro": "1\n",
+	}
+}
+
+func TestScan(t *testing.T) {
+	f, _ := host(t, realTree())
+	s := inventory.Scan(f)
+	if s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	want := []inventory.Disk{
+		{ID: "0025385b71b0a2c4", Device: "nvme0n1", Model: "SAMSUNG MZ", Serial: "S4", Media: v1alpha1.MediaNVMe, Size: 512000, Slot: "pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0", Names: []string{"nvme0n1", "259:0", "nvme0", "0000:01:00.0"}},
+		{ID: "5000c500a1b2c3d4", Device: "sda", Model: "ST4000NM0035-1V4", Serial: "ZC1ABCDE", Media: v1alpha1.MediaHDD, Size: 4000787030016, Slot: "pci-0000:00:1f.2-ata-3", Names: []string{"sda", "8:0", "sda1", "8:1", "ata3", "2:0:0:0", "ata3.00"}},
+		{ID: "loop-var-d.img", Weak: true, Device: "loop3", Media: v1alpha1.MediaVirtual, Size: 2048, RO: true, Slot: "/var/d.img", Names: []string{"loop3", "7:3", "loop3p1"}},
+		{ID: "uuid.1234", Device: "nvme1n1", Model: "KIOXIA", Media: v1alpha1.MediaNVMe, Size: 1024000, Slot: "virtual/nvme-subsystem/nvme-subsys1", Names: []string{"nvme1n1", "259:1", "nvme4"}},
+	}
+	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
+		t.Error(d)
+	}
+	if d, ok := s.Find("uuid.1234"); !ok || d.Device != "nvme1n1" {
+		t.Errorf("find: %v %t", d, ok)
+	}
+	if _, ok := s.Find("zz"); ok {
+		t.Error("found a disk that is not there")
+	}
+}
+
+// Absence is never evidence: each of these must be an error, and what can be
+// read is listed all the same.
+func TestScanUnreadable(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		edit   func(map[string]string)
+		disks  int
+		err    string
+	}{
+		"NoSysfs":   {"sysfs is not mounted", func(m map[string]string) { clear(m); m["etc/x"] = "" }, 0, "list disks"},
+		"Empty":     {"an empty directory is mounted in its place", func(m map[string]string) { clear(m); m["sys/block/"] = "" }, 0, "no block device at all"},
+		"NotADir":   {"a file in the directory's place", func(m map[string]string) { clear(m); m["sys/block"] = "x" }, 0, "list disks"},
+		"BadSize":   {"an attribute that cannot be", func(m map[string]string) { m[sata+"block/sda/size"] = "-5" }, 3, `size is "-5"`},
+		"Attribute": {"an attribute that cannot be read", func(m map[string]string) { delete(m, nvme+"model"); m[nvme+"model/x"] = "" }, 3, "read disk nvme0n1"},
+		"Twins":     {"two drives with one WWN: nobody can tell whose fault it is", func(m map[string]string) { m["sys/block/sdz/device/wwid"] = "naa.5000c500a1b2c3d4" }, 3, "same id"},
+		"TwoLoops":  {"two loop devices of one file are one disk", func(m map[string]string) { m["sys/block/loop9/loop/backing_file"] = "/var/d.img" }, 4, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			m := realTree()
+			tc.edit(m)
+			f, _ := host(t, m)
+			s := inventory.Scan(f)
+			if len(s.Disks) != tc.disks || (s.Err == nil) != (tc.err == "") || s.Err != nil && !strings.Contains(s.Err.Error(), tc.err) {
+				t.Errorf("%d disks, error %v; want %d, %q; reason: %s", len(s.Disks), s.Err, tc.disks, tc.err, tc.reason)
+			}
+		})
+	}
+}
+
+func TestNames(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	a := inventory.Snapshot{Disks: []inventory.Disk{{ID: "a", Names: []string{"sdc", "sdc1", "ata3"}}, {ID: "n1", Names: []string{"nvme0n1", "nvme0"}}, {ID: "n2", Names: []string{"nvme0n2", "nvme0"}}}}
+	gone := inventory.Snapshot{}
+	b := inventory.Snapshot{Disks: []inventory.Disk{{ID: "b", Names: []string{"sdc", "sdc1", "ata3"}}, {ID: "l", Names: []string{"loop9"}}}}
+	var n inventory.Names
+	n.Update(&a, at(10))
+	n.Update(&a, at(20))
+	n.Update(&gone, at(30))
+	n.Update(&b, at(40))
+
+	type want struct {
+		ids    string
+		answer inventory.Answer
+	}
+	cases := map[string]struct {
+		reason, name string
+		at           int
+		want         want
+	}{
+		"Before":     {"the backlog of the owner found at the start", "sdc", 5, want{"a", inventory.Known}},
+		"Now":        {"the present owner", "sdc", 40, want{"b", inventory.Known}},
+		"Dying":      {"the last words of a disk come when it is gone", "sdc1", 35, want{"a", inventory.Known}},
+		"Partition":  {"a partition that was never seen is its disk's", "sdc7", 41, want{"b", inventory.Known}},
+		"Nobody":     {"a name without a disk", "sdx", 41, want{"", inventory.Unknown}},
+		"Shared":     {"a controller has two namespaces", "nvme0", 12, want{"n1 n2", inventory.Known}},
+		"Early":      {"the disk came later than the line", "loop9", 39, want{"", inventory.Unknown}},
+		"Controller": {"a port is its disk's", "ata3", 41, want{"b", inventory.Known}},
+		"Similar":    {"sdcc is no partition of sdc", "sdcc", 41, want{"", inventory.Unknown}},
+	}
+	check := func(t *testing.T, name string, when time.Time, w want, reason string) {
+		t.Helper()
+		ids, ans := n.Resolve(name, when)
+		if strings.Join(ids, " ") != w.ids || ans != w.answer {
+			t.Errorf("%s: %v %v, want %v; reason: %s", name, ids, ans, w, reason)
+		}
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) { check(t, tc.name, at(tc.at), tc.want, tc.reason) })
+	}
+	t.Run("LogSaysWhen", func(t *testing.T) {
+		n.Attached("sdc", at(33))
+		n.Attached("loop9", at(38))
+		check(t, "sdc", at(32), want{"a", inventory.Known}, "before the new disk came")
+		check(t, "sdc1", at(34), want{"b", inventory.Known}, "after it came, before it was looked at")
+		check(t, "loop9", at(39), want{"l", inventory.Known}, "the log shows that it was there")
+		check(t, "loop9", at(37), want{"", inventory.Unknown}, "and that it was not")
+		n.Attached("sdc", at(50))
+		check(t, "sdc", at(45), want{"b", inventory.Known}, "still the last one that was seen")
+		check(t, "sdc1", at(51), want{"", inventory.Stale}, "somebody else came; look again")
+		c := inventory.Snapshot{Disks: []inventory.Disk{{ID: "c", Names: []string{"sdc", "sdc1"}}}}
+		n.Update(&c, at(52))
+		check(t, "sdc1", at(51), want{"c", inventory.Known}, "and now it is known who")
+	})
+}

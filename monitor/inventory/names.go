@@ -1,0 +1,132 @@
+package inventory
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Names remembers which disks the kernel's names meant, and when, so that a
+// line about sdc is put down to the right disk even after sdc is gone or is
+// another one. It is not safe for concurrent use.
+type Names struct {
+	spans    map[string][]span
+	attached map[string]time.Time // by name: the log's last line that says so
+	seen     bool
+}
+
+// span is a time in which a name meant the same disks.
+type span struct {
+	ids  []string
+	from time.Time // first seen so; zero for what the process found at its start
+	last time.Time // last seen so
+}
+
+const maxSpans = 4
+
+// Update takes in a look at the host that began at the given time.
+func (n *Names) Update(s *Snapshot, at time.Time) {
+	if n.spans == nil {
+		n.spans = map[string][]span{}
+	}
+	now := map[string][]string{}
+	for _, d := range s.Disks {
+		for _, name := range d.Names {
+			now[name] = append(now[name], d.ID)
+		}
+	}
+	for name, ids := range now {
+		sort.Strings(ids)
+		ids = slices.Compact(ids)
+		list := n.spans[name]
+		if k := len(list); k > 0 && slices.Equal(list[k-1].ids, ids) {
+			list[k-1].last = at
+			continue
+		}
+		sp := span{ids: ids, from: at, last: at}
+		if !n.seen {
+			sp.from = time.Time{}
+		}
+		n.spans[name] = append(list[max(0, len(list)-maxSpans+1):], sp)
+	}
+	n.seen = n.seen || s.Err == nil
+}
+
+// Attached notes that the log says that a device came under name.
+func (n *Names) Attached(name string, at time.Time) {
+	if n.attached == nil {
+		n.attached = map[string]time.Time{}
+	}
+	if at.After(n.attached[name]) {
+		n.attached[name] = at
+	}
+}
+
+// Answer is what a name meant.
+type Answer int
+
+// Answers. Stale: the log says that the name was given anew after the last
+// look; look again.
+const (
+	Unknown Answer = iota
+	Stale
+	Known
+)
+
+// Resolve tells which disks name meant at that time: the owner then, and after
+// the owner went, still the owner, until another one is seen. A time before
+// the first sight of an owner is given to it only if the log shows that it had
+// come by then.
+func (n *Names) Resolve(name string, at time.Time) ([]string, Answer) {
+	list := n.spans[name]
+	if len(list) == 0 {
+		if disk := parent(name); disk != "" && len(n.spans[disk]) > 0 {
+			return n.Resolve(disk, at)
+		}
+		return nil, Unknown
+	}
+	came := n.came(name)
+	if last := list[len(list)-1]; came.After(last.last) && !at.Before(came) {
+		return nil, Stale
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		sp := list[i]
+		if !at.Before(sp.from) {
+			return sp.ids, Known
+		}
+		before := time.Time{}
+		if i > 0 {
+			before = list[i-1].last
+		}
+		if came.After(before) && !at.Before(came) && !came.After(sp.from) {
+			return sp.ids, Known
+		}
+	}
+	return nil, Unknown
+}
+
+// came is when the log last said that something came under name, or under the
+// disk that name is a partition of.
+func (n *Names) came(name string) time.Time {
+	t := n.attached[name]
+	if p := parent(name); p != "" && n.attached[p].After(t) {
+		t = n.attached[p]
+	}
+	return t
+}
+
+// parent is the disk of a partition's name, or empty.
+func parent(name string) string {
+	base := strings.TrimRight(name, "0123456789")
+	if base == name || base == "" {
+		return ""
+	}
+	if p, ok := strings.CutSuffix(base, "p"); ok && p != "" && p[len(p)-1] >= '0' && p[len(p)-1] <= '9' {
+		return p // nvme0n1p1, loop3p1
+	}
+	if strings.HasPrefix(base, "sd") || strings.HasPrefix(base, "vd") {
+		return base
+	}
+	return ""
+}

@@ -1,0 +1,94 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Uevents hears from the kernel that block devices come, go or change. The
+// socket is the calling process's network namespace's: the kernel sends
+// events of devices to every one (lib/kobject_uevent.c).
+type Uevents struct {
+	f    *os.File
+	conn syscall.RawConn
+}
+
+const kernelGroup = 1 // group 2 is udev's
+
+// ListenUevents opens the socket.
+func ListenUevents() (*Uevents, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("open uevent socket: %w", err)
+	}
+	u := &Uevents{f: os.NewFile(uintptr(fd), "uevent")}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: kernelGroup}); err != nil {
+		_ = u.f.Close() // the first error counts
+		return nil, fmt.Errorf("bind uevent socket: %w", err)
+	}
+	if u.conn, err = u.f.SyscallConn(); err != nil {
+		_ = u.f.Close() // the first error counts
+		return nil, fmt.Errorf("open uevent socket: %w", err)
+	}
+	return u, nil
+}
+
+// Run calls changed for each event of a block device until the context ends.
+// It also calls it when events were lost.
+func (u *Uevents) Run(ctx context.Context, changed func()) error {
+	stop := context.AfterFunc(ctx, func() {
+		// The only errors are of a closed socket.
+		_ = u.f.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer stop()
+	defer func() { _ = u.f.Close() }() // read only
+	buf := make([]byte, 8<<10)         // UEVENT_BUFFER_SIZE is 2 KiB
+	for {
+		n, from, err := u.receive(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			changed()
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("read uevent: %w", err)
+		case fromKernel(from) && isBlock(buf[:n]):
+			changed()
+		}
+	}
+}
+
+func (u *Uevents) receive(buf []byte) (n int, from unix.Sockaddr, err error) {
+	waitErr := u.conn.Read(func(fd uintptr) bool {
+		n, from, err = unix.Recvfrom(int(fd), buf, 0)
+		return err != unix.EAGAIN
+	})
+	if waitErr != nil {
+		return 0, nil, waitErr
+	}
+	return n, from, err
+}
+
+// fromKernel is false for messages that a program sent to the group.
+func fromKernel(from unix.Sockaddr) bool {
+	a, ok := from.(*unix.SockaddrNetlink)
+	return ok && a.Pid == 0
+}
+
+// isBlock looks at "action@devpath\0KEY=value\0…".
+func isBlock(msg []byte) bool {
+	for _, field := range bytes.Split(msg, []byte{0}) {
+		if string(field) == "SUBSYSTEM=block" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,106 @@
+// Package verdict decides what a disk's state is. It is pure: facts and faults
+// in, a state out.
+package verdict
+
+import (
+	"time"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+// WarningTTL is how long a warning counts after its last record. A reset of
+// last month is no reason to call a disk degraded; a critical fault is never
+// forgotten by itself.
+const WarningTTL = 24 * time.Hour
+
+// Facts is what is known of one disk.
+type Facts struct {
+	// Present: the last look at the host shows it.
+	Present bool
+	// Whole: that look would have shown it. While false, absence says nothing.
+	Whole bool
+	// Settled: it has been absent for so long that the absence counts.
+	Settled bool
+	// Previous is the state before; empty for a disk that is new.
+	Previous v1alpha1.DiskState
+	// Faults are what speaks against it.
+	Faults []v1alpha1.Fault
+}
+
+// rank orders states from good to bad.
+var rank = map[v1alpha1.DiskState]int{
+	v1alpha1.DiskHealthy: 0, v1alpha1.DiskUnknown: 1, v1alpha1.DiskDegraded: 2, v1alpha1.DiskFailed: 3, v1alpha1.DiskMissing: 4,
+}
+
+// Worse is the worse one of two states. An empty state is better than all.
+func Worse(a, b v1alpha1.DiskState) v1alpha1.DiskState {
+	if a == "" || b != "" && rank[b] > rank[a] {
+		return b
+	}
+	return a
+}
+
+// State is the verdict. A critical fault fails the disk for as long as the
+// fault is there, a warning degrades it. Absence makes it Missing only when
+// the look was whole and the absence settled; a disk that was Missing stays so
+// until it is seen.
+func State(f Facts) v1alpha1.DiskState {
+	state, missing := v1alpha1.DiskHealthy, false
+	for _, fault := range f.Faults {
+		switch {
+		case fault.Class == v1alpha1.FaultMissing:
+			missing = true
+		case fault.Severity == v1alpha1.SeverityCritical:
+			state = Worse(state, v1alpha1.DiskFailed)
+		default:
+			state = Worse(state, v1alpha1.DiskDegraded)
+		}
+	}
+	switch {
+	case f.Present:
+		return state
+	case !f.Whole:
+		return Worse(state, v1alpha1.DiskUnknown)
+	case f.Settled || missing:
+		return v1alpha1.DiskMissing
+	case f.Previous == "" || f.Previous == v1alpha1.DiskMissing:
+		return Worse(state, v1alpha1.DiskUnknown)
+	}
+	return Worse(state, f.Previous)
+}
+
+// Absence remembers since when disks have been absent.
+type Absence struct {
+	since map[string]time.Time
+	looks map[string]int
+}
+
+// Look takes in a whole look at the host, made at the given time, that shows
+// these disks absent. All others are taken to be present.
+func (a *Absence) Look(absent []string, at time.Time) {
+	since, looks := map[string]time.Time{}, map[string]int{}
+	for _, id := range absent {
+		since[id], looks[id] = at, 1
+		if t, ok := a.since[id]; ok {
+			since[id], looks[id] = t, a.looks[id]+1
+		}
+	}
+	a.since, a.looks = since, looks
+}
+
+// Settled says whether id has been absent in two looks or more, the last of
+// them at least settle after the first.
+func (a *Absence) Settled(id string, now time.Time, settle time.Duration) bool {
+	t, ok := a.since[id]
+	return ok && a.looks[id] >= 2 && now.Sub(t) >= settle
+}
+
+// Pending is true while a disk is absent and not settled.
+func (a *Absence) Pending(now time.Time, settle time.Duration) bool {
+	for id := range a.since {
+		if !a.Settled(id, now, settle) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,204 @@
+package verdict_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"pgregory.net/rapid"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/verdict"
+)
+
+var (
+	medium  = v1alpha1.Fault{Class: v1alpha1.FaultMedium, Severity: v1alpha1.SeverityCritical}
+	link    = v1alpha1.Fault{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning}
+	missing = v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical}
+)
+
+func TestState(t *testing.T) {
+	faults := func(f ...v1alpha1.Fault) []v1alpha1.Fault { return f }
+	cases := map[string]struct {
+		reason string
+		facts  verdict.Facts
+		want   v1alpha1.DiskState
+	}{
+		"Healthy":     {"present, nothing against it", verdict.Facts{Present: true, Whole: true}, v1alpha1.DiskHealthy},
+		"Warning":     {"works, with warnings", verdict.Facts{Present: true, Whole: true, Faults: faults(link)}, v1alpha1.DiskDegraded},
+		"Critical":    {"the worst fault decides", verdict.Facts{Present: true, Whole: true, Faults: faults(link, medium)}, v1alpha1.DiskFailed},
+		"Missing":     {"absent for long enough", verdict.Facts{Whole: true, Settled: true, Previous: v1alpha1.DiskFailed, Faults: faults(medium)}, v1alpha1.DiskMissing},
+		"NotSettled":  {"a blink is no loss", verdict.Facts{Whole: true, Previous: v1alpha1.DiskHealthy}, v1alpha1.DiskHealthy},
+		"NeverSeen":   {"at the start nothing is concluded yet", verdict.Facts{Whole: true}, v1alpha1.DiskUnknown},
+		"StaysGone":   {"a restart does not make it less missing", verdict.Facts{Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskMissing},
+		"Back":        {"presence ends Missing, whatever was recorded", verdict.Facts{Present: true, Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskHealthy},
+		"BackBroken":  {"evidence about this very disk stays", verdict.Facts{Present: true, Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing, medium)}, v1alpha1.DiskFailed},
+		"Blind":       {"a look that failed shows no absence", verdict.Facts{Settled: true, Previous: v1alpha1.DiskHealthy}, v1alpha1.DiskUnknown},
+		"BlindGone":   {"nor does it confirm one", verdict.Facts{Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskUnknown},
+		"BlindFailed": {"evidence needs no look", verdict.Facts{Faults: faults(medium)}, v1alpha1.DiskFailed},
+		"PartlySeen":  {"what a partial look shows is there", verdict.Facts{Present: true}, v1alpha1.DiskHealthy},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := verdict.State(tc.facts); got != tc.want {
+				t.Errorf("got %s, want %s; reason: %s", got, tc.want, tc.reason)
+			}
+		})
+	}
+}
+
+// reference says the rules of State one by one, slowly.
+func reference(f verdict.Facts) v1alpha1.DiskState {
+	has := func(ok func(v1alpha1.Fault) bool) bool {
+		for _, x := range f.Faults {
+			if ok(x) {
+				return true
+			}
+		}
+		return false
+	}
+	crit := has(func(x v1alpha1.Fault) bool {
+		return x.Class != v1alpha1.FaultMissing && x.Severity == v1alpha1.SeverityCritical
+	})
+	warn := has(func(x v1alpha1.Fault) bool {
+		return x.Class != v1alpha1.FaultMissing && x.Severity == v1alpha1.SeverityWarning
+	})
+	gone := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultMissing })
+	absent := !f.Present && f.Whole
+	kept := f.Previous
+	if kept == "" || kept == v1alpha1.DiskMissing {
+		kept = v1alpha1.DiskUnknown
+	}
+	switch {
+	case absent && (f.Settled || gone):
+		return v1alpha1.DiskMissing
+	case crit || absent && kept == v1alpha1.DiskFailed:
+		return v1alpha1.DiskFailed
+	case warn || absent && kept == v1alpha1.DiskDegraded:
+		return v1alpha1.DiskDegraded
+	case f.Present || absent && kept == v1alpha1.DiskHealthy:
+		return v1alpha1.DiskHealthy
+	}
+	return v1alpha1.DiskUnknown
+}
+
+func TestStateIsTheReference(t *testing.T) {
+	states := []v1alpha1.DiskState{"", v1alpha1.DiskHealthy, v1alpha1.DiskUnknown, v1alpha1.DiskDegraded, v1alpha1.DiskFailed, v1alpha1.DiskMissing}
+	rapid.Check(t, func(t *rapid.T) {
+		f := verdict.Facts{
+			Present:  rapid.Bool().Draw(t, "present"),
+			Whole:    rapid.Bool().Draw(t, "whole"),
+			Settled:  rapid.Bool().Draw(t, "settled"),
+			Previous: rapid.SampledFrom(states).Draw(t, "previous"),
+			Faults:   rapid.SliceOfN(rapid.SampledFrom([]v1alpha1.Fault{medium, link, missing}), 0, 3).Draw(t, "faults"),
+		}
+		got, want := verdict.State(f), reference(f)
+		if got != want {
+			t.Errorf("%+v: got %s, want %s", f, got, want)
+		}
+		if got == v1alpha1.DiskMissing && (f.Present || !f.Whole) {
+			t.Errorf("%+v: Missing without a whole look that lacks it", f)
+		}
+	})
+}
+
+func TestAbsence(t *testing.T) {
+	t0 := time.Unix(100, 0)
+	var a verdict.Absence
+	a.Look([]string{"x", "y"}, t0)
+	if a.Settled("x", t0.Add(time.Hour), time.Second) {
+		t.Error("one look settles nothing")
+	}
+	a.Look([]string{"x"}, t0.Add(time.Second))
+	if a.Settled("x", t0.Add(time.Second), 2*time.Second) || !a.Pending(t0.Add(time.Second), 2*time.Second) {
+		t.Error("settled too early")
+	}
+	a.Look([]string{"x", "y"}, t0.Add(2*time.Second))
+	if !a.Settled("x", t0.Add(2*time.Second), 2*time.Second) {
+		t.Error("two seconds and three looks must do")
+	}
+	if a.Settled("y", t0.Add(2*time.Second), 0) {
+		t.Error("y was there in between")
+	}
+}
+
+func TestShortfall(t *testing.T) {
+	q := func(s string) *resource.Quantity { v := resource.MustParse(s); return &v }
+	disk := func(group string, media v1alpha1.Media, gib int64) v1alpha1.Disk {
+		return v1alpha1.Disk{Device: "x", Group: group, Media: media, SizeBytes: gib << 30}
+	}
+	data := v1alpha1.FlavorDisks{Name: "data", Count: 2, Media: v1alpha1.MediaSSD, MinSize: q("10Gi")}
+	any1 := v1alpha1.FlavorDisks{Name: "any", Count: 1}
+	cases := map[string]struct {
+		reason string
+		groups []v1alpha1.FlavorDisks
+		disks  []v1alpha1.Disk
+		want   string
+	}{
+		"Full":     {"as many as wanted", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("", "ssd", 11)}, ""},
+		"Small":    {"too small a disk does not count", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "ssd", 9)}, "group data has 1 of 2 disks"},
+		"Media":    {"nor does another kind", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "hdd", 10)}, "group data has 1 of 2 disks"},
+		"Gone":     {"nor one without a device", []v1alpha1.FlavorDisks{any1}, []v1alpha1.Disk{{Group: "any"}}, "group any has 0 of 1 disks"},
+		"Assigned": {"nor one that belongs to another group", []v1alpha1.FlavorDisks{any1, data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "ssd", 10)}, "group any has 0 of 1 disks"},
+		"Greedy":   {"the first group must not take the disk that only the second can use less of", []v1alpha1.FlavorDisks{any1, data}, []v1alpha1.Disk{disk("", "ssd", 10), disk("", "ssd", 10), disk("", "hdd", 1)}, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := verdict.Shortfall(tc.groups, tc.disks); got != tc.want {
+				t.Errorf("got %q, want %q; reason: %s", got, tc.want, tc.reason)
+			}
+		})
+	}
+}
+
+// The matching fills as many places as trying every assignment does.
+func TestShortfallIsBest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var groups []v1alpha1.FlavorDisks
+		for i := range rapid.IntRange(1, 3).Draw(t, "groups") {
+			groups = append(groups, v1alpha1.FlavorDisks{
+				Name: fmt.Sprint("g", i), Count: int32(rapid.IntRange(1, 2).Draw(t, "count")),
+				Media:   rapid.SampledFrom([]v1alpha1.Media{"", "ssd", "hdd"}).Draw(t, "media"),
+				MinSize: resource.NewQuantity(int64(rapid.IntRange(0, 2).Draw(t, "min")), resource.BinarySI),
+			})
+		}
+		var disks []v1alpha1.Disk
+		for range rapid.IntRange(0, 5).Draw(t, "disks") {
+			disks = append(disks, v1alpha1.Disk{
+				Device: "x", SizeBytes: int64(rapid.IntRange(0, 2).Draw(t, "size")),
+				Media: rapid.SampledFrom([]v1alpha1.Media{"ssd", "hdd"}).Draw(t, "media"),
+				Group: rapid.SampledFrom([]string{"", "", "g0", "g1"}).Draw(t, "group"),
+			})
+		}
+		left := make([]int32, len(groups))
+		for i := range groups {
+			left[i] = groups[i].Count
+		}
+		var full func(d int) bool // every place filled, with disks d and after
+		full = func(d int) bool {
+			done := true
+			for _, n := range left {
+				done = done && n == 0
+			}
+			if done || d == len(disks) {
+				return done
+			}
+			for i, g := range groups {
+				x := disks[d]
+				if left[i] > 0 && (x.Group == "" || x.Group == g.Name) && (g.Media == "" || g.Media == x.Media) && x.SizeBytes >= g.MinSize.Value() {
+					left[i]--
+					ok := full(d + 1)
+					left[i]++
+					if ok {
+						return true
+					}
+				}
+			}
+			return full(d + 1)
+		}
+		if got, want := verdict.Shortfall(groups, disks) == "", full(0); got != want {
+			t.Errorf("satisfied %t, want %t: %+v %+v", got, want, groups, disks)
+		}
+	})
+}
