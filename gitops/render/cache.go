@@ -1,0 +1,166 @@
+package render
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"holdfast.dev/addons"
+	"holdfast.dev/kustomize"
+	"holdfast.dev/salt"
+)
+
+// Cache keeps rendered units by key, a string of hexadecimal digits. Losing an
+// entry costs a render and changes nothing. Put may be called by several
+// goroutines at once.
+type Cache interface {
+	Get(key string) (data []byte, ok bool, err error)
+	Put(key string, data []byte) error
+}
+
+// rendererVersion is part of every key. Raise it when the same input renders to
+// other bytes than before.
+const rendererVersion = "1"
+
+// maxTraces bounds how many traces are kept for one static key; the newest stay.
+const maxTraces = 256
+
+// trace says that a unit whose static inputs are the key's, and whose reads give
+// these values, renders to output. The scheme is that of constructive traces
+// (Mokhov, Mitchell, Peyton Jones: Build Systems à la Carte, section 4.2.3).
+type trace struct {
+	Reads []salt.Read `json:"reads"`
+	// Output is the SHA-256 of the output's encoding, and its key.
+	Output string `json:"output"`
+}
+
+func (t trace) matches(in salt.Inputs) bool {
+	return !slices.ContainsFunc(t.Reads, func(r salt.Read) bool { return in.Hash(r.Path) != r.Hash })
+}
+
+// staticKey hashes every file that the unit can be made from. Nothing else in
+// the repository can be reached by its rendering; what it reads of pillar and
+// grains is in its traces.
+func staticKey(t Tree, u *unit) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "holdfast render %s\x00%s\x00", rendererVersion, u.addon.Name)
+	k := u.kustomizeUnit()
+	// The folders' order counts, and not only their files.
+	fmt.Fprintf(h, "%q\x00", k.Folders(t))
+	for _, p := range slices.Concat(t.Under(addons.Dir+"/"+u.addon.Name), t.Under(salt.StatesDir+"/"+u.addon.Name), k.Inputs(t)) {
+		data, _ := t.File(p)
+		fmt.Fprintf(h, "%s\x00%x", p, sha256.Sum256(data))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (u *unit) kustomizeUnit() kustomize.Unit {
+	return kustomize.Unit{Addon: u.addon.Name, AZ: u.cluster.AZ, Cluster: u.cluster.Name}
+}
+
+// traces are the known traces of one static key, newest last.
+type traces struct {
+	cache Cache
+	key   string
+	list  []trace
+	dirty bool
+}
+
+func loadTraces(cache Cache, key string) (*traces, error) {
+	t := &traces{cache: cache, key: key}
+	if cache == nil {
+		return t, nil
+	}
+	data, ok, err := cache.Get(key)
+	if err != nil || !ok {
+		return t, err
+	}
+	if json.Unmarshal(data, &t.list) != nil {
+		t.list = nil // a damaged entry costs a render
+	}
+	return t, nil
+}
+
+// find returns the output that a rendering with these inputs would have, or nil.
+func (t *traces) find(in salt.Inputs) (*output, error) {
+	for i := len(t.list) - 1; i >= 0; i-- {
+		if !t.list[i].matches(in) {
+			continue
+		}
+		data, ok, err := t.cache.Get(t.list[i].Output)
+		if err != nil {
+			return nil, err
+		}
+		if out, same := decodeOutput(data, t.list[i].Output); ok && same {
+			return out, nil
+		}
+	}
+	return nil, nil
+}
+
+// add notes a rendering.
+func (t *traces) add(reads []salt.Read, out *output) error {
+	if t.cache == nil {
+		return nil
+	}
+	data, key, err := out.encode()
+	if err != nil {
+		return err
+	}
+	if err := t.cache.Put(key, data); err != nil {
+		return err
+	}
+	t.list = append(t.list, trace{reads, key})
+	if n := len(t.list); n > maxTraces {
+		t.list = slices.Clone(t.list[n-maxTraces:])
+	}
+	t.dirty = true
+	return nil
+}
+
+// save writes the traces back if there is a new one.
+func (t *traces) save() error {
+	if !t.dirty {
+		return nil
+	}
+	data, err := json.Marshal(t.list)
+	if err != nil {
+		return fmt.Errorf("write traces: %w", err)
+	}
+	return t.cache.Put(t.key, data)
+}
+
+// output is what a unit renders to.
+type output struct {
+	Objects []renderedObject `json:"objects"` // sorted by path
+}
+
+// renderedObject is one object of a unit.
+type renderedObject struct {
+	Path string `json:"path"`
+	Text string `json:"text"` // canonical YAML
+	// ID is kind.group namespace/name; File and Line are where it is written.
+	ID   string `json:"id"`
+	File string `json:"file"`
+	Line int    `json:"line"`
+}
+
+func (o *output) encode() (data []byte, key string, err error) {
+	if data, err = json.Marshal(o); err != nil {
+		return nil, "", fmt.Errorf("write rendered unit: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return data, hex.EncodeToString(sum[:]), nil
+}
+
+// decodeOutput reads an encoded output; false when it is not what key says.
+func decodeOutput(data []byte, key string) (*output, bool) {
+	sum := sha256.Sum256(data)
+	if hex.EncodeToString(sum[:]) != key {
+		return nil, false
+	}
+	var o output
+	return &o, json.Unmarshal(data, &o) == nil
+}

@@ -1,0 +1,92 @@
+package render
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"holdfast.dev/addons"
+	"holdfast.dev/kustomize"
+	"holdfast.dev/salt"
+)
+
+// Published is the content that one version of an addon stands for.
+type Published struct {
+	Addon, Version string
+	// Content is the SHA-256 of the addon's folders.
+	Content string
+}
+
+// Contents lists what the tree's addon versions stand for. Addons that cannot be
+// read are left out.
+func Contents(t Tree) []Published {
+	var out []Published
+	catalogue, _ := loadAddons(t)
+	for _, name := range t.folders(addons.Dir) {
+		if a := catalogue[name]; a != nil {
+			out = append(out, Published{name, a.Version.String(), contentHash(t, name)})
+		}
+	}
+	return out
+}
+
+// contentFolders are what an addon's version stands for. Pillar and overlays are
+// the fleet's own and need no version.
+func contentFolders(addon string) []string {
+	return []string{addons.Dir + "/" + addon, salt.StatesDir + "/" + addon, kustomize.ComponentsDir + "/" + addon}
+}
+
+func contentHash(t Tree, addon string) string {
+	h := sha256.New()
+	for _, dir := range contentFolders(addon) {
+		for _, p := range t.Under(dir) {
+			data, _ := t.File(p)
+			fmt.Fprintf(h, "%s\x00%x", p, sha256.Sum256(data))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// CheckVersions checks that every addon whose content differs between two trees
+// has a higher version in the new one. A lower version is taken when it is known
+// to have stood for the very same content: that is what git revert brings.
+// Removing an addon, or adding one, is fine.
+func CheckVersions(old, new Tree, known ...Published) error {
+	before, _ := loadAddons(old) // it was accepted as it is
+	after, faults := loadAddons(new)
+	for _, name := range new.folders(addons.Dir) {
+		was, is := before[name], after[name]
+		if was == nil || is == nil || is.Version.GreaterThan(was.Version) {
+			continue
+		}
+		changed := firstChange(old, new, name)
+		if changed == "" || is.Version.LessThan(was.Version) && slices.Contains(known, Published{name, is.Version.String(), contentHash(new, name)}) {
+			continue
+		}
+		next := was.Version.IncPatch()
+		msg := fmt.Sprintf("the version of %s is still %s, but %s has changed", name, is.Version, changed)
+		if is.Version.LessThan(was.Version) {
+			msg = fmt.Sprintf("the version of %s goes back from %s to %s, which never had this content: %s differs", name, was.Version, is.Version, changed)
+		}
+		faults = append(faults, is.Fault("version", msg, "write version: "+next.String()))
+	}
+	return joined(faults)
+}
+
+// firstChange names the first file of the addon that was changed, added or removed.
+func firstChange(old, new Tree, addon string) string {
+	for _, dir := range contentFolders(addon) {
+		paths := slices.Concat(old.Under(dir), new.Under(dir))
+		slices.Sort(paths)
+		for _, p := range slices.Compact(paths) {
+			a, was := old.File(p)
+			b, is := new.File(p)
+			if was != is || !bytes.Equal(a, b) {
+				return p
+			}
+		}
+	}
+	return ""
+}
