@@ -1,0 +1,48 @@
+// Command holdfast-agent runs one cluster's addons; see holdfast.dev/gitops/agent.
+package main
+
+import (
+	"flag"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"holdfast.dev/gitops/agent"
+	"holdfast.dev/internal/daemon"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	var opts agent.Options
+	var common daemon.Options
+	opts.BindFlags(flag.CommandLine)
+	common.BindFlags(flag.CommandLine, "")
+	flag.Parse()
+	if err := opts.Validate(); err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
+	log, err := common.Logger(os.Stderr)
+	if err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
+	ctx, stop := daemon.Context()
+	defer stop()
+	cfg, err := config.GetConfig()
+	if err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
+	a, err := agent.New(cfg, opts, log)
+	if err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return common.Serve(ctx, metrics.Registry, nil) })
+	g.Go(func() error { return a.Run(ctx) })
+	if err := g.Wait(); err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
+	return 0
+}

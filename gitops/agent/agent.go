@@ -1,0 +1,433 @@
+// Package agent is the addon manager of one cluster: it fetches the bundle that
+// the hub wants, applies each addon by server-side apply, prunes by inventory,
+// watches health and reports. It asks the API server for nothing while nothing
+// changes.
+package agent
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/object"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/protocol"
+)
+
+// Options are the agent's settings.
+type Options struct {
+	Cluster   string // name in fleet.yaml
+	Hub       string // base URL
+	HubCAFile string // PEM; empty for the system's roots
+	TokenFile string
+}
+
+// BindFlags binds the options to flags.
+func (o *Options) BindFlags(fs *flag.FlagSet) {
+	fs.StringVar(&o.Cluster, "cluster", "", "name of this cluster in fleet.yaml")
+	fs.StringVar(&o.Hub, "hub", "", "base URL of the hub")
+	fs.StringVar(&o.HubCAFile, "hub-ca-file", "", "PEM file with the hub's certificate authority")
+	fs.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/holdfast/token", "file with this cluster's token for the hub")
+}
+
+// Validate checks the options.
+func (o *Options) Validate() error {
+	if o.Cluster == "" {
+		return errors.New("--cluster is empty; give the cluster's name in fleet.yaml")
+	}
+	if u, err := url.Parse(o.Hub); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return fmt.Errorf("--hub %q is not an http or https URL", o.Hub)
+	}
+	return nil
+}
+
+const (
+	settle     = 100 * time.Millisecond // changes that come together are dealt with together
+	retryAfter = 2 * time.Second        // doubled after each failure of the same unit
+	retryMax   = time.Minute
+	driftPause = 2 * time.Second // between two corrections of one unit
+)
+
+// Agent runs one cluster's addons. All its state belongs to Run's goroutine.
+type Agent struct {
+	opts  Options
+	log   *slog.Logger
+	hub   *hubClient
+	apply *applier
+	watch *watcher
+	store *statusStore
+
+	changed chan string // names of addons whose objects changed
+	fetched chan fetched
+
+	revision, digest string
+	fetchError       string
+	units            map[string]*unitState
+	order            []string
+	removed          map[string]bool // addons that the bundle no longer has, not wholly pruned yet
+	lastReport       *protocol.Report
+}
+
+// unitState is what Run knows of one addon.
+type unitState struct {
+	unit
+	applied   bool // at this digest, by this process
+	done      map[object.ObjMetadata]applied
+	appliedAt time.Time
+	checkAt   time.Time // when to look again; zero for never
+	failures  int
+	problem   string // why the last attempt failed
+	held      []string
+}
+
+// fetched is a new bundle, or the hub's wish to hear a report.
+type fetched struct {
+	report           bool
+	revision, digest string
+	units            []unit
+	err              error
+}
+
+// New makes an agent that works on the cluster of cfg.
+func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout = 30 * time.Second
+	cfg.QPS, cfg.Burst = 100, 200
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	hub, err := newHubClient(o)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		opts: o, log: log, hub: hub,
+		apply:   newApplier(c),
+		store:   &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
+		changed: make(chan string, 1024),
+		fetched: make(chan fetched),
+		units:   map[string]*unitState{},
+		removed: map[string]bool{},
+	}
+	watchCfg := rest.CopyConfig(cfg)
+	watchCfg.Timeout = 0 // a watch has no deadline of its own; the server ends it
+	a.watch, err = newWatcher(watchCfg, c.RESTMapper(), func(addon string) {
+		select {
+		case a.changed <- addon:
+		default: // full: the next periodic look finds it
+		}
+	})
+	return a, err
+}
+
+// Run works until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.store.load(ctx); err != nil {
+		return err
+	}
+	go func() { _ = a.watch.cache.Start(ctx) }() // ends with ctx, without an error
+	go a.fetchLoop(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	dirty := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-a.fetched:
+			a.accept(f)
+		case name := <-a.changed:
+			dirty[name] = true
+			timer.Reset(settle)
+			continue
+		case <-timer.C:
+		}
+		a.pass(ctx, dirty)
+		clear(dirty)
+		timer.Reset(a.nextCheck(time.Now()))
+	}
+}
+
+// fetchLoop brings each new revision to Run.
+func (a *Agent) fetchLoop(ctx context.Context) {
+	after, pause := "", retryAfter
+	for ctx.Err() == nil {
+		f, err := a.fetch(ctx, after)
+		if err != nil {
+			a.log.Info("hub does not answer; the cluster stays as it is", "error", err.Error())
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, retryMax)
+			continue
+		}
+		pause = retryAfter
+		if f == nil {
+			continue
+		}
+		select {
+		case a.fetched <- *f:
+			if !f.report {
+				after = f.revision
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// fetch returns nil when there is nothing new. A bundle that cannot be
+// verified is a result too: it is reported, and not asked for again.
+func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
+	d, err := a.hub.desired(ctx, after)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.Revision != "" && d.Revision != after:
+	case d.Unheard:
+		return &fetched{report: true}, nil
+	default:
+		return nil, nil
+	}
+	files, err := a.hub.bundle(ctx, d.Revision)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetched{revision: d.Revision}
+	f.digest, f.units, f.err = parseBundle(a.opts.Cluster, files)
+	return f, nil
+}
+
+func (a *Agent) accept(f fetched) {
+	a.lastReport = nil // say something about every revision
+	if f.report {
+		return
+	}
+	if f.err != nil {
+		a.log.Info("bundle refused; the cluster stays as it is", "revision", f.revision, "error", f.err.Error())
+		a.fetchError = fmt.Sprintf("revision %.12s: %s", f.revision, oneLine(f.err))
+		return
+	}
+	a.log.Info("bundle accepted", "revision", f.revision, "digest", f.digest)
+	a.revision, a.digest, a.fetchError = f.revision, f.digest, ""
+	old := a.units
+	a.units, a.order = map[string]*unitState{}, nil
+	for _, u := range f.units {
+		a.order = append(a.order, u.name)
+		if was, ok := old[u.name]; ok && was.digest == u.digest {
+			was.unit = u
+			a.units[u.name] = was
+			continue
+		}
+		a.units[u.name] = &unitState{unit: u}
+	}
+	for name := range a.store.known {
+		a.removed[name] = a.units[name] == nil
+	}
+}
+
+// pass brings every addon as far as it will go now. One that fails delays no
+// other, but for those that require it.
+func (a *Agent) pass(ctx context.Context, dirty map[string]bool) {
+	if a.revision != "" {
+		for _, name := range a.order {
+			a.reconcile(ctx, a.units[name], dirty[name])
+		}
+		for _, name := range slices.Sorted(maps.Keys(a.removed)) {
+			if a.removed[name] && a.remove(ctx, name) {
+				delete(a.removed, name)
+			}
+		}
+	}
+	a.sendReport(ctx)
+}
+
+func (a *Agent) reconcile(ctx context.Context, u *unitState, dirty bool) {
+	now := time.Now()
+	due := !u.checkAt.IsZero() && !now.Before(u.checkAt)
+	if u.applied && !dirty && !due {
+		return
+	}
+	if !u.applied {
+		if u.failures > 0 && !due {
+			return
+		}
+		a.applyUnit(ctx, u)
+	}
+	if u.applied {
+		a.assessUnit(ctx, u)
+	}
+}
+
+func (a *Agent) applyUnit(ctx context.Context, u *unitState) {
+	if missing := a.unmet(u); missing != "" {
+		u.problem = "waits for addon " + missing
+		u.checkAt = time.Now().Add(retryAfter)
+		a.save(ctx, u, verdict{health: v1alpha1.HealthProgressing})
+		return
+	}
+	if err := a.tryApply(ctx, u); err != nil {
+		u.failures++
+		u.problem = oneLine(err)
+		u.checkAt = time.Now().Add(min(retryMax, retryAfter<<min(u.failures-1, 5)))
+		a.log.Info("addon not applied", "addon", u.name, "digest", u.digest, "error", u.problem)
+		a.save(ctx, u, verdict{health: v1alpha1.HealthDegraded})
+		return
+	}
+	if u.appliedAt.IsZero() {
+		u.appliedAt = time.Now()
+	}
+	u.applied, u.failures, u.problem = true, 0, ""
+	a.log.Info("addon applied", "addon", u.name, "version", u.version, "digest", u.digest)
+}
+
+// unmet names an addon that u requires and that is not applied.
+func (a *Agent) unmet(u *unitState) string {
+	for _, name := range u.requires {
+		if r := a.units[name]; r == nil || !r.applied {
+			return name
+		}
+	}
+	return ""
+}
+
+// tryApply writes the inventory before anything else, so that a crash at any
+// point leaves no object that nobody will prune.
+func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
+	current := inventoryOf(u.unit)
+	st := a.store.get(u.name)
+	old := st.Status.Inventory
+	if err := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
+		s.DesiredDigest = u.digest
+		s.Inventory = union(old, current)
+		if s.AppliedDigest != u.digest {
+			s.Health, s.HealthySince, s.Message = v1alpha1.HealthProgressing, nil, "being applied"
+		}
+	}); err != nil {
+		return err
+	}
+	done, err := a.apply.apply(ctx, u.unit)
+	if err != nil {
+		return err
+	}
+	kept, held, err := a.apply.prune(ctx, u.name, without(old, current))
+	u.done, u.held = done, held
+	if uerr := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
+		s.Inventory = union(kept, current)
+	}); uerr != nil {
+		return errors.Join(err, uerr)
+	}
+	if err != nil {
+		return err
+	}
+	return a.watch.watch(ctx, u.unit)
+}
+
+func (a *Agent) assessUnit(ctx context.Context, u *unitState) {
+	now := time.Now()
+	v := a.watch.assess(ctx, u.unit, u.done, u.appliedAt, now)
+	u.checkAt = time.Time{}
+	switch {
+	case v.drifted:
+		// Somebody changed or deleted an object: apply again, after a pause,
+		// so that two writers do not fight at full speed.
+		u.applied, u.failures = false, 1
+		u.checkAt = now.Add(driftPause)
+	case v.health == v1alpha1.HealthProgressing && u.healthTimeout > 0:
+		u.checkAt = u.appliedAt.Add(u.healthTimeout)
+	}
+	a.save(ctx, u, v)
+}
+
+// save writes the unit's AddonStatus; a failure is tried again at the next look.
+func (a *Agent) save(ctx context.Context, u *unitState, v verdict) {
+	message := v.message
+	if u.problem != "" {
+		message = u.problem
+	}
+	for _, h := range u.held {
+		if message != "" {
+			message += "; "
+		}
+		message += "not pruned without a named approval: " + h
+	}
+	now := nowMicro()
+	err := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
+		s.DesiredDigest, s.Health, s.Message = u.digest, v.health, message
+		if u.problem == "" {
+			s.Version, s.ObjectCount = u.version, int32(len(u.objects))
+			if s.AppliedDigest != u.digest {
+				s.AppliedDigest, s.AppliedAt, s.HealthySince = u.digest, now, nil
+			}
+		}
+		if v.health != v1alpha1.HealthHealthy {
+			s.HealthySince = nil
+		} else if s.HealthySince == nil {
+			s.HealthySince = now
+		}
+	})
+	if err != nil {
+		a.log.Info("addon status not written", "addon", u.name, "error", err.Error())
+		u.checkAt = time.Now().Add(retryAfter)
+	}
+}
+
+// remove prunes an addon that the bundle no longer has; true when it is gone.
+func (a *Agent) remove(ctx context.Context, name string) bool {
+	st := a.store.get(name)
+	kept, held, err := a.apply.prune(ctx, name, st.Status.Inventory)
+	if len(kept) == 0 && err == nil {
+		if err = a.store.remove(ctx, name); err == nil {
+			a.log.Info("addon removed", "addon", name)
+			return true
+		}
+	}
+	message := "removed from the fleet"
+	for _, h := range held {
+		message += "; not pruned without a named approval: " + h
+	}
+	if err != nil {
+		message += "; " + oneLine(err)
+	}
+	if uerr := a.store.update(ctx, name, func(s *v1alpha1.AddonStatusStatus) {
+		s.Inventory, s.Message = kept, message
+	}); uerr != nil {
+		a.log.Info("addon status not written", "addon", name, "error", uerr.Error())
+	}
+	// Held objects wait for a person: nothing to try again until the next bundle.
+	return len(held) == len(kept) && err == nil
+}
+
+// nextCheck is how long nothing needs to be looked at.
+func (a *Agent) nextCheck(now time.Time) time.Duration {
+	next := 5 * time.Minute
+	for _, u := range a.units {
+		if !u.checkAt.IsZero() {
+			next = min(next, max(settle, u.checkAt.Sub(now)))
+		}
+	}
+	for _, pending := range a.removed {
+		if pending {
+			next = min(next, retryAfter)
+		}
+	}
+	if a.lastReport == nil {
+		next = min(next, retryAfter)
+	}
+	return next
+}

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
+	"github.com/fluxcd/cli-utils/pkg/object"
+	"github.com/fluxcd/pkg/ssa"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+// fieldOwner is the agent's name in managedFields.
+const fieldOwner = "holdfast-agent"
+
+// heldKinds are never pruned: deleting one deletes data or much else with it
+// (invariant 8). They stay in the inventory and are named in the status.
+var heldKinds = []string{"PersistentVolume", "PersistentVolumeClaim", "Namespace", "CustomResourceDefinition"}
+
+// unit is one addon of a bundle.
+type unit struct {
+	name, version, digest string
+	healthTimeout         time.Duration
+	requires              []string
+	objects               []*unstructured.Unstructured
+}
+
+// applied identifies an object as it was right after it was applied.
+type applied struct {
+	uid             types.UID
+	generation      int64
+	resourceVersion string
+}
+
+// applier applies and prunes one unit at a time.
+type applier struct {
+	rec     *recorder
+	manager *ssa.ResourceManager
+}
+
+func newApplier(c client.Client) *applier {
+	rec := &recorder{Client: c, seen: map[object.ObjMetadata]applied{}}
+	poller := polling.NewStatusPoller(rec, c.RESTMapper(), polling.Options{})
+	return &applier{
+		rec:     rec,
+		manager: ssa.NewResourceManager(rec, poller, ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"}),
+	}
+}
+
+// apply applies the unit. The server's dry run comes first: when it refuses one
+// object of a stage (definitions, classes, the rest), nothing of that stage is
+// applied.
+func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]applied, error) {
+	a.rec.reset()
+	opts := ssa.DefaultApplyOptions()
+	opts.WaitInterval = 200 * time.Millisecond
+	opts.WaitTimeout = 30 * time.Second
+	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
+	objects := make([]*unstructured.Unstructured, len(u.objects))
+	for i, o := range u.objects {
+		objects[i] = o.DeepCopy()
+	}
+	_, err := a.manager.ApplyAllStaged(ctx, objects, opts)
+	return a.rec.taken(), err
+}
+
+// prune deletes what the inventory owns and the unit no longer has. It returns
+// the entries that must stay in the inventory: held kinds, and failures.
+func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.InventoryEntry) (kept []v1alpha1.InventoryEntry, held []string, err error) {
+	opts := ssa.DefaultDeleteOptions()
+	opts.Inclusions = map[string]string{v1alpha1.LabelAddon: addon} // never a foreign object of the same name
+	for _, e := range stale {
+		meta, perr := object.ParseObjMetadata(e.ID)
+		if perr != nil {
+			kept = append(kept, e)
+			err = errors.Join(err, fmt.Errorf("prune %q: %w", e.ID, perr))
+			continue
+		}
+		if slices.Contains(heldKinds, meta.GroupKind.Kind) {
+			kept = append(kept, e)
+			held = append(held, meta.GroupKind.Kind+"/"+meta.Name)
+			continue
+		}
+		o := &unstructured.Unstructured{}
+		o.SetGroupVersionKind(meta.GroupKind.WithVersion(e.Version))
+		o.SetNamespace(meta.Namespace)
+		o.SetName(meta.Name)
+		if _, derr := a.manager.Delete(ctx, o, opts); derr != nil {
+			kept = append(kept, e)
+			err = errors.Join(err, derr)
+		}
+	}
+	return kept, held, err
+}
+
+// inventoryOf lists the unit's objects that may be pruned one day. Objects of
+// mode EnsureExists are left to whoever has them.
+func inventoryOf(u unit) []v1alpha1.InventoryEntry {
+	var inv []v1alpha1.InventoryEntry
+	for _, o := range u.objects {
+		if o.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
+			continue
+		}
+		inv = append(inv, v1alpha1.InventoryEntry{ID: object.UnstructuredToObjMetadata(o).String(), Version: o.GroupVersionKind().Version})
+	}
+	sortInventory(inv)
+	return inv
+}
+
+// union adds to old what is new; the newer API version wins.
+func union(old, added []v1alpha1.InventoryEntry) []v1alpha1.InventoryEntry {
+	out := slices.Clone(added)
+	for _, e := range old {
+		if !hasID(added, e.ID) {
+			out = append(out, e)
+		}
+	}
+	sortInventory(out)
+	return out
+}
+
+// without is old less every id in current.
+func without(old, current []v1alpha1.InventoryEntry) []v1alpha1.InventoryEntry {
+	var out []v1alpha1.InventoryEntry
+	for _, e := range old {
+		if !hasID(current, e.ID) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func hasID(list []v1alpha1.InventoryEntry, id string) bool {
+	return slices.ContainsFunc(list, func(e v1alpha1.InventoryEntry) bool { return e.ID == id })
+}
+
+func sortInventory(inv []v1alpha1.InventoryEntry) {
+	sort.Slice(inv, func(i, j int) bool { return inv[i].ID < inv[j].ID })
+}
+
+// recorder remembers what the API server answered to each apply: UID and
+// generation pin health to exactly what was applied.
+type recorder struct {
+	client.Client
+	mu   sync.Mutex
+	seen map[object.ObjMetadata]applied
+}
+
+func (r *recorder) Patch(ctx context.Context, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+	if err := r.Client.Patch(ctx, obj, patch, opts...); err != nil {
+		return err
+	}
+	r.note(obj)
+	return nil
+}
+
+func (r *recorder) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	if err := r.Client.Get(ctx, key, obj, opts...); err != nil {
+		return err
+	}
+	r.note(obj) // an EnsureExists object that is there already is only read
+	return nil
+}
+
+func (r *recorder) note(obj client.Object) {
+	u, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen[object.UnstructuredToObjMetadata(u)] = applied{uid: u.GetUID(), generation: u.GetGeneration(), resourceVersion: u.GetResourceVersion()}
+}
+
+func (r *recorder) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = map[object.ObjMetadata]applied{}
+}
+
+func (r *recorder) taken() map[object.ObjMetadata]applied {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen
+}
+
+// oneLine makes an error fit into a status message: one line, bounded.
+func oneLine(err error) string {
+	s := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	if len(s) > 1024 {
+		s = s[:1021] + "..."
+	}
+	return s
+}

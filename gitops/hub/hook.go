@@ -1,0 +1,51 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"holdfast.dev/gitops/render"
+)
+
+const hookMark = "# Written by holdfast-hub"
+
+// NewCache is the hub's render cache, which the hook shares: what a push was
+// verified with is not rendered again.
+func NewCache(o Options) render.Cache { return fileCache{dir: filepath.Join(o.DataDir, "units")} }
+
+// InstallHook writes the repository's pre-receive hook, which calls self. A
+// hook that somebody else wrote is left alone and is an error.
+func InstallHook(o Options, self string) error {
+	path := filepath.Join(o.Repo, "hooks", "pre-receive")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("install hook: %w", err)
+	}
+	if err == nil && !strings.Contains(string(old), hookMark) {
+		return fmt.Errorf("install hook: %s is somebody else's; call %q from it and start the hub with --install-hook=false", path, self+" pre-receive")
+	}
+	dataDir, err := filepath.Abs(o.DataDir)
+	if err != nil {
+		return err
+	}
+	repo, err := filepath.Abs(o.Repo)
+	if err != nil {
+		return err
+	}
+	script := fmt.Sprintf("#!/bin/sh\n%s: refuses pushes that the fleet could not run.\nexec %s pre-receive --repo=%s --data-dir=%s --branch=%s\n",
+		hookMark, quote(self), quote(repo), quote(dataDir), quote(o.Branch))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("install hook: %w", err)
+	}
+	if err := writeAtomic(path, []byte(script)); err != nil {
+		return fmt.Errorf("install hook: %w", err)
+	}
+	return os.Chmod(path, 0o755)
+}
+
+// quote makes one shell word of s.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

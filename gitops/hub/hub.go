@@ -1,0 +1,394 @@
+// Package hub watches a fleet's bare git repository, renders each accepted
+// commit and publishes it ring by ring as one branch a cluster, rendered/<cluster>.
+// What it must not forget lies in the repository: the accepted commit
+// (refs/holdfast/accepted) and the branches. It may be killed at any moment.
+package hub
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/render"
+	"holdfast.dev/gitops/rollout"
+)
+
+// AcceptedRef names the newest commit that passed every check.
+const AcceptedRef = "refs/holdfast/accepted"
+
+// BranchPrefix is what the published branches begin with.
+const BranchPrefix = "rendered/"
+
+// Options are the hub's settings.
+type Options struct {
+	Repo    string // bare repository
+	Branch  string // the fleet's branch
+	DataDir string // tokens and render cache
+	Listen  string
+	TLSCert string
+	TLSKey  string
+	Hook    bool // install the pre-receive hook
+}
+
+// BindFlags binds the options to flags.
+func (o *Options) BindFlags(fs *flag.FlagSet) {
+	fs.StringVar(&o.Repo, "repo", "", "the fleet's bare git repository")
+	fs.StringVar(&o.Branch, "branch", "main", "branch that people push")
+	fs.StringVar(&o.DataDir, "data-dir", "", "directory for tokens and the render cache")
+	fs.StringVar(&o.Listen, "listen", "127.0.0.1:9812", "address of the API for agents and people")
+	fs.StringVar(&o.TLSCert, "tls-cert", "", "PEM certificate of the API")
+	fs.StringVar(&o.TLSKey, "tls-key", "", "PEM key of the API")
+	fs.BoolVar(&o.Hook, "install-hook", true, "install a pre-receive hook that refuses bad pushes")
+}
+
+// Validate checks the options.
+func (o *Options) Validate() error {
+	if o.Repo == "" || o.DataDir == "" {
+		return errors.New("--repo and --data-dir must be given")
+	}
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q is not host:port", o.Listen)
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	if ip := net.ParseIP(host); o.TLSCert == "" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("--listen %s would send tokens in the clear; give --tls-cert and --tls-key, or a loopback address", o.Listen)
+	}
+	return nil
+}
+
+// Hub is one fleet's hub.
+type Hub struct {
+	opts   Options
+	log    *slog.Logger
+	repo   *gitrepo.Repo
+	cache  fileCache
+	tokens Tokens
+	now    func() time.Time
+	wake   chan struct{}
+
+	mu       sync.Mutex // guards everything below
+	accepted *revision
+	rejected string
+	errs     []string
+	heads    map[string]head // by cluster
+	reports  map[string]heard
+	decision rollout.Decision
+	changed  chan struct{} // closed and replaced when heads change
+}
+
+// revision is an accepted commit with what it renders to.
+type revision struct {
+	commit  string
+	result  *render.Result
+	rings   []rollout.Ring
+	seconds float64
+}
+
+// head is a published branch.
+type head struct {
+	commit, digest string
+	at             time.Time
+}
+
+// heard is a report with when it came.
+type heard struct {
+	report       protocol.Report
+	at           time.Time
+	healthySince time.Time // without interruption, at this digest
+}
+
+// New opens the repository.
+func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
+	repo, err := gitrepo.Open(ctx, o.Repo, os.Environ(), false)
+	if err != nil {
+		return nil, err
+	}
+	return &Hub{
+		opts: o, log: log, repo: repo, now: time.Now,
+		cache:   fileCache{dir: filepath.Join(o.DataDir, "units")},
+		tokens:  Tokens{Dir: filepath.Join(o.DataDir, "tokens")},
+		wake:    make(chan struct{}, 1),
+		heads:   map[string]head{},
+		reports: map[string]heard{},
+		changed: make(chan struct{}),
+	}, nil
+}
+
+// Run works until ctx ends.
+func (h *Hub) Run(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch repository: %w", err)
+	}
+	defer func() { _ = w.Close() }() // nothing is lost
+	// A push renames main.lock to main, or packs it away.
+	for _, dir := range []string{h.repo.Dir(), filepath.Join(h.repo.Dir(), "refs", "heads")} {
+		if err := w.Add(dir); err != nil {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+	}
+	const floor = 30 * time.Second // should a notice be lost
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case ev := <-w.Events:
+			if base := filepath.Base(ev.Name); base != filepath.Base(h.opts.Branch) && base != "packed-refs" {
+				continue
+			}
+		case err := <-w.Errors:
+			h.log.Info("repository watch failed; looking at once", "error", err.Error())
+		case <-h.wake:
+		case <-timer.C:
+		}
+		if err := h.step(ctx); err != nil && ctx.Err() == nil {
+			h.log.Info("hub step failed; trying again", "error", err.Error())
+			timer.Reset(time.Second)
+			continue
+		}
+		next := floor
+		h.mu.Lock()
+		if at := h.decision.Recheck; !at.IsZero() {
+			next = min(next, max(0, at.Sub(h.now())))
+		}
+		h.mu.Unlock()
+		timer.Reset(next)
+	}
+}
+
+// step takes in a new commit if there is one, then publishes what may be published.
+func (h *Hub) step(ctx context.Context) error {
+	if err := h.takeCommit(ctx); err != nil {
+		return err
+	}
+	if err := h.readHeads(ctx); err != nil {
+		return err
+	}
+	return h.publish(ctx)
+}
+
+func (h *Hub) takeCommit(ctx context.Context) error {
+	commit, err := h.repo.Head(ctx, "refs/heads/"+h.opts.Branch)
+	if errors.Is(err, gitrepo.ErrNoRef) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	known := h.rejected == commit || (h.rejected == "" && h.accepted != nil && h.accepted.commit == commit)
+	h.mu.Unlock()
+	if known {
+		return nil
+	}
+	base, err := h.repo.Head(ctx, AcceptedRef)
+	if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
+		return err
+	}
+	rev, err := h.renderCommit(ctx, base, commit)
+	if err != nil {
+		var refused *RefusedError
+		if !errors.As(err, &refused) {
+			return err // the hub's own trouble, not the commit's
+		}
+		h.mu.Lock()
+		h.rejected, h.errs = commit, refused.Lines()
+		h.mu.Unlock()
+		h.log.Info("commit refused; the fleet stays at the one before", "commit", commit, "error", err.Error())
+		if base == "" || base == commit {
+			return nil
+		}
+		return h.resume(ctx, base)
+	}
+	if base != commit {
+		if err := h.repo.SetRef(ctx, AcceptedRef, commit, base); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	h.accepted, h.rejected, h.errs = rev, "", nil
+	h.mu.Unlock()
+	h.log.Info("commit accepted", "commit", commit, "rendered", rev.result.Rendered, "cached", rev.result.Cached, "seconds", rev.seconds)
+	return nil
+}
+
+// resume goes on with the accepted commit after a restart onto a refused one.
+func (h *Hub) resume(ctx context.Context, base string) error {
+	h.mu.Lock()
+	have := h.accepted != nil
+	h.mu.Unlock()
+	if have {
+		return nil
+	}
+	rev, err := h.renderCommit(ctx, base, base)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.accepted = rev
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision, error) {
+	start := time.Now()
+	res, err := Verify(ctx, h.repo, base, commit, h.cache)
+	if err != nil {
+		return nil, err
+	}
+	rev := &revision{commit: commit, result: res, seconds: time.Since(start).Seconds()}
+	for _, r := range res.Fleet.Rings {
+		rev.rings = append(rev.rings, rollout.Ring{Name: r.Name, Clusters: r.Clusters, Soak: r.Soak, MaxUnavailable: r.MaxUnavailable, Timeout: r.Timeout})
+	}
+	return rev, nil
+}
+
+func (h *Hub) readHeads(ctx context.Context) error {
+	branches, err := h.repo.Branches(ctx, BranchPrefix)
+	if err != nil {
+		return err
+	}
+	heads := map[string]head{}
+	for _, b := range branches {
+		cluster := strings.TrimPrefix(b.Name, BranchPrefix)
+		h.mu.Lock()
+		known := h.heads[cluster]
+		h.mu.Unlock()
+		if known.commit == b.Commit {
+			heads[cluster] = known
+			continue
+		}
+		data, err := h.repo.ReadPath(ctx, b.Commit, render.BundleFile)
+		if err != nil {
+			return fmt.Errorf("read published bundle of %s: %w", cluster, err)
+		}
+		idx, err := render.ParseIndex(b.Name+":"+render.BundleFile, data)
+		if err != nil {
+			return fmt.Errorf("read published bundle of %s: %w", cluster, err)
+		}
+		heads[cluster] = head{commit: b.Commit, digest: idx.Digest, at: b.Time}
+	}
+	h.setHeads(heads)
+	return nil
+}
+
+func (h *Hub) setHeads(heads map[string]head) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !maps.Equal(h.heads, heads) {
+		h.heads = heads
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
+}
+
+// publish asks the pure core and does what it says, until it says nothing more.
+func (h *Hub) publish(ctx context.Context) error {
+	for {
+		rev, d := h.decide()
+		if rev == nil || len(d.Publish) == 0 {
+			return nil
+		}
+		for _, cluster := range d.Publish {
+			h.mu.Lock()
+			parent := h.heads[cluster].commit
+			h.mu.Unlock()
+			b := rev.result.Bundles[cluster]
+			err := h.repo.Publish(ctx, gitrepo.Publication{
+				Branch: BranchPrefix + cluster, Parent: parent, Time: h.now(), Files: b.Files,
+				Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", cluster, rev.commit, b.Index.Digest, rev.commit),
+			})
+			if err != nil {
+				return fmt.Errorf("publish %s: %w", cluster, err)
+			}
+			h.log.Info("bundle published", "cluster", cluster, "commit", rev.commit, "digest", b.Index.Digest)
+		}
+		if err := h.readHeads(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Hub) decide() (*revision, rollout.Decision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.accepted == nil {
+		return nil, rollout.Decision{}
+	}
+	clusters := map[string]rollout.Cluster{}
+	for name, b := range h.accepted.result.Bundles {
+		c := rollout.Cluster{Want: b.Index.Digest, Published: h.heads[name].digest, PublishedAt: h.heads[name].at}
+		if rep, ok := h.reports[name]; ok {
+			c.Report = rep.forRollout(c.Published)
+		}
+		clusters[name] = c
+	}
+	h.decision = rollout.Decide(h.now(), h.accepted.rings, clusters)
+	return h.accepted, h.decision
+}
+
+// forRollout reduces a report to what a gate may look at. published is the
+// digest of the newest bundle: the one an agent means that refused a bundle.
+func (r heard) forRollout(published string) *rollout.Report {
+	out := &rollout.Report{Healthy: !r.healthySince.IsZero(), HealthySince: r.healthySince, FailingDigest: r.report.Digest}
+	if r.report.Error != "" {
+		out.Failing, out.FailingDigest = r.report.Error, published
+		return out
+	}
+	if appliedAll(r.report) {
+		out.Applied = r.report.Digest
+	}
+	for _, a := range r.report.Addons {
+		if a.Health == "Degraded" && out.Failing == "" {
+			out.Failing = fmt.Sprintf("addon %s: %s", a.Name, a.Message)
+		}
+	}
+	return out
+}
+
+func appliedAll(r protocol.Report) bool {
+	return r.Digest != "" && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool {
+		return a.AppliedDigest == "" || a.AppliedDigest != a.DesiredDigest
+	})
+}
+
+// hear takes in an agent's report.
+func (h *Hub) hear(cluster string, r protocol.Report) {
+	now := h.now()
+	healthy := r.Error == "" && appliedAll(r) && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Health != "Healthy" })
+	h.mu.Lock()
+	was := h.reports[cluster]
+	next := heard{report: r, at: now}
+	switch {
+	case !healthy:
+	case was.report.Digest == r.Digest && !was.healthySince.IsZero():
+		next.healthySince = was.healthySince
+	default:
+		next.healthySince = now
+	}
+	h.reports[cluster] = next
+	h.mu.Unlock()
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}

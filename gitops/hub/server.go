@@ -1,0 +1,169 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast.dev/gitops/protocol"
+)
+
+// maxReport is the largest report that is read, in bytes.
+const maxReport = 1 << 20
+
+// Serve answers agents and people on l until ctx ends.
+func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	done := make(chan error, 1)
+	go func() {
+		if h.opts.TLSCert != "" {
+			done <- srv.ServeTLS(l, h.opts.TLSCert, h.opts.TLSKey)
+			return
+		}
+		done <- srv.Serve(l)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
+
+// Handler is the hub's API.
+func (h *Hub) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/clusters/{cluster}/desired", h.asCluster(h.getDesired))
+	mux.HandleFunc("GET /v1/clusters/{cluster}/bundles/{revision}", h.asCluster(h.getBundle))
+	mux.HandleFunc("POST /v1/clusters/{cluster}/report", h.asCluster(h.postReport))
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		if h.authorized(w, r, AdminName) {
+			writeJSON(w, h.Status())
+		}
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	return mux
+}
+
+// asCluster lets a cluster's own token in, and no other: a compromised cluster
+// reads only its own branch.
+func (h *Hub) asCluster(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if name := r.PathValue("cluster"); name != AdminName && h.authorized(w, r, name) {
+			f(w, r)
+		}
+	}
+}
+
+func (h *Hub) authorized(w http.ResponseWriter, r *http.Request, name string) bool {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	ok, err := h.tokens.Check(name, token)
+	switch {
+	case err != nil:
+		h.log.Info("token not checked", "error", err.Error())
+		http.Error(w, "the hub cannot read its token store", http.StatusInternalServerError)
+	case !ok:
+		http.Error(w, "no such cluster, or not its token; issue one with holdfast join", http.StatusUnauthorized)
+	}
+	return ok && err == nil
+}
+
+func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
+	cluster, after := r.PathValue("cluster"), r.URL.Query().Get("after")
+	deadline := time.NewTimer(protocol.MaxWait)
+	defer deadline.Stop()
+	for {
+		h.mu.Lock()
+		_, heardOf := h.reports[cluster]
+		d := protocol.Desired{Revision: h.heads[cluster].commit, Unheard: !heardOf}
+		changed := h.changed
+		h.mu.Unlock()
+		if d.Revision != after || (d.Unheard && after != "") {
+			writeJSON(w, d)
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			writeJSON(w, d)
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
+	cluster, revision := r.PathValue("cluster"), r.PathValue("revision")
+	h.mu.Lock()
+	current := h.heads[cluster].commit
+	h.mu.Unlock()
+	if revision == "" || revision != current {
+		http.Error(w, "not the revision that is wanted of "+cluster+" now; ask for the desired one again", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	if err := h.repo.Archive(r.Context(), revision, w); err != nil {
+		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
+		panic(http.ErrAbortHandler) // the agent must see a broken stream, not a short one
+	}
+}
+
+func (h *Hub) postReport(w http.ResponseWriter, r *http.Request) {
+	var rep protocol.Report
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport))
+	if err := dec.Decode(&rep); err != nil {
+		http.Error(w, "the report is not valid JSON", http.StatusBadRequest)
+		return
+	}
+	h.hear(r.PathValue("cluster"), rep)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// Status is the fleet as the hub sees it now.
+func (h *Hub) Status() protocol.Status {
+	h.decide()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st := protocol.Status{Rejected: h.rejected, Errors: h.errs, Rings: h.decision.Rings}
+	if h.accepted == nil {
+		return st
+	}
+	res := h.accepted.result
+	st.Commit, st.Rendered, st.Cached, st.RenderSeconds = h.accepted.commit, res.Rendered, res.Cached, h.accepted.seconds
+	st.RenderedUnits = slices.Clone(res.RenderedUnits)
+	for _, ring := range h.accepted.rings {
+		for _, name := range ring.Clusters {
+			c := protocol.ClusterStatus{Name: name, Ring: ring.Name, Want: res.Bundles[name].Index.Digest,
+				Published: h.heads[name].digest, PublishedAt: h.heads[name].at, Revision: h.heads[name].commit}
+			if rep, ok := h.reports[name]; ok {
+				c.ReportedAt, c.Report = rep.at, &rep.report
+			}
+			st.Clusters = append(st.Clusters, c)
+		}
+	}
+	return st
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, "the hub cannot write its answer", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(data); err != nil && !errors.Is(err, http.ErrHandlerTimeout) {
+		return // the peer is gone
+	}
+}

@@ -1,0 +1,113 @@
+package hub
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/render"
+)
+
+// RefusedError is a commit that must not reach the fleet.
+type RefusedError struct {
+	Commit string
+	Err    error
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("commit %.12s: %v", e.Commit, e.Err) }
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Lines is one line for each fault.
+func (e *RefusedError) Lines() []string {
+	return strings.Split(strings.TrimSpace(e.Err.Error()), "\n")
+}
+
+// Verify renders a commit and makes every check that can be made before it is
+// published. base is the accepted commit before it, or empty. A commit that
+// does not pass is a *RefusedError; anything else is trouble of the hub.
+func Verify(ctx context.Context, repo *gitrepo.Repo, base, commit string, cache render.Cache) (*render.Result, error) {
+	tree, err := readTree(ctx, repo, commit)
+	if err != nil {
+		return nil, err
+	}
+	if base != "" && base != commit {
+		old, err := readTree(ctx, repo, base)
+		if err != nil {
+			return nil, err
+		}
+		if err := render.CheckVersions(old, tree); err != nil {
+			return nil, &RefusedError{commit, err}
+		}
+	}
+	res, err := render.Fleet(ctx, tree, commit, cache)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, &RefusedError{commit, err}
+	}
+	return res, nil
+}
+
+func readTree(ctx context.Context, repo *gitrepo.Repo, commit string) (render.Tree, error) {
+	entries, err := repo.List(ctx, commit)
+	if err != nil {
+		return render.Tree{}, err
+	}
+	var faults error
+	var total int64
+	for _, e := range entries {
+		faults = errors.Join(faults, render.CheckEntry(e.Path, e.Mode, e.Size))
+		total += e.Size
+	}
+	if total > render.MaxTreeSize { // before anything is read
+		faults = errors.Join(faults, fmt.Errorf("the repository has %d bytes, the limit is %d (keep what is not rendered elsewhere)", total, render.MaxTreeSize))
+	}
+	if faults != nil {
+		return render.Tree{}, &RefusedError{commit, faults}
+	}
+	files, err := repo.Read(ctx, entries)
+	if err != nil {
+		return render.Tree{}, err
+	}
+	tree, err := render.NewTree(files)
+	if err != nil {
+		return render.Tree{}, &RefusedError{commit, err}
+	}
+	return tree, nil
+}
+
+// PreReceive is git's pre-receive hook (githooks(5)): it reads the pushed refs
+// and returns an error when the push must be refused. People must not move the
+// branches that the hub owns.
+func PreReceive(ctx context.Context, repo *gitrepo.Repo, branch string, stdin io.Reader, cache render.Cache) error {
+	sc := bufio.NewScanner(stdin)
+	for sc.Scan() {
+		f := strings.Fields(sc.Text())
+		if len(f) != 3 {
+			return fmt.Errorf("read pushed refs: git wrote %q", sc.Text())
+		}
+		newCommit, ref := f[1], f[2]
+		switch {
+		case strings.HasPrefix(ref, "refs/heads/"+BranchPrefix), strings.HasPrefix(ref, "refs/holdfast/"):
+			return fmt.Errorf("%s belongs to the hub; push to %s and let it render", ref, branch)
+		case ref != "refs/heads/"+branch:
+			continue
+		case strings.Trim(newCommit, "0") == "":
+			return fmt.Errorf("%s must not be deleted: it is what the fleet runs; revert a commit instead", ref)
+		}
+		base, err := repo.Head(ctx, AcceptedRef)
+		if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
+			return err
+		}
+		if _, err := Verify(ctx, repo, base, newCommit, cache); err != nil {
+			return err
+		}
+	}
+	return sc.Err()
+}
