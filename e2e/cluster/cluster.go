@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,8 +29,7 @@ type Options struct {
 	// Name is the cluster's name, a DNS label of at most 40 characters; default "holdfast".
 	Name string
 	// Binary is the program; default is $HOLDFAST_CLUSTER_BINARY, else
-	// bin/holdfast-cluster below the root of the module that holds the
-	// working directory.
+	// bin/holdfast-cluster of the source tree that holds the working directory.
 	Binary string
 	// Parent is the directory in which the data directory is made; default is
 	// one for this user in the directory for temporary files. Data directories
@@ -54,7 +52,8 @@ type Options struct {
 
 // Cluster is a running control plane. Its methods may be called concurrently.
 type Cluster struct {
-	ready   ready
+	ready   Ready
+	took    time.Duration
 	parent  string
 	process *hostexec.Process
 	config  *rest.Config
@@ -62,8 +61,8 @@ type Cluster struct {
 	stopErr error
 }
 
-// ready is the line that holdfast-cluster prints.
-type ready struct {
+// Ready is the JSON line that holdfast-cluster prints when it is ready.
+type Ready struct {
 	Name       string  `json:"name"`
 	Server     string  `json:"server"`
 	Kubeconfig string  `json:"kubeconfig"`
@@ -90,6 +89,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 			return nil, err
 		}
 	}
+	began := time.Now()
 	out := &firstLine{done: make(chan struct{})}
 	p, err := hostexec.Start(hostexec.Command{Path: o.Binary, Args: o.args(), Stdout: out})
 	if err != nil {
@@ -97,16 +97,18 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{parent: o.Parent, process: p}
 	if err := c.await(ctx, out, o.ReadyTimeout); err != nil {
-		return nil, fmt.Errorf("start control plane: %w", errors.Join(err, c.Stop(context.WithoutCancel(ctx))))
+		p.Stop(stopGrace)
+		return nil, fmt.Errorf("start control plane: %w", errors.Join(err, c.clean(ctx)))
 	}
+	c.took = time.Since(began)
 	return c, nil
 }
 
 func (o *Options) args() []string {
 	args := []string{"--dir=" + o.Parent, "--ready-timeout=" + o.ReadyTimeout.String()}
-	for flag, value := range map[string]string{"name": o.Name, "bind-address": o.BindAddress, "log-dir": o.LogDir} {
-		if value != "" {
-			args = append(args, "--"+flag+"="+value)
+	for _, f := range [][2]string{{"name", o.Name}, {"bind-address", o.BindAddress}, {"log-dir", o.LogDir}} {
+		if f[1] != "" {
+			args = append(args, "--"+f[0]+"="+f[1])
 		}
 	}
 	if o.Keep {
@@ -146,33 +148,44 @@ func (c *Cluster) await(ctx context.Context, out *firstLine, timeout time.Durati
 }
 
 // Stop ends the control plane and waits until it is gone with all its files.
-// It may be called more than once. When ctx ends first, it is killed.
+// When ctx ends first, it is killed. A control plane that ended before it was
+// told to is an error. Stop may be called more than once.
 func (c *Cluster) Stop(ctx context.Context) error {
-	c.stop.Do(func() { c.stopErr = c.end(ctx) })
+	c.stop.Do(func() {
+		if err := c.end(ctx); err != nil {
+			c.stopErr = fmt.Errorf("stop control plane: %w", err)
+		}
+	})
 	return c.stopErr
 }
 
 func (c *Cluster) end(ctx context.Context) error {
-	grace := stopGrace
-	if deadline, ok := ctx.Deadline(); ok {
-		grace = min(grace, time.Until(deadline))
-	}
 	select {
 	case <-c.process.Done():
-		// It ended by itself, perhaps before it was ready: a crash.
-		_, err := datadir.RemoveStale(context.WithoutCancel(ctx), c.parent)
-		return err
+		return errors.Join(errors.New("it had ended already"), c.process.Err(), c.clean(ctx))
 	default:
 	}
-	c.process.Stop(max(0, grace))
-	err := c.process.Err()
-	if _, rerr := datadir.RemoveStale(context.WithoutCancel(ctx), c.parent); rerr != nil {
-		err = errors.Join(err, rerr)
+	if err := c.process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("ask it to end: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("stop control plane: %w", err)
+	grace := time.NewTimer(stopGrace)
+	defer grace.Stop()
+	select {
+	case <-c.process.Done():
+	case <-ctx.Done():
+		c.process.Stop(0)
+	case <-grace.C:
+		c.process.Stop(0)
 	}
-	return nil
+	return errors.Join(c.process.Err(), c.clean(ctx))
+}
+
+// clean removes what a control plane left that was killed or crashed.
+func (c *Cluster) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	_, err := datadir.RemoveStale(ctx, c.parent)
+	return err
 }
 
 // Done is closed when the control plane has ended, whether it was told to or not.
@@ -190,8 +203,8 @@ func (c *Cluster) Dir() string { return c.ready.Dir }
 // PID is the process id of the control plane.
 func (c *Cluster) PID() int { return c.process.PID() }
 
-// ReadySeconds is how long the start took, in seconds.
-func (c *Cluster) ReadySeconds() float64 { return c.ready.Seconds }
+// ReadySeconds is how long Start took, in seconds.
+func (c *Cluster) ReadySeconds() float64 { return c.took.Seconds() }
 
 // Kubeconfig is the path of the administrator's kubeconfig (group system:masters).
 func (c *Cluster) Kubeconfig() string { return c.ready.Kubeconfig }
@@ -237,44 +250,6 @@ func (c *Cluster) UserKubeconfig(user string, groups ...string) (string, error) 
 	return f.Name(), nil
 }
 
-// defaultBinary is where the program is when nobody says.
-func defaultBinary() (string, error) {
-	if b := os.Getenv(binaryEnv); b != "" {
-		return b, nil
-	}
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	b := filepath.Join(root, "bin", "holdfast-cluster")
-	if _, err := os.Stat(b); err != nil {
-		return "", fmt.Errorf("%w: build it with \"make build\" or set %s", err, binaryEnv)
-	}
-	return b, nil
-}
-
-// binaryEnv names the program, for tests outside of the source tree.
-const binaryEnv = "HOLDFAST_CLUSTER_BINARY"
-
-// moduleRoot is the nearest directory above the working directory with this module's go.mod.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find source tree: %w", err)
-	}
-	for {
-		b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(b), "module holdfast.dev\n") {
-			return dir, nil
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			return "", fmt.Errorf("find source tree: not inside it; set %s", binaryEnv)
-		}
-		dir = up
-	}
-}
-
 // firstLine keeps what is written up to the first line's end, and closes done there.
 type firstLine struct {
 	line []byte
@@ -293,28 +268,4 @@ func (f *firstLine) Write(p []byte) (int, error) {
 		close(f.done)
 	}
 	return len(p), nil
-}
-
-// lockFile locks a file for this process, waiting for others until ctx ends.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.Join(err, f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-tick.C:
-		}
-	}
 }

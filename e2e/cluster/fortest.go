@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
-
-	"holdfast.dev/internal/hostexec"
 )
+
+// startTimeout is generous: other test binaries want the same processors.
+const startTimeout = 3 * time.Minute
 
 // TB is what this package needs of a *testing.T or *testing.B.
 type TB interface {
@@ -105,42 +105,12 @@ func stopShared() error {
 }
 
 func startForTest(o Options) (*Cluster, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	var err error
 	if o.Binary, err = Build(ctx); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	return Start(ctx, o)
-}
-
-// Build builds holdfast-cluster in the source tree that holds the working
-// directory and returns its path; with $HOLDFAST_CLUSTER_BINARY set, it returns
-// that. With a warm build cache and nothing changed it takes a second or two,
-// the first time minutes. Several processes may call it at once.
-func Build(ctx context.Context) (string, error) {
-	if b := os.Getenv(binaryEnv); b != "" {
-		return b, nil
-	}
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(root, "bin", "holdfast-cluster")
-	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
-		return "", fmt.Errorf("build control plane: %w", err)
-	}
-	unlock, err := lockFile(ctx, filepath.Join(root, "bin", ".holdfast-cluster.lock"))
-	if err != nil {
-		return "", fmt.Errorf("build control plane: %w", err)
-	}
-	defer unlock()
-	_, err = hostexec.Run(ctx, 14*time.Minute, hostexec.Command{
-		Path: "go", Dir: root,
-		Args: []string{"build", "-ldflags=-s -w", "-o", bin, "./cmd/holdfast-cluster"},
-	})
-	if err != nil {
-		return "", fmt.Errorf("build control plane: %w", err)
-	}
-	return bin, nil
 }

@@ -140,3 +140,10 @@ func WriteKubeconfig(path string, kubeconfig []byte) error {
 	}
 	return nil
 }
+
+// RemoveKubeconfig removes a file that WriteKubeconfig wrote, and no other.
+func RemoveKubeconfig(path string) {
+	if b, err := os.ReadFile(path); err == nil && bytes.HasPrefix(b, []byte(header)) {
+		_ = os.Remove(path)
+	}
+}

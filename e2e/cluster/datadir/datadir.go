@@ -84,9 +84,9 @@ func (d *Dir) Remove(ctx context.Context) error {
 	return d.lock.Close()
 }
 
-// Release gives up the lock and keeps the files. The marker goes with it:
-// a directory that is kept on purpose is not left over.
-func (d *Dir) Release() error {
+// Keep gives up the directory and its lock: without the marker nobody removes
+// it, however its user ends.
+func (d *Dir) Keep() error {
 	if err := os.Remove(filepath.Join(d.path, Marker)); err != nil {
 		return fmt.Errorf("keep data directory: %w", err)
 	}

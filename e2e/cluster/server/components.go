@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -69,14 +68,14 @@ func newAPIServer(ctx context.Context, p *pki, etcdEndpoint string, l net.Listen
 }
 
 // newControllerManager configures kube-controller-manager without a port.
-func newControllerManager(ctx context.Context, p *pki, dir string, o *Options) (run, error) {
+func newControllerManager(ctx context.Context, p *pki, kubeconfig string, o *Options) (run, error) {
 	s, err := controllermanageroptions.NewKubeControllerManagerOptions()
 	if err != nil {
 		return nil, fmt.Errorf("make options of kube-controller-manager: %w", err)
 	}
 	known, disabled, aliases := controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases()
 	err = parse("kube-controller-manager", s.Flags(known, disabled, aliases), []string{
-		"--kubeconfig=" + filepath.Join(dir, "controller-manager.kubeconfig"),
+		"--kubeconfig=" + kubeconfig,
 		"--secure-port=0",
 		"--leader-elect=false",
 		"--use-service-account-credentials=true",
@@ -87,8 +86,9 @@ func newControllerManager(ctx context.Context, p *pki, dir string, o *Options) (
 		"--service-cluster-ip-range=" + serviceCIDR,
 		"--allocate-node-cidrs=false",
 		"--node-monitor-grace-period=" + o.NodeMonitorGracePeriod.String(),
-		// The default is a directory in /usr, which it would make.
-		"--flex-volume-plugin-dir=" + filepath.Join(dir, "flexvolume"),
+		// FlexVolume makes its directory, in /usr by default, and makes it again
+		// when it is removed. Where none can be made it turns itself off.
+		"--flex-volume-plugin-dir=/proc/no-flexvolume",
 		"--kube-api-qps=500",
 		"--kube-api-burst=1000",
 	}, o.ControllerManagerArgs)
@@ -104,10 +104,10 @@ func newControllerManager(ctx context.Context, p *pki, dir string, o *Options) (
 
 // newScheduler configures kube-scheduler without a port. synced returns when
 // it has seen every object and begins to schedule.
-func newScheduler(ctx context.Context, dir string, o *Options) (_ run, synced run, _ error) {
+func newScheduler(ctx context.Context, kubeconfig string, o *Options) (_ run, synced run, _ error) {
 	s := kubescheduleroptions.NewOptions()
 	err := parse("kube-scheduler", *s.Flags, []string{
-		"--kubeconfig=" + filepath.Join(dir, "scheduler.kubeconfig"),
+		"--kubeconfig=" + kubeconfig,
 		"--secure-port=0",
 		"--leader-elect=false",
 		"--kube-api-qps=500",

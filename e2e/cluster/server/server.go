@@ -6,6 +6,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,110 +17,108 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/cluster/credential"
 	"holdfast.dev/e2e/cluster/datadir"
 )
 
-// Ready is what is printed when the cluster is ready.
-type Ready struct {
-	Name       string  `json:"name"`
-	Server     string  `json:"server"`
-	Kubeconfig string  `json:"kubeconfig"`
-	Dir        string  `json:"dir"`
-	Seconds    float64 `json:"seconds"`
-}
-
 // Run runs a control plane until ctx ends, and then removes its data
 // directory. It calls ready once. A process can run it only once: the
 // components keep state of their own in package variables.
-func Run(ctx context.Context, o Options, ready func(Ready) error) (err error) {
+func Run(ctx context.Context, o Options, ready func(cluster.Ready) error) (err error) {
 	began := time.Now()
+	if err := setVersion(); err != nil {
+		return fmt.Errorf("set version: %w", err)
+	}
 	dir, removed, err := datadir.Create(ctx, o.Parent, o.Name)
 	if err != nil {
 		return err
 	}
+	if o.Keep {
+		if err := dir.Keep(); err != nil {
+			return err
+		}
+	}
 	defer func() {
 		if o.Keep {
-			err = errors.Join(err, dir.Release())
 			return
 		}
-		err = errors.Join(err, dir.Remove(context.WithoutCancel(ctx)))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		err = errors.Join(err, dir.Remove(ctx))
 	}()
-	p := &plane{o: o, dir: dir.Path(), logs: o.LogDir}
+	p := &plane{o: o, began: began, dir: dir.Path(), logs: o.LogDir, failed: make(chan error, 1)}
 	if p.logs == "" {
 		p.logs = filepath.Join(p.dir, "logs")
 	}
-	closeLog, err := p.openLog()
-	if err != nil {
+	if err := p.openLog(); err != nil {
 		return err
 	}
-	defer closeLog()
 	for _, r := range removed {
 		klog.InfoS("Removed a left-over data directory", "path", r)
 	}
-	if err := p.run(ctx, began, ready); err != nil {
-		return fmt.Errorf("%w\n%s", err, p.logTail())
+	err = p.run(ctx, ready)
+	if ctx.Err() != nil {
+		return nil // told to end, perhaps while it was starting
 	}
-	return nil
+	return fmt.Errorf("%w\n%s", err, p.logTail())
 }
+
+// endTimeout bounds the wait for another process that makes or removes
+// directories in the same place.
+const endTimeout = 5 * time.Second
 
 // plane is one control plane.
 type plane struct {
 	o      Options
+	began  time.Time
 	dir    string
 	logs   string
-	failed chan error // what ended before it was told to
+	failed chan error // the first component that ended
 }
 
-func (p *plane) run(ctx context.Context, began time.Time, ready func(Ready) error) error {
-	p.failed = make(chan error, 3)
+// run runs the control plane until ctx ends or a component does.
+func (p *plane) run(ctx context.Context, ready func(cluster.Ready) error) error {
+	starting, stop := context.WithTimeoutCause(ctx, p.o.ReadyTimeout, fmt.Errorf("not ready within %s", p.o.ReadyTimeout))
+	defer stop()
 	// The API server takes this listener over and panics when others close it.
 	l, err := net.Listen("tcp", net.JoinHostPort(p.o.BindAddress, "0"))
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	e, err := startEtcd(ctx, filepath.Join(p.dir, "etcd"), filepath.Join(p.logs, "etcd.log"), p.o.Fsync)
+	e, err := startEtcd(starting, filepath.Join(p.dir, "etcd"), filepath.Join(p.logs, p.o.Name+"-etcd.log"), p.o.Fsync)
 	if err != nil {
 		return err
 	}
 	defer e.close()
+	klog.InfoS("Started etcd", "after", time.Since(p.began))
 	pki, err := newPKI(filepath.Join(p.dir, "pki"), l.Addr().(*net.TCPAddr).IP)
 	if err != nil {
 		return err
 	}
-	r := Ready{Name: p.o.Name, Server: "https://" + l.Addr().String(), Kubeconfig: filepath.Join(p.dir, "admin.kubeconfig"), Dir: p.dir}
+	r := cluster.Ready{Name: p.o.Name, Server: "https://" + l.Addr().String(), Kubeconfig: filepath.Join(p.dir, "admin.kubeconfig"), Dir: p.dir}
+	defer p.removeCopies()
 	if err := p.writeKubeconfigs(pki, r); err != nil {
 		return err
 	}
-	api, err := newAPIServer(ctx, pki, e.endpoint(), l, p.o.APIServerArgs)
+	api, err := newAPIServer(starting, pki, e.endpoint(), l, p.o.APIServerArgs)
 	if err != nil {
 		return err
 	}
 	p.start(ctx, "kube-apiserver", api)
-	starting, stop := context.WithTimeoutCause(ctx, p.o.ReadyTimeout, fmt.Errorf("not ready within %s", p.o.ReadyTimeout))
-	defer stop()
 	if err := p.startRest(ctx, starting, pki, r.Kubeconfig); err != nil {
 		return err
 	}
-	if p.o.Kubeconfig != "" {
-		b, err := os.ReadFile(r.Kubeconfig)
-		if err != nil {
-			return fmt.Errorf("read kubeconfig: %w", err)
-		}
-		if err := credential.WriteKubeconfig(p.o.Kubeconfig, b); err != nil {
-			return err
-		}
-		if !p.o.Keep {
-			defer os.Remove(p.o.Kubeconfig)
-		}
+	r.Seconds = time.Since(p.began).Seconds()
+	if err := p.writeReadyFile(r); err != nil {
+		return err
 	}
-	r.Seconds = time.Since(began).Seconds()
 	if err := ready(r); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
-		return nil
+		return ctx.Err()
 	case err := <-p.failed:
 		return err
 	case err := <-e.Err():
@@ -137,12 +136,13 @@ func (p *plane) startRest(ctx, starting context.Context, pki *pki, kubeconfig st
 	if err := p.await(starting, "kube-apiserver", pr.apiServerReady); err != nil {
 		return err
 	}
-	cm, err := newControllerManager(ctx, pki, p.dir, &p.o)
+	klog.InfoS("Started kube-apiserver", "after", time.Since(p.began))
+	cm, err := newControllerManager(ctx, pki, p.controllerManagerKubeconfig(), &p.o)
 	if err != nil {
 		return err
 	}
 	p.start(ctx, "kube-controller-manager", cm)
-	sched, synced, err := newScheduler(ctx, p.dir, &p.o)
+	sched, synced, err := newScheduler(ctx, p.schedulerKubeconfig(), &p.o)
 	if err != nil {
 		return err
 	}
@@ -150,24 +150,66 @@ func (p *plane) startRest(ctx, starting context.Context, pki *pki, kubeconfig st
 	if err := synced(starting); err != nil {
 		return fmt.Errorf("start kube-scheduler: %w", context.Cause(starting))
 	}
+	klog.InfoS("Started kube-scheduler", "after", time.Since(p.began))
 	return p.await(starting, "kube-controller-manager", pr.controllersReady)
 }
 
-func (p *plane) writeKubeconfigs(k *pki, r Ready) error {
-	for _, u := range []struct{ file, user, group string }{
-		{r.Kubeconfig, "kubernetes-admin", "system:masters"},
-		{filepath.Join(p.dir, "controller-manager.kubeconfig"), "system:kube-controller-manager", ""},
-		{filepath.Join(p.dir, "scheduler.kubeconfig"), "system:kube-scheduler", ""},
-	} {
-		var groups []string
-		if u.group != "" {
-			groups = []string{u.group}
-		}
-		if err := k.kubeconfig(u.file, r.Name, r.Server, u.user, groups...); err != nil {
+func (p *plane) writeKubeconfigs(k *pki, r cluster.Ready) error {
+	type identity struct {
+		file, user string
+		groups     []string
+	}
+	all := []identity{
+		{r.Kubeconfig, "kubernetes-admin", []string{"system:masters"}},
+		{p.controllerManagerKubeconfig(), "system:kube-controller-manager", nil},
+		{p.schedulerKubeconfig(), "system:kube-scheduler", nil},
+	}
+	if p.o.Kubeconfig != "" {
+		all = append(all, identity{p.o.Kubeconfig, "kubernetes-admin", []string{"system:masters"}})
+	}
+	for _, i := range all {
+		if err := k.kubeconfig(i.file, r.Name, r.Server, i.user, i.groups...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *plane) controllerManagerKubeconfig() string {
+	return filepath.Join(p.dir, "controller-manager.kubeconfig")
+}
+
+func (p *plane) schedulerKubeconfig() string { return filepath.Join(p.dir, "scheduler.kubeconfig") }
+
+// writeReadyFile writes the ready line in one step, so that who waits for the
+// file never reads half of it.
+func (p *plane) writeReadyFile(r cluster.Ready) error {
+	if p.o.ReadyFile == "" {
+		return nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode ready line: %w", err)
+	}
+	tmp := p.o.ReadyFile + ".tmp"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	if err := os.Rename(tmp, p.o.ReadyFile); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	return nil
+}
+
+// removeCopies removes what was written outside of the data directory. What
+// is not there need not be removed, and nothing more can be done otherwise.
+func (p *plane) removeCopies() {
+	if p.o.ReadyFile != "" {
+		_ = os.Remove(p.o.ReadyFile)
+	}
+	if p.o.Kubeconfig != "" {
+		credential.RemoveKubeconfig(p.o.Kubeconfig)
+	}
 }
 
 // start runs a component for as long as the process lives: an orderly end
@@ -179,8 +221,16 @@ func (p *plane) start(ctx context.Context, name string, run run) {
 		if err == nil {
 			err = errors.New("it returned")
 		}
-		p.failed <- fmt.Errorf("%s ended: %w", name, err)
+		p.fail(fmt.Errorf("%s ended: %w", name, err))
 	}()
+}
+
+// fail reports the end of a component; the first one counts.
+func (p *plane) fail(err error) {
+	select {
+	case p.failed <- err:
+	default:
+	}
 }
 
 // await polls until check holds or a component fails.
@@ -202,17 +252,23 @@ func (p *plane) await(ctx context.Context, what string, check func(context.Conte
 	}
 }
 
-func (p *plane) openLog() (func(), error) {
+// openLog sends the components' log to a file, and turns their way to end the
+// process at once into a failure that is cleaned up after.
+func (p *plane) openLog() error {
 	if err := os.MkdirAll(p.logs, 0o700); err != nil {
-		return nil, fmt.Errorf("make log directory: %w", err)
+		return fmt.Errorf("make log directory: %w", err)
 	}
 	f, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+		return fmt.Errorf("open log: %w", err)
 	}
 	h := slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.Level(-p.o.Verbosity)})
 	klog.SetSlogLogger(slog.New(h))
-	return func() { f.Close() }, nil
+	klog.OsExit = func(code int) {
+		p.fail(fmt.Errorf("a component gave up with exit code %d", code))
+		select {} // its caller expects not to return
+	}
+	return nil
 }
 
-func (p *plane) logFile() string { return filepath.Join(p.logs, "control-plane.log") }
+func (p *plane) logFile() string { return filepath.Join(p.logs, p.o.Name+".log") }
