@@ -134,7 +134,7 @@ func (c *Controller) offer(ctx context.Context) error {
 		out = Decide(in)
 	}
 	for i, pv := range out.Create {
-		if i > 0 { // the first answer is as fresh as it can be
+		if i > 0 && in.Quarantine.Err == nil { // the first answer is fresh; a server that is gone is asked once
 			in.Quarantine = c.quarantine(ctx)
 		}
 		reason, msg := in.Quarantine.closes(pv.Annotations[v1alpha1.AnnotationDisk])
@@ -246,7 +246,7 @@ func (c *Controller) create(ctx context.Context, pv *corev1.PersistentVolume) (R
 
 // tell logs and publishes each reason once, and again when it changes.
 func (c *Controller) tell(ctx context.Context, withheld []Withheld) {
-	now := make(map[string]Reason, len(withheld))
+	now, lost := make(map[string]Reason, len(withheld)), false
 	slices.SortStableFunc(withheld, func(a, b Withheld) int { return strings.Compare(a.Volume, b.Volume) })
 	for _, w := range withheld {
 		now[w.Volume] = w.Reason
@@ -255,7 +255,11 @@ func (c *Controller) tell(ctx context.Context, withheld []Withheld) {
 		}
 		c.log.Info("volume withheld", "volume", w.Volume, "disk", w.Disk, "partition", w.Partition,
 			"path", w.Path, "reason", string(w.Reason), "why", w.Message)
+		if lost { // the API server is gone: do not wait for it once per volume
+			continue
+		}
 		if err := c.warn(ctx, w); err != nil {
+			lost = true
 			c.metrics.failed(opEvent)
 			c.log.Debug("event lost", "error", err)
 		}

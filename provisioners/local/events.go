@@ -33,7 +33,7 @@ func (c *Controller) warn(ctx context.Context, w Withheld) error {
 		note = strings.ToValidUTF8(note[:maxNote], "")
 	}
 	ev := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{GenerateName: w.Volume + ".", Namespace: metav1.NamespaceDefault},
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: w.Volume + "-", Namespace: metav1.NamespaceDefault},
 		EventTime:           now,
 		ReportingController: "holdfast.dev/" + component,
 		ReportingInstance:   c.node,
