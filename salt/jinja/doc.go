@@ -22,7 +22,7 @@ package jinja
 // Limits of one rendering.
 const (
 	// MaxSteps bounds how many nodes are evaluated.
-	MaxSteps = 2_000_000
+	MaxSteps = 1_000_000
 	// MaxOutput bounds the rendered text, in bytes.
 	MaxOutput = 8 << 20
 	// maxDepth bounds how deep expressions and blocks nest.

@@ -178,7 +178,7 @@ func (r *run) loop(n forNode) error {
 		if err := r.step(n.line); err != nil {
 			return err
 		}
-		r.scope = &scope{names: map[string]any{"loop": loopState(i, len(items))}, parent: outer}
+		r.scope = &scope{names: map[string]any{"loop": loopObject{i, len(items)}}, parent: outer}
 		if err := r.bind(n, item); err != nil {
 			return err
 		}
@@ -244,15 +244,29 @@ func (r *run) bind(n forNode, item any) error {
 	return nil
 }
 
-func loopState(i, n int) *Map {
-	m := NewMap()
-	m.Set("index", int64(i+1), Origin{})
-	m.Set("index0", int64(i), Origin{})
-	m.Set("revindex", int64(n-i), Origin{})
-	m.Set("first", i == 0, Origin{})
-	m.Set("last", i == n-1, Origin{})
-	m.Set("length", int64(n), Origin{})
-	return m
+// loopObject is the name loop inside a for block.
+type loopObject struct{ i, n int }
+
+func (l loopObject) Attr(name string) (any, error) {
+	switch name {
+	case "index":
+		return int64(l.i + 1), nil
+	case "index0":
+		return int64(l.i), nil
+	case "revindex":
+		return int64(l.n - l.i), nil
+	case "first":
+		return l.i == 0, nil
+	case "last":
+		return l.i == l.n-1, nil
+	case "length":
+		return int64(l.n), nil
+	}
+	return nil, Fault("loop."+name+" is not supported", "known are index, index0, revindex, first, last and length")
+}
+
+func (l loopObject) Item(any) (any, error) {
+	return nil, Fault("loop[...] is not supported", "write loop.index")
 }
 
 func (r *run) cond(e expr) (bool, error) {
