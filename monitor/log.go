@@ -1,0 +1,186 @@
+package monitor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/kernel"
+	"holdfast.dev/monitor/report"
+)
+
+// resume reads the stored status, then follows the kernel log from where that
+// one ends. Without an answer of the API server the log is left alone: read
+// from its beginning, its faults would be counted twice. The kernel keeps it.
+func (m *Monitor) resume(ctx context.Context, wg *sync.WaitGroup) {
+	stored, ok := m.load(ctx)
+	if !ok {
+		return
+	}
+	started := make(chan kernel.Position, 1)
+	m.tell(ctx, func() {
+		if stored != nil {
+			m.status = stored.Status.DeepCopy()
+			if k := stored.Status.KernelLog; k != nil && stored.Status.BootID == m.view.BootID {
+				m.position = kernel.Position{Started: true, Sequence: k.Sequence, Lost: k.Lost}
+			} else {
+				m.status.KernelLog = nil // another boot's numbers
+			}
+			if m.view.Node == nil {
+				m.view.Node = stored
+			}
+		}
+		m.writer = report.NewWriter(m.api, m.pace, stored, m.log)
+		wg.Go(func() { m.writer.Run(ctx) })
+		started <- m.position
+		m.scanSoon(0) // the stored disks count as known now
+		if m.view.Looked {
+			m.evaluate()
+		}
+	})
+	select {
+	case <-ctx.Done():
+	case pos := <-started:
+		m.follow(ctx, pos)
+	}
+}
+
+// load is the stored object, nil when there is none; ok is false when the
+// context ended first.
+func (m *Monitor) load(ctx context.Context) (_ *v1alpha1.ComputeNode, ok bool) {
+	wait := 100 * time.Millisecond
+	for {
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		n, err := m.api.GetNode(callCtx)
+		cancel()
+		if err == nil {
+			return n, true
+		}
+		if apierrors.IsNotFound(err) {
+			return nil, true
+		}
+		m.log.Info("the stored status cannot be read; the kernel log waits for it", "error", err.Error())
+		if !sleep(ctx, wait) {
+			return nil, false
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+// follow reads the kernel log until the context ends, and opens it again
+// whenever that fails.
+func (m *Monitor) follow(ctx context.Context, pos kernel.Position) {
+	tail := kernel.Tail{Matcher: kernel.NewMatcher(), Stats: &m.stats, Now: time.Now, Out: func(u kernel.Update) {
+		pos = u.Position
+		m.tell(ctx, func() { m.onLog(u) })
+	}}
+	wait := time.Second
+	for {
+		dev, err := kernel.OpenDevice(m.host)
+		if err == nil {
+			m.tell(ctx, func() { m.view.LogErr, m.view.LogRead = nil, true })
+			stop := context.AfterFunc(ctx, dev.Stop)
+			started := time.Now()
+			err = tail.Run(ctx, dev, pos, m.boot)
+			stop()
+			_ = dev.Close() // read only
+			if time.Since(started) > time.Minute {
+				wait = time.Second
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		m.tell(ctx, func() { m.view.LogErr = err; m.evaluate() })
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = min(2*wait, 30*time.Second)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (m *Monitor) onLog(u kernel.Update) {
+	now := time.Now()
+	for _, a := range u.Attaches {
+		for _, name := range a.Devices {
+			m.names.Attached(name, a.At)
+		}
+	}
+	for _, ev := range u.Events {
+		m.onEvent(ev, now)
+	}
+	m.position = u.Position
+	if len(u.Events) > 0 || u.Caught {
+		m.evaluate()
+	}
+}
+
+// onEvent puts an event down to its disk. A device that nobody knows, or whose
+// name was given anew, is looked for once; then the event is only counted.
+func (m *Monitor) onEvent(ev kernel.Event, arrived time.Time) {
+	for _, name := range ev.Devices {
+		ids, answer := m.names.Resolve(name, ev.Last)
+		if answer == inventory.Known {
+			m.addFault(ids, &ev)
+			return
+		}
+	}
+	if len(ev.Devices) > 0 && m.lookFor(ev, arrived) {
+		return
+	}
+	m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
+	m.log.Debug("a fault of no disk of this host", "devices", ev.Devices, "evidence", ev.Evidence)
+}
+
+// lookFor keeps the event until the host has been looked at after it came. It
+// is false when that has been done.
+func (m *Monitor) lookFor(ev kernel.Event, arrived time.Time) bool {
+	now := time.Now()
+	if m.lastLook.After(arrived) || len(m.pending) >= maxPending {
+		return false
+	}
+	m.pending = append(m.pending, pendingEvent{ev, arrived})
+	wait := time.Duration(0)
+	if d := m.faultScan.Add(faultScanGap).Sub(now); d > 0 {
+		wait = d
+	} else {
+		m.faultScan = now
+	}
+	m.scanSoon(wait)
+	return true
+}
+
+func (m *Monitor) addFault(ids []string, ev *kernel.Event) {
+	f := v1alpha1.Fault{
+		Class: ev.Class, Severity: ev.Severity, Count: ev.Count, Evidence: ev.Evidence,
+		FirstSeen: metav1.NewTime(ev.First), LastSeen: metav1.NewTime(ev.Last),
+	}
+	for _, id := range ids {
+		found := false
+		for i := range m.status.Disks {
+			if d := &m.status.Disks[i]; d.ID == id {
+				report.AddFault(d, f)
+				found = true
+			}
+		}
+		if !found { // it has left
+			m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
+		}
+	}
+}

@@ -1,0 +1,377 @@
+// Package monitor watches the disks of one node: which are there, and what
+// the kernel's log says of them. It reports to the node's ComputeNode and as
+// metrics; see README.md.
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/kernel"
+	"holdfast.dev/monitor/report"
+	"holdfast.dev/monitor/verdict"
+)
+
+// API is what the monitor needs of the API server; report.Client is one.
+type API interface {
+	report.StatusClient
+	GetFlavor(ctx context.Context, name string) (*v1alpha1.NodeFlavor, error)
+	WatchNode(ctx context.Context, log *slog.Logger, changed func(*v1alpha1.ComputeNode))
+	WatchVolumes(ctx context.Context, log *slog.Logger, changed func([]report.Volume))
+}
+
+const (
+	debounce      = 50 * time.Millisecond // from an announced change to the look at it
+	scanTimeout   = 10 * time.Second      // a hung device must not hide the others' absence for ever
+	faultScanGap  = time.Second           // between looks that a line about an unknown device asks for
+	flavorRefresh = time.Minute
+	callTimeout   = 10 * time.Second
+	maxPending    = 1000
+)
+
+// Monitor is one node's monitor. One goroutine, loop, owns its state.
+type Monitor struct {
+	opts Options
+	host *hostfs.FS
+	api  API
+	log  *slog.Logger
+	pace report.Pace
+
+	stats     kernel.Stats
+	metrics   *metrics
+	published atomic.Pointer[published]
+	looked    atomic.Bool
+	alive     atomic.Int64 // Unix time of the loop's last turn
+
+	scanAsk chan struct{}
+	inbox   chan func() // what other goroutines have for the loop
+
+	// Owned by loop.
+	view       report.View
+	status     *v1alpha1.ComputeNodeStatus
+	names      inventory.Names
+	absence    verdict.Absence
+	position   kernel.Position
+	pending    []pendingEvent
+	boot       time.Time // when the host booted
+	scanning   time.Time // start of the look under way, zero if none
+	scanAgain  bool
+	lastLook   time.Time // start of the last look that has ended
+	nextScan   time.Time
+	faultScan  time.Time // last look that a line asked for
+	writer     *report.Writer
+	flavorName chan string
+}
+
+// published is what other goroutines may read.
+type published struct {
+	status *v1alpha1.ComputeNodeStatus
+	writer *report.Writer // nil before the stored status was read
+}
+
+// pendingEvent waits for a look at the host that begins after it.
+type pendingEvent struct {
+	kernel.Event
+	arrived time.Time
+}
+
+// New prepares a monitor. host is the host's root.
+func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error) {
+	boot, err := host.ReadString("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	m := &Monitor{
+		opts: o, host: host, api: api, log: log, pace: report.DefaultPace(),
+		scanAsk: make(chan struct{}, 1), inbox: make(chan func(), 16), flavorName: make(chan string, 1),
+		status: &v1alpha1.ComputeNodeStatus{},
+	}
+	m.view.BootID = boot
+	m.view.Settled = func(id string) bool {
+		return m.view.Now.After(m.boot.Add(m.opts.BootSettle)) && m.absence.Settled(id, m.view.Now, m.opts.Settle)
+	}
+	m.boot = bootTime(host, time.Now())
+	m.metrics = newMetrics(m)
+	return m, nil
+}
+
+// bootTime is when the host booted, or now when that cannot be read: then
+// nothing is missing for as long as after a boot.
+func bootTime(host *hostfs.FS, now time.Time) time.Time {
+	line, err := host.ReadString("/proc/uptime")
+	if err != nil {
+		return now
+	}
+	seconds, _, _ := strings.Cut(line, " ")
+	up, err := strconv.ParseFloat(seconds, 64)
+	if err != nil || up < 0 || up > 1e9 {
+		return now
+	}
+	return now.Add(-time.Duration(up * float64(time.Second)))
+}
+
+// Collector gives the monitor's metrics.
+func (m *Monitor) Collector() prometheus.Collector { return m.metrics }
+
+// Run watches until the context ends.
+func (m *Monitor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { m.scanner(ctx) })
+	wg.Go(func() { m.listenUevents(ctx) })
+	wg.Go(func() { m.watchFlavor(ctx) })
+	wg.Go(func() { m.resume(ctx, &wg) })
+	wg.Go(func() {
+		m.api.WatchNode(ctx, m.log, func(n *v1alpha1.ComputeNode) { m.tell(ctx, func() { m.onNode(n) }) })
+	})
+	wg.Go(func() {
+		m.api.WatchVolumes(ctx, m.log, func(v []report.Volume) {
+			m.tell(ctx, func() { m.view.Volumes = v; m.evaluate() })
+		})
+	})
+	m.loop(ctx)
+	return nil
+}
+
+// tell has the loop run f.
+func (m *Monitor) tell(ctx context.Context, f func()) {
+	select {
+	case m.inbox <- f:
+	case <-ctx.Done():
+	}
+}
+
+func (m *Monitor) loop(ctx context.Context) {
+	m.nextScan = time.Now()
+	for {
+		m.alive.Store(time.Now().Unix())
+		t := time.NewTimer(m.untilNext(time.Now()))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case f := <-m.inbox:
+			f()
+		case <-t.C:
+			m.tick(time.Now())
+		}
+		t.Stop()
+	}
+}
+
+func (m *Monitor) untilNext(now time.Time) time.Duration {
+	next := m.nextScan
+	if !m.scanning.IsZero() {
+		next = m.scanning.Add(scanTimeout)
+		if now.After(next) {
+			next = now.Add(scanTimeout) // said so already
+		}
+	}
+	return max(0, min(next.Sub(now), 10*time.Second))
+}
+
+func (m *Monitor) tick(now time.Time) {
+	switch {
+	case m.scanning.IsZero() && !now.Before(m.nextScan):
+		m.scanning = now
+		m.scanAsk <- struct{}{} // has room: no look is under way
+	case !m.scanning.IsZero() && now.Sub(m.scanning) >= scanTimeout:
+		m.metrics.scanErrors.Inc()
+		m.view.Snapshot = inventory.Snapshot{Err: fmt.Errorf("list disks: no answer within %s", scanTimeout)}
+		m.view.Looked = true
+		m.evaluate()
+	}
+}
+
+// scanSoon has the disks looked at after d.
+func (m *Monitor) scanSoon(d time.Duration) {
+	if !m.scanning.IsZero() {
+		m.scanAgain = true // the look under way may have passed the place already
+		return
+	}
+	if at := time.Now().Add(d); at.Before(m.nextScan) {
+		m.nextScan = at
+	}
+}
+
+// scanner looks at the host whenever it is asked to. It is apart from the
+// loop because sysfs may hang on a device that does.
+func (m *Monitor) scanner(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.scanAsk:
+		}
+		start := time.Now()
+		s := inventory.Scan(m.host)
+		prepared, err := inventory.Required(m.host)
+		m.tell(ctx, func() { m.onScan(start, s, prepared, err) })
+	}
+}
+
+func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedisks.File, preparedErr error) {
+	now := time.Now()
+	m.scanning, m.lastLook = time.Time{}, start
+	m.nextScan = now.Add(m.opts.ScanInterval)
+	if m.scanAgain {
+		m.scanAgain = false
+		m.nextScan = now.Add(debounce)
+	}
+	m.metrics.scans.Inc()
+	m.metrics.scanSeconds.Set(now.Sub(start).Seconds())
+	m.view.PreparedErr = nil
+	if prepared != nil {
+		m.view.Prepared = prepared
+	} else if preparedErr != inventory.ErrNotPrepared { //nolint:errorlint // Required returns it bare
+		m.view.PreparedErr = preparedErr
+	}
+	m.view.Snapshot, m.view.Looked = s, true
+	m.names.Update(&s, start)
+	if s.Err != nil || m.view.PreparedErr != nil {
+		m.metrics.scanErrors.Inc()
+	}
+	if s.Err == nil {
+		m.absence.Look(m.absent(), start)
+		m.metrics.lastScan.Set(float64(now.Unix()))
+	}
+	if m.absence.Pending(now, m.opts.Settle) {
+		if at := now.Add(max(debounce, m.opts.Settle/2)); at.Before(m.nextScan) {
+			m.nextScan = at
+		}
+	}
+	m.evaluate() // before the pending events, so that their disks are listed
+	waiting := m.pending
+	m.pending = nil
+	for _, ev := range waiting {
+		m.onEvent(ev.Event, ev.arrived)
+	}
+	if len(waiting) > 0 {
+		m.evaluate()
+	}
+	m.looked.Store(true)
+}
+
+// absent lists the disks that are known or required, and not in the last look.
+func (m *Monitor) absent() []string {
+	var ids []string
+	seen := map[string]bool{}
+	add := func(id string) {
+		if _, there := m.view.Snapshot.Find(id); !there && !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	for _, d := range m.status.Disks {
+		add(d.ID)
+	}
+	if m.view.Prepared != nil {
+		for _, d := range m.view.Prepared.Disks {
+			add(d.ID)
+		}
+	}
+	return ids
+}
+
+func (m *Monitor) listenUevents(ctx context.Context) {
+	u, err := inventory.ListenUevents()
+	if err == nil {
+		err = u.Run(ctx, func() { m.tell(ctx, func() { m.scanSoon(debounce) }) })
+	}
+	if err != nil {
+		m.log.Info("the kernel announces no changes of disks; they are noticed at the scan interval", "error", err.Error())
+	}
+}
+
+func (m *Monitor) onNode(n *v1alpha1.ComputeNode) {
+	m.view.Node = n
+	if m.writer != nil {
+		m.writer.Seen(n)
+	}
+	name := ""
+	if n != nil {
+		name = n.Spec.Flavor
+	}
+	select { // only the newest counts
+	case <-m.flavorName:
+	default:
+	}
+	m.flavorName <- name
+	m.evaluate()
+}
+
+// watchFlavor reads the node's flavor when its name changes, and now and then.
+func (m *Monitor) watchFlavor(ctx context.Context) {
+	name := ""
+	for {
+		t := time.NewTimer(flavorRefresh)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case name = <-m.flavorName:
+		case <-t.C:
+		}
+		t.Stop()
+		var flavor *v1alpha1.NodeFlavor
+		var err error
+		if name != "" {
+			callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+			flavor, err = m.api.GetFlavor(callCtx, name)
+			cancel()
+			if err == nil && flavor == nil {
+				err = fmt.Errorf("there is no NodeFlavor %s", name)
+			}
+		}
+		m.tell(ctx, func() {
+			m.view.Flavor, m.view.FlavorErr = flavor, err
+			m.evaluate()
+		})
+	}
+}
+
+// evaluate brings the status up to date and hands it to the writer.
+func (m *Monitor) evaluate() {
+	m.view.Now = time.Now()
+	before := m.status
+	m.status = report.Next(before, &m.view)
+	if m.position.Started {
+		m.status.KernelLog = &v1alpha1.KernelLogPosition{Sequence: m.position.Sequence, Lost: m.position.Lost}
+	}
+	m.logChanges(before)
+	public := m.status.DeepCopy()
+	m.published.Store(&published{public, m.writer})
+	if m.writer != nil {
+		m.writer.Offer(public)
+	}
+}
+
+func (m *Monitor) logChanges(before *v1alpha1.ComputeNodeStatus) {
+	was := map[string]v1alpha1.DiskState{}
+	for _, d := range before.Disks {
+		was[d.ID] = d.State
+	}
+	for _, d := range m.status.Disks {
+		if was[d.ID] != d.State {
+			m.log.Info("disk state", "disk", d.ID, "device", d.Device, "state", string(d.State), "was", string(was[d.ID]))
+		}
+		delete(was, d.ID)
+	}
+	for id := range was {
+		m.log.Info("disk has left", "disk", id)
+	}
+}

@@ -1,0 +1,322 @@
+// Package report turns what the monitor knows into the node's
+// ComputeNode.status and writes it. The status is also the monitor's memory:
+// faults, first sightings and the place in the kernel log go on from the
+// stored one after a restart.
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/verdict"
+)
+
+// AnnotationClearFaults on a ComputeNode is "<disk id>@<RFC 3339 time>": the
+// disk's faults that were last seen before that time are forgotten.
+const AnnotationClearFaults = "holdfast.dev/clear-faults"
+
+// View is what the monitor knows at one moment, beside the status so far.
+type View struct {
+	Now    time.Time
+	BootID string
+	// Snapshot is the last look at the host; Looked is false before the first.
+	Snapshot inventory.Snapshot
+	Looked   bool
+	// Prepared is disks.yaml as it was last read, nil if never. PreparedErr is
+	// why it could not be read now.
+	Prepared    *nodedisks.File
+	PreparedErr error
+	// Settled says whether a disk has been absent for long enough.
+	Settled func(id string) bool
+	// Node is the ComputeNode as it was last seen, nil if never.
+	Node *v1alpha1.ComputeNode
+	// Flavor is the node's flavor, nil if there is none; FlavorErr is why it
+	// could not be read.
+	Flavor    *v1alpha1.NodeFlavor
+	FlavorErr error
+	// Volumes are the PersistentVolumes of the node.
+	Volumes []Volume
+	// LogErr is why the kernel log cannot be read; LogRead is false before it
+	// was first opened.
+	LogErr  error
+	LogRead bool
+}
+
+// Next is the status that follows prev. It is pure, and deterministic but for
+// View.Now. prev is not changed.
+func Next(prev *v1alpha1.ComputeNodeStatus, v *View) *v1alpha1.ComputeNodeStatus {
+	next := prev.DeepCopy()
+	next.BootID = v.BootID
+	wholeErr := v.Snapshot.Err
+	if wholeErr == nil {
+		wholeErr = v.PreparedErr
+	}
+	b := builder{view: v, whole: v.Looked && wholeErr == nil, prev: map[string]v1alpha1.Disk{}, prepared: map[string]nodedisks.Disk{}}
+	for _, d := range next.Disks {
+		b.prev[d.ID] = d
+	}
+	if v.Prepared != nil {
+		for _, d := range v.Prepared.Disks {
+			b.prepared[d.ID] = d
+		}
+	}
+	b.clearID, b.clearBefore = clearRequest(v.Node)
+	next.Disks = nil
+	for _, id := range b.ids() {
+		if d, listed := b.disk(id); listed {
+			next.Disks = append(next.Disks, d)
+		}
+	}
+	summarize(next, b.whole)
+	b.conditions(next, wholeErr)
+	return next
+}
+
+// AddFault adds an event to the disk's fault of that class. The evidence is
+// the latest of the worst severity.
+func AddFault(d *v1alpha1.Disk, f v1alpha1.Fault) {
+	for i := range d.Faults {
+		have := &d.Faults[i]
+		if have.Class != f.Class {
+			continue
+		}
+		have.Count += f.Count
+		if f.FirstSeen.Before(&have.FirstSeen) {
+			have.FirstSeen = f.FirstSeen
+		}
+		if have.LastSeen.Before(&f.LastSeen) {
+			have.LastSeen = f.LastSeen
+		}
+		if f.Severity == v1alpha1.SeverityCritical || have.Severity == f.Severity {
+			have.Severity, have.Evidence = f.Severity, f.Evidence
+		}
+		return
+	}
+	d.Faults = append(d.Faults, f)
+	slices.SortFunc(d.Faults, func(a, b v1alpha1.Fault) int { return strings.Compare(string(a.Class), string(b.Class)) })
+}
+
+type builder struct {
+	view        *View
+	whole       bool
+	prev        map[string]v1alpha1.Disk
+	prepared    map[string]nodedisks.Disk
+	clearID     string
+	clearBefore time.Time
+}
+
+// ids are all disks that may have to be listed, sorted.
+func (b *builder) ids() []string {
+	all := map[string]bool{}
+	for _, d := range b.view.Snapshot.Disks {
+		all[d.ID] = true
+	}
+	for id := range b.prepared {
+		all[id] = true
+	}
+	for id := range b.prev {
+		all[id] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Required says whether the node must have the disk: disks.yaml lists it, or,
+// while that cannot be read, listed it before; or quarantine or a replacement
+// names it, of which this status is the record.
+func (v *View) Required(d *v1alpha1.Disk) bool {
+	if v.Prepared != nil {
+		if slices.ContainsFunc(v.Prepared.Disks, func(p nodedisks.Disk) bool { return p.ID == d.ID }) {
+			return true
+		}
+	} else if d.Group != "" {
+		return true
+	}
+	if v.Node == nil {
+		return false
+	}
+	return slices.ContainsFunc(v.Node.Spec.Quarantine, func(q v1alpha1.Quarantine) bool { return q.Disk == d.ID }) ||
+		slices.ContainsFunc(v.Node.Spec.Replacements, func(r v1alpha1.ReplacementRequest) bool { return r.Disk == d.ID })
+}
+
+// disk is what is said of one disk; listed is false when nothing is.
+func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
+	d, known := b.prev[id]
+	d.ID = id
+	seen, present := b.view.Snapshot.Find(id)
+	facts := verdict.Facts{Present: present, Whole: b.whole, Settled: b.view.Settled(id)}
+	if present {
+		d.Weak, d.Device, d.Model, d.Serial, d.Media = seen.Weak, seen.Device, seen.Model, seen.Serial, seen.Media
+		d.SizeBytes, d.Slot = seen.Size, seen.Slot
+	}
+	p, prepared := b.prepared[id]
+	if prepared {
+		d.Group = p.Group
+		if d.Media == "" {
+			d.Media = p.Media
+		}
+		if p.Slot != "" {
+			d.Slot = p.Slot
+		}
+	} else if b.view.Prepared != nil {
+		d.Group = ""
+	}
+	required := b.view.Required(&d)
+	if !present && !required && (facts.Settled && b.whole || !known) {
+		return d, false // it has left
+	}
+	facts.Previous = d.State
+	d.Faults = b.keep(&d, present)
+	facts.Faults = d.Faults
+	if state := verdict.State(facts); state != d.State {
+		d.State = state
+		now := metav1.NewTime(b.view.Now)
+		d.Since = &now
+		if state == v1alpha1.DiskMissing {
+			d.Device = ""
+			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1, Evidence: absence(&d, prepared)})
+		}
+	}
+	d.Volumes = b.volumes(id)
+	return d, true
+}
+
+func absence(d *v1alpha1.Disk, prepared bool) string {
+	if prepared {
+		return fmt.Sprintf("no block device has this id; %s lists it in group %q", nodedisks.Path, d.Group)
+	}
+	return "no block device has this id; it is quarantined or to be replaced"
+}
+
+// keep drops the faults that count no more.
+func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
+	var keep []v1alpha1.Fault
+	for _, f := range d.Faults {
+		switch {
+		case f.Class == v1alpha1.FaultMissing:
+			if present {
+				continue
+			}
+		case f.Severity == v1alpha1.SeverityWarning && b.view.Now.Sub(f.LastSeen.Time) > verdict.WarningTTL:
+			continue
+		case d.ID == b.clearID && f.LastSeen.Time.Truncate(time.Second).Before(b.clearBefore):
+			continue
+		}
+		keep = append(keep, f)
+	}
+	return keep
+}
+
+// clearRequest reads AnnotationClearFaults. A value of another form asks for nothing.
+func clearRequest(n *v1alpha1.ComputeNode) (id string, before time.Time) {
+	if n == nil {
+		return "", time.Time{}
+	}
+	id, at, ok := strings.Cut(n.Annotations[AnnotationClearFaults], "@")
+	t, err := time.Parse(time.RFC3339, at)
+	if !ok || err != nil {
+		return "", time.Time{}
+	}
+	return id, t
+}
+
+func summarize(s *v1alpha1.ComputeNodeStatus, whole bool) {
+	s.DiskCount, s.BadDiskCount, s.State = int32(len(s.Disks)), 0, v1alpha1.DiskHealthy
+	if !whole {
+		s.State = v1alpha1.DiskUnknown
+	}
+	var bad []v1alpha1.Disk
+	for _, d := range s.Disks {
+		s.State = verdict.Worse(s.State, d.State)
+		if d.State != v1alpha1.DiskHealthy && d.State != v1alpha1.DiskUnknown {
+			bad = append(bad, d)
+		}
+	}
+	s.BadDiskCount = int32(len(bad))
+	slices.SortStableFunc(bad, func(a, b v1alpha1.Disk) int {
+		switch worse := verdict.Worse(a.State, b.State); {
+		case a.State == b.State:
+			return 0
+		case worse == a.State:
+			return -1
+		}
+		return 1
+	})
+	const shown = 2
+	var parts []string
+	for i, d := range bad {
+		if i == shown {
+			parts = append(parts, fmt.Sprintf("and %d more", len(bad)-shown))
+			break
+		}
+		parts = append(parts, describe(&d))
+	}
+	s.Summary = strings.Join(parts, "; ")
+}
+
+func describe(d *v1alpha1.Disk) string {
+	var b strings.Builder
+	if b.WriteString(d.ID); d.Device != "" {
+		b.WriteString(" (" + d.Device + ")")
+	}
+	b.WriteString(" " + string(d.State))
+	var classes []string
+	for _, f := range d.Faults {
+		if f.Class != v1alpha1.FaultMissing {
+			classes = append(classes, string(f.Class))
+		}
+	}
+	if len(classes) > 0 {
+		b.WriteString(": " + strings.Join(classes, ", "))
+	}
+	return b.String()
+}
+
+func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
+	v := b.view
+	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
+		const limit = 1024 // the API's is 32768; a person reads this
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: kind, Status: status, Reason: reason, Message: strings.ToValidUTF8(message[:min(len(message), limit)], ""),
+			LastTransitionTime: metav1.NewTime(v.Now),
+		})
+	}
+	switch {
+	case !v.Looked:
+		set(v1alpha1.ConditionInventoryRead, metav1.ConditionUnknown, "Starting", "the first look at the disks has not ended")
+	case wholeErr != nil:
+		set(v1alpha1.ConditionInventoryRead, metav1.ConditionFalse, "Unreadable", wholeErr.Error())
+	default:
+		set(v1alpha1.ConditionInventoryRead, metav1.ConditionTrue, "Read", "")
+	}
+	switch {
+	case v.LogErr != nil:
+		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionFalse, "Unreadable", v.LogErr.Error())
+	case !v.LogRead:
+		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionUnknown, "Starting", "the kernel log has not been opened")
+	default:
+		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionTrue, "Read", "")
+	}
+	switch {
+	case v.FlavorErr != nil:
+		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "FlavorUnknown", v.FlavorErr.Error())
+	case v.Flavor == nil:
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionFlavorSatisfied)
+	case !b.whole:
+		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "InventoryUnread", "the disks could not be listed")
+	default:
+		if short := verdict.Shortfall(v.Flavor.Spec.Disks, s.Disks); short != "" {
+			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionFalse, "TooFewDisks", short)
+		} else {
+			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionTrue, "Satisfied", "")
+		}
+	}
+}
