@@ -28,15 +28,21 @@ import (
 	"holdfast.dev/internal/hostexec"
 )
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+func TestMain(m *testing.M) {
+	code := cluster.Main(m)
+	if err := os.RemoveAll(programDir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+var programDir = filepath.Join(os.TempDir(), fmt.Sprintf("hfn-bin-%d", os.Getpid()))
 
 // programs builds holdfast-node and the image once for all tests.
 var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "holdfast-node-test-bin-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
+	dir := programDir
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
 	for name, pkg := range map[string]string{"holdfast-node": "holdfast.dev/cmd/holdfast-node", "probe": "./testdata/probe"} {

@@ -103,7 +103,7 @@ func control(ctx context.Context, client kubernetes.Interface, o *Options, p *pr
 	// resolved here (SkipDownwardAPIResolution).
 	idle := informers.NewSharedInformerFactory(client, 0).Core().V1()
 	pods, err := vknode.NewPodController(vknode.PodControllerConfig{
-		PodClient: client.CoreV1(), PodInformer: factory.Core().V1().Pods(), EventRecorder: &record.FakeRecorder{}, Provider: p,
+		PodClient: patientPods{client.CoreV1(), p}, PodInformer: factory.Core().V1().Pods(), EventRecorder: &record.FakeRecorder{}, Provider: p,
 		ConfigMapInformer: idle.ConfigMaps(), SecretInformer: idle.Secrets(), ServiceInformer: idle.Services(),
 		SkipDownwardAPIResolution:                true,
 		SyncPodsFromKubernetesRateLimiter:        limiter(),
