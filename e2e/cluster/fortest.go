@@ -19,14 +19,18 @@ type TB interface {
 	Cleanup(func())
 }
 
-// shared is the test binary's own cluster. Test functions have no other place
-// in common than the package.
+// shared is the test binary's own cluster and program. Test functions have no
+// other place in common than the package.
 var shared struct {
 	sync.Mutex
 	cluster *Cluster
 	err     error
 	users   int
 	kept    bool // by Main, until the end of the binary
+
+	build  sync.Once
+	binary string
+	built  error
 }
 
 // ForTest is a cluster that the tests of a binary share: they must not take
@@ -105,12 +109,12 @@ func stopShared() error {
 }
 
 func startForTest(o Options) (*Cluster, error) {
-	ctx := context.Background()
-	var err error
-	if o.Binary, err = Build(ctx); err != nil {
-		return nil, err
+	shared.build.Do(func() { shared.binary, shared.built = Build(context.Background()) })
+	if shared.built != nil {
+		return nil, shared.built
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	o.Binary = shared.binary
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	return Start(ctx, o)
 }

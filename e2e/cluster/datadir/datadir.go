@@ -75,7 +75,6 @@ func (d *Dir) Remove(ctx context.Context) error {
 		return fmt.Errorf("remove data directory %q: %w", d.path, err)
 	}
 	defer unlock()
-	// The marker goes last: what an interrupted removal leaves is still ours.
 	if err := removeMarked(d.path); err != nil {
 		return fmt.Errorf("remove data directory: %w", err)
 	}
@@ -146,6 +145,8 @@ func isStale(path string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
+// removeMarked removes the marker last: what an interrupted removal leaves is
+// still ours.
 func removeMarked(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -56,7 +56,7 @@ func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) 
 		return e, nil
 	case err = <-e.Err():
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	e.close()
 	return nil, fmt.Errorf("start etcd: %w", err)
@@ -70,8 +70,7 @@ func (e *etcd) socket() string {
 
 func (e *etcd) endpoint() string { return "unix://" + e.socket() }
 
-// close ends etcd with its files closed. It does not wait for the API server's
-// watches, which would never end by themselves.
+// close ends an etcd that is of no use.
 func (e *etcd) close() {
 	e.Server.HardStop()
 	e.dir.Close()

@@ -46,23 +46,25 @@ func (p *probe) controllersReady(ctx context.Context) error {
 	return errors.Join(sa, ca)
 }
 
-// logTail is the end of the log, errors preferred.
-func (p *plane) logTail() string {
-	b, err := os.ReadFile(p.logFile())
+// logTail is the end of a log, errors preferred, and short enough for an error
+// message whose own end is all that is kept of it.
+func logTail(path string) string {
+	const lines, width = 6, 200
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	const most = 12
 	var bad, all []string
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimSpace(line)
+		line = line[:min(len(line), width)]
 		all = append(all, line)
-		if strings.Contains(line, "level=ERROR") {
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, `"level":"error"`) {
 			bad = append(bad, line)
 		}
 	}
 	if len(bad) == 0 {
 		bad = all
 	}
-	return strings.Join(bad[max(0, len(bad)-most):], "\n")
+	return strings.Join(bad[max(0, len(bad)-lines):], "\n")
 }

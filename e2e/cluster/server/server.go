@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -23,8 +24,10 @@ import (
 )
 
 // Run runs a control plane until ctx ends, and then removes its data
-// directory. It calls ready once. A process can run it only once: the
-// components keep state of their own in package variables.
+// directory. It calls ready once. A process can run it only once, and has to
+// end after it: the components keep state of their own in package variables,
+// and run on until the process ends. An orderly end would drain connections
+// for seconds, with nobody there to be served.
 func Run(ctx context.Context, o Options, ready func(cluster.Ready) error) (err error) {
 	began := time.Now()
 	if err := setVersion(); err != nil {
@@ -47,10 +50,7 @@ func Run(ctx context.Context, o Options, ready func(cluster.Ready) error) (err e
 		defer cancel()
 		err = errors.Join(err, dir.Remove(ctx))
 	}()
-	p := &plane{o: o, began: began, dir: dir.Path(), logs: o.LogDir, failed: make(chan error, 1)}
-	if p.logs == "" {
-		p.logs = filepath.Join(p.dir, "logs")
-	}
+	p := &plane{o: o, began: began, dir: dir.Path(), failed: make(chan error, 1)}
 	if err := p.openLog(); err != nil {
 		return err
 	}
@@ -61,7 +61,10 @@ func Run(ctx context.Context, o Options, ready func(cluster.Ready) error) (err e
 	if ctx.Err() != nil {
 		return nil // told to end, perhaps while it was starting
 	}
-	return fmt.Errorf("%w\n%s", err, p.logTail())
+	if tail := logTail(p.log); tail != "" {
+		return fmt.Errorf("%w\n%s", err, tail)
+	}
+	return err
 }
 
 // endTimeout bounds the wait for another process that makes or removes
@@ -73,7 +76,7 @@ type plane struct {
 	o      Options
 	began  time.Time
 	dir    string
-	logs   string
+	log    string     // where a failure is explained
 	failed chan error // the first component that ended
 }
 
@@ -86,11 +89,12 @@ func (p *plane) run(ctx context.Context, ready func(cluster.Ready) error) error 
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	e, err := startEtcd(starting, filepath.Join(p.dir, "etcd"), filepath.Join(p.logs, p.o.Name+"-etcd.log"), p.o.Fsync)
+	etcdLog := strings.TrimSuffix(p.log, ".log") + "-etcd.log"
+	e, err := startEtcd(starting, filepath.Join(p.dir, "etcd"), etcdLog, p.o.Fsync)
 	if err != nil {
+		p.log = etcdLog
 		return err
 	}
-	defer e.close()
 	klog.InfoS("Started etcd", "after", time.Since(p.began))
 	pki, err := newPKI(filepath.Join(p.dir, "pki"), l.Addr().(*net.TCPAddr).IP)
 	if err != nil {
@@ -122,6 +126,7 @@ func (p *plane) run(ctx context.Context, ready func(cluster.Ready) error) error 
 	case err := <-p.failed:
 		return err
 	case err := <-e.Err():
+		p.log = etcdLog
 		return fmt.Errorf("etcd ended: %w", err)
 	}
 }
@@ -212,8 +217,7 @@ func (p *plane) removeCopies() {
 	}
 }
 
-// start runs a component for as long as the process lives: an orderly end
-// drains connections for seconds, and nobody is there to be served.
+// start runs a component for as long as the process lives.
 func (p *plane) start(ctx context.Context, name string, run run) {
 	ctx = klog.NewContext(context.WithoutCancel(ctx), klog.Background().WithName(name))
 	go func() {
@@ -255,10 +259,15 @@ func (p *plane) await(ctx context.Context, what string, check func(context.Conte
 // openLog sends the components' log to a file, and turns their way to end the
 // process at once into a failure that is cleaned up after.
 func (p *plane) openLog() error {
-	if err := os.MkdirAll(p.logs, 0o700); err != nil {
+	dir := p.o.LogDir
+	if dir == "" {
+		dir = filepath.Join(p.dir, "logs")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make log directory: %w", err)
 	}
-	f, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	p.log = filepath.Join(dir, p.o.Name+".log")
+	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
@@ -270,5 +279,3 @@ func (p *plane) openLog() error {
 	}
 	return nil
 }
-
-func (p *plane) logFile() string { return filepath.Join(p.logs, p.o.Name+".log") }
