@@ -39,9 +39,7 @@ func (m *Monitor) resume(ctx context.Context, wg *sync.WaitGroup) {
 		wg.Go(func() { m.writer.Run(ctx) })
 		started <- m.position
 		m.scanSoon(0) // the stored disks count as known now
-		if m.view.Looked {
-			m.evaluate()
-		}
+		m.evaluate()
 	})
 	select {
 	case <-ctx.Done():

@@ -140,7 +140,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 	})
 	wg.Go(func() {
 		m.api.WatchVolumes(ctx, m.log, func(v []report.Volume) {
-			m.tell(ctx, func() { m.view.Volumes = v; m.evaluate() })
+			m.tell(ctx, func() {
+				m.view.Volumes, m.view.VolumesRead = v, true
+				m.evaluate()
+			})
 		})
 	})
 	m.loop(ctx)
@@ -338,7 +341,7 @@ func (m *Monitor) watchFlavor(ctx context.Context) {
 			}
 		}
 		m.tell(ctx, func() {
-			m.view.Flavor, m.view.FlavorErr = flavor, err
+			m.view.Flavor, m.view.FlavorErr, m.view.FlavorRead = flavor, err, true
 			m.evaluate()
 		})
 	}
@@ -346,6 +349,9 @@ func (m *Monitor) watchFlavor(ctx context.Context) {
 
 // evaluate brings the status up to date and hands it to the writer.
 func (m *Monitor) evaluate() {
+	if !m.view.Looked {
+		return // a restart must not make every disk Unknown for a moment
+	}
 	m.view.Now = time.Now()
 	before := m.status
 	m.status = report.Next(before, &m.view)

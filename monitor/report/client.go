@@ -95,20 +95,22 @@ func (c *Client) WatchNode(ctx context.Context, log *slog.Logger, changed func(*
 		UpdateFunc: func(_, o any) { changed(o.(*v1alpha1.ComputeNode)) },
 		DeleteFunc: func(any) { changed(nil) },
 	}
-	c.watch(ctx, log, c.holdfast, "computenodes", &v1alpha1.ComputeNode{}, nil, handler, func(o *metav1.ListOptions) {
+	c.watch(ctx, log, c.holdfast, "computenodes", &v1alpha1.ComputeNode{}, nil, handler, func() {}, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", c.node).String()
 	})
 }
 
 // WatchVolumes tells of the node's PersistentVolumes until the context ends:
-// all of them, sorted by name, after each change.
+// all of them, sorted by name, once they are known and after each change.
 func (c *Client) WatchVolumes(ctx context.Context, log *slog.Logger, changed func([]Volume)) {
 	var mu sync.Mutex
-	all := map[string]Volume{}
+	all, known := map[string]Volume{}, false
 	tell := func(edit func()) {
 		mu.Lock()
 		defer mu.Unlock()
-		edit()
+		if edit(); !known {
+			return // a part of the list is no answer
+		}
 		list := make([]Volume, 0, len(all))
 		for _, v := range all {
 			list = append(list, v)
@@ -127,15 +129,23 @@ func (c *Client) WatchVolumes(ctx context.Context, log *slog.Logger, changed fun
 			tell(func() { delete(all, volume(o).Name) })
 		},
 	}
-	c.watch(ctx, log, c.core, "persistentvolumes", &corev1.PersistentVolume{}, trim, handler, func(o *metav1.ListOptions) {
+	synced := func() { tell(func() { known = true }) }
+	c.watch(ctx, log, c.core, "persistentvolumes", &corev1.PersistentVolume{}, trim, handler, synced, func(o *metav1.ListOptions) {
 		o.LabelSelector = labels.Set{v1alpha1.LabelNode: c.node}.String()
 	})
 }
 
-func (c *Client) watch(ctx context.Context, log *slog.Logger, client rest.Interface, resource string, kind runtime.Object, trim cache.TransformFunc, h cache.ResourceEventHandler, restrict func(*metav1.ListOptions)) {
+func (c *Client) watch(ctx context.Context, log *slog.Logger, client rest.Interface, resource string, kind runtime.Object, trim cache.TransformFunc, h cache.ResourceEventHandler, synced func(), restrict func(*metav1.ListOptions)) {
 	lw := cache.NewFilteredListWatchFromClient(client, resource, metav1.NamespaceAll, restrict)
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: kind, Handler: h, Transform: trim})
 	log.Debug("watch", "resource", resource)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), controller.HasSynced) {
+			synced()
+		}
+	})
 	controller.RunWithContext(ctx)
 }
 

@@ -40,13 +40,16 @@ type View struct {
 	// Node is the ComputeNode as it was last seen, nil if never.
 	Node *v1alpha1.ComputeNode
 	// Flavor is the node's flavor, nil if there is none; FlavorErr is why it
-	// could not be read.
-	Flavor    *v1alpha1.NodeFlavor
-	FlavorErr error
-	// Volumes are the PersistentVolumes of the node.
-	Volumes []Volume
-	// LogErr is why the kernel log cannot be read; LogRead is false before it
-	// was first opened.
+	// could not be read. Before FlavorRead the last verdict on it stands.
+	Flavor     *v1alpha1.NodeFlavor
+	FlavorErr  error
+	FlavorRead bool
+	// Volumes are the PersistentVolumes of the node. Before VolumesRead those
+	// that were reported last stand.
+	Volumes     []Volume
+	VolumesRead bool
+	// LogErr is why the kernel log cannot be read. Before LogRead it has not
+	// been opened, and what was last said of it stands.
 	LogErr  error
 	LogRead bool
 }
@@ -185,7 +188,9 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1, Evidence: absence(&d, prepared)})
 		}
 	}
-	d.Volumes = b.volumes(id)
+	if b.view.VolumesRead {
+		d.Volumes = b.volumes(id)
+	}
 	return d, true
 }
 
@@ -300,12 +305,14 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 	switch {
 	case v.LogErr != nil:
 		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionFalse, "Unreadable", v.LogErr.Error())
+	case !v.LogRead && meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionKernelLogRead) != nil:
 	case !v.LogRead:
 		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionUnknown, "Starting", "the kernel log has not been opened")
 	default:
 		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionTrue, "Read", "")
 	}
 	switch {
+	case !v.FlavorRead:
 	case v.FlavorErr != nil:
 		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "FlavorUnknown", v.FlavorErr.Error())
 	case v.Flavor == nil:

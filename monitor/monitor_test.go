@@ -1,0 +1,314 @@
+package monitor
+
+import (
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/report"
+)
+
+func TestFaultBecomesState(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "b")
+	h.prepare("a", "b")
+	api.volumes = []report.Volume{{Name: "pv-a", PartitionUUID: "00000000-0000-0000-0000-000000000001", Claim: "ns/c"}}
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-b", "Healthy"))
+
+	start := time.Now()
+	h.ioError("loop1p1")
+	n := api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+	t.Logf("line to status: %s", time.Since(start).Round(time.Millisecond))
+	if got := disk(n, "loop-b"); got != "Healthy" {
+		t.Errorf("the other disk is %s", got)
+	}
+	if v := n.Status.Disks[0].Volumes[0]; v.Claim != "ns/c" || v.PersistentVolume != "pv-a" {
+		t.Errorf("volume %+v", v)
+	}
+	if !strings.Contains(n.Status.Summary, "loop-a (loop1) Failed: BlockIO") {
+		t.Errorf("summary %q", n.Status.Summary)
+	}
+
+	h.ioError("sdz") // nobody's
+	h.say("EXT4-fs error (device loop2): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
+	api.await(t, "filesystem", is("loop-b", "Failed Filesystem*1"))
+	within(t, func() bool { return testutil.ToFloat64(m.metrics.unattributed.WithLabelValues("BlockIO")) == 1 })
+}
+
+// A disk that appears and fails at once, before it was looked at.
+func TestFaultOfNewDisk(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	o := h.options("n")
+	o.ScanInterval = time.Hour
+	watch(t, h, api, o)
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.plug("loop5", "new")
+	h.say("loop5: detected capacity change from 0 to 2048")
+	h.ioError("loop5")
+	api.await(t, "the new disk has failed", is("loop-new", "Failed BlockIO*1"))
+}
+
+// A line about a disk that is gone is put down to it, not to its successor.
+func TestFaultOfGoneDisk(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.prepare("a")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.remove("sys/block/loop1")
+	api.await(t, "missing", is("loop-a", "Missing Missing*1"))
+	h.ioError("loop1")
+	api.await(t, "its last words", is("loop-a", "Missing BlockIO*1 Missing*1"))
+	h.plug("loop1", "b")
+	n := api.await(t, "the successor", is("loop-b", "Healthy"))
+	if got := disk(n, "loop-a"); got != "Missing BlockIO*1 Missing*1" {
+		t.Errorf("the old disk is %s", got)
+	}
+}
+
+func TestMissingAndBack(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "b")
+	h.prepare("a", "b")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.remove("sys/block/loop1")
+	n := api.await(t, "missing", is("loop-a", "Missing Missing*1"))
+	if d := n.Status.Disks[0]; d.Device != "" || n.Status.State != v1alpha1.DiskMissing {
+		t.Errorf("device %q, node %s", d.Device, n.Status.State)
+	}
+	h.plug("loop7", "a")
+	api.await(t, "back", is("loop-a", "Healthy"))
+
+	h.remove("sys/block/loop7")
+	api.await(t, "missing again", is("loop-a", "Missing Missing*1"))
+	h.prepare("b", "c") // replaced: the new disk is listed, the old one is not
+	h.plug("loop7", "c")
+	n = api.await(t, "replaced", is("loop-c", "Healthy"))
+	api.await(t, "gone for good", is("loop-a", "not listed"))
+	_ = n
+}
+
+// Absence is never evidence.
+func TestUnreadableIsUnknown(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.prepare("a")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	if err := os.Rename(filepath.Join(h.dir, "sys"), filepath.Join(h.dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	n := api.await(t, "unknown", is("loop-a", "Unknown"))
+	if c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionInventoryRead); c == nil || c.Status != metav1.ConditionFalse {
+		t.Errorf("condition %+v", c)
+	}
+	stop := time.After(time.Second) // five times the settle time
+	for {
+		api.mu.Lock()
+		obj, next := api.obj.DeepCopy(), api.changed
+		api.mu.Unlock()
+		if got := disk(obj, "loop-a"); got != "Unknown" {
+			t.Fatalf("state %s while sysfs cannot be read", got)
+		}
+		select {
+		case <-next:
+			continue
+		case <-stop:
+		}
+		break
+	}
+	if err := os.Rename(filepath.Join(h.dir, "away"), filepath.Join(h.dir, "sys")); err != nil {
+		t.Fatal(err)
+	}
+	api.await(t, "healthy again", is("loop-a", "Healthy"))
+}
+
+func TestBootSettles(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.prepare("a", "slow")
+	h.write("proc/uptime", "1.00 1.00\n")
+	o := h.options("n")
+	o.BootSettle = 2 * time.Second
+	watch(t, h, api, o)
+	n := api.await(t, "listed", is("loop-a", "Healthy"))
+	if got := disk(n, "loop-slow"); got != "Unknown" {
+		t.Errorf("a disk that may still spin up is %s", got)
+	}
+	api.await(t, "missing at last", is("loop-slow", "Missing Missing*1"))
+}
+
+func TestRestart(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "gone")
+	h.prepare("a", "gone")
+	_, stop := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-gone", "Healthy"))
+	for range 3 {
+		h.ioError("loop1")
+	}
+	h.remove("sys/block/loop2")
+	api.await(t, "missing", is("loop-gone", "Missing Missing*1"))
+	before := api.await(t, "failed", func(n *v1alpha1.ComputeNode) bool { return strings.HasPrefix(disk(n, "loop-a"), "Failed BlockIO*") })
+	stop()
+	api.edit(func(n *v1alpha1.ComputeNode) { // counts are written at leisure; as if this one had been
+		n.Status.Disks[0].Faults[0].Count = 3
+		n.Status.KernelLog.Sequence = int64(h.seq)
+	})
+	first := before.Status.Disks[0].Faults[0].FirstSeen
+	writes := api.writes
+
+	o := h.options("n")
+	o.Settle = time.Hour // what was missing stays so without settling anew
+	_, stop = watch(t, h, api, o)
+	h.say("EXT4-fs error (device loop1p1): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
+	n := api.await(t, "goes on counting", is("loop-a", "Failed BlockIO*3 Filesystem*1"))
+	if got := disk(n, "loop-gone"); got != "Missing Missing*1" {
+		t.Errorf("after the restart the missing disk is %s", got)
+	}
+	if f := n.Status.Disks[0].Faults[0]; !f.FirstSeen.Equal(&first) || n.Status.KernelLog.Sequence != int64(h.seq) {
+		t.Errorf("fault %+v, position %d, want first seen %s, %d", f, n.Status.KernelLog.Sequence, first, h.seq)
+	}
+	stop()
+	if d := api.writes - writes; d != 1 {
+		t.Errorf("%d writes for one change", d)
+	}
+
+	h.write("proc/sys/kernel/random/boot_id", "boot-2\n")
+	h.seq = 5
+	watch(t, h, api, o)
+	h.ioError("loop1")
+	n = api.await(t, "new boot", func(n *v1alpha1.ComputeNode) bool { return n.Status.BootID == "boot-2" })
+	if !strings.HasPrefix(disk(n, "loop-a"), "Failed BlockIO*") {
+		t.Errorf("a reboot forgave %s", disk(n, "loop-a"))
+	}
+}
+
+// The stored status decides where reading goes on: until it is known, the log waits.
+func TestServerIsDownAtStart(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	api.down = true
+	m, _ := watch(t, h, api, h.options("n"))
+	h.ioError("loop1")
+	within(t, func() bool { return m.looked.Load() })
+	api.mu.Lock()
+	api.down = false
+	api.mu.Unlock()
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+}
+
+func TestOperatorClears(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.ioError("loop1")
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+	api.edit(func(n *v1alpha1.ComputeNode) {
+		n.Annotations = map[string]string{report.AnnotationClearFaults: "loop-a@" + time.Now().Add(2*time.Second).Format(time.RFC3339)}
+	})
+	api.await(t, "cleared", is("loop-a", "Healthy"))
+}
+
+func TestFlavor(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	api.obj.Spec.Flavor = "storage"
+	api.flavor = &v1alpha1.NodeFlavor{Spec: v1alpha1.NodeFlavorSpec{Disks: []v1alpha1.FlavorDisks{{Name: "data", Count: 2, Media: v1alpha1.MediaVirtual}}}}
+	watch(t, h, api, h.options("n"))
+	condition := func(want metav1.ConditionStatus) func(*v1alpha1.ComputeNode) bool {
+		return func(n *v1alpha1.ComputeNode) bool {
+			c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionFlavorSatisfied)
+			return c != nil && c.Status == want
+		}
+	}
+	api.await(t, "too few", condition(metav1.ConditionFalse))
+	h.plug("loop2", "b")
+	api.await(t, "satisfied", condition(metav1.ConditionTrue))
+}
+
+func TestMetrics(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.ioError("loop1")
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(m.Collector())
+	problems, err := testutil.GatherAndLint(reg)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, problems %+v", err, problems)
+	}
+	want := `
+# HELP holdfast_disk_monitor_disk_state 1 for the state that the disk is in, else 0.
+# TYPE holdfast_disk_monitor_disk_state gauge
+holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Degraded"} 0
+holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Failed"} 1
+holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Healthy"} 0
+holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Missing"} 0
+holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Unknown"} 0
+# HELP holdfast_disk_monitor_faults_total Fault records of the disk, a lower bound: the kernel limits their rate.
+# TYPE holdfast_disk_monitor_faults_total counter
+holdfast_disk_monitor_faults_total{class="BlockIO",disk="loop-a"} 1
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "holdfast_disk_monitor_disk_state", "holdfast_disk_monitor_faults_total"); err != nil {
+		t.Error(err)
+	}
+
+	// The whole endpoint, as promtool check metrics would see it.
+	m.alive.Store(time.Now().Unix())
+	srv := httptest.NewServer(m.Handler())
+	defer srv.Close()
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, body := get(t, srv.URL+path); code != 200 {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	_, body := get(t, srv.URL+"/metrics")
+	lint, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil || len(lint) > 0 {
+		t.Errorf("%v, problems %+v", err, lint)
+	}
+	m.alive.Store(time.Now().Add(-time.Hour).Unix())
+	if code, _ := get(t, srv.URL+"/healthz"); code != 503 && code != 200 { // the loop may have turned meanwhile
+		t.Errorf("health %d", code)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	good := Options{NodeName: "n", HostRoot: "/", MetricsAddress: "127.0.0.1:0", ScanInterval: time.Second}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	bad := map[string]func(*Options){
+		"--node-name": func(o *Options) { o.NodeName = "" }, "--host-root": func(o *Options) { o.HostRoot = "" },
+		"--metrics-address": func(o *Options) { o.MetricsAddress = "x" }, "--scan-interval": func(o *Options) { o.ScanInterval = 0 },
+		"--settle": func(o *Options) { o.Settle = -1 },
+	}
+	for flag, edit := range bad {
+		o := good
+		edit(&o)
+		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
