@@ -89,12 +89,12 @@ var imageRE = regexp.MustCompile(`^[a-z0-9.-]+(?::[0-9]+)?/[a-z0-9._/-]+(?::[A-Z
 
 // Load reads an addon.yaml, strictly. Errors are [strictyaml.Error] values.
 func Load(file string, data []byte) (*Addon, error) {
-	root, err := strictyaml.Node(file, data)
-	if err != nil {
-		return nil, err
-	}
 	// The same traps that the pillar is kept from, and bounds on aliases.
 	if _, err := pyyaml.One(&pyyaml.File{Name: file, Output: jinja.Plain(data)}); err != nil {
+		return nil, err
+	}
+	root, err := strictyaml.Node(file, data)
+	if err != nil {
 		return nil, err
 	}
 	var d document

@@ -135,7 +135,11 @@ func (t Type) problem(v any) string {
 	if ok {
 		return ""
 	}
-	return fmt.Sprintf("%s, not a %s", describe(v), t)
+	article := "a"
+	if t == TypeInt {
+		article = "an"
+	}
+	return fmt.Sprintf("%s, not %s %s", describe(v), article, t)
 }
 
 func describe(v any) string {

@@ -76,15 +76,16 @@ var running sync.Mutex
 const root = "unit"
 
 // Build applies the unit's folders to its manifests (name and YAML text, in
-// order) and returns the resulting objects as one YAML text each. It may be
-// called by several goroutines, which take turns.
-func Build(files Files, u Unit, manifests []Manifest) ([][]byte, error) {
+// order) and returns the resulting objects as one YAML text each; changed is false,
+// and there are none, when no folder changes anything. It may be called by
+// several goroutines, which take turns.
+func Build(files Files, u Unit, manifests []Manifest) (objects [][]byte, changed bool, err error) {
 	fs := filesys.MakeFsInMemory()
 	folders := u.Folders(files)
 	for _, p := range u.Inputs(files) {
 		data, _ := files.File(p)
 		if err := fs.WriteFile(p, data); err != nil {
-			return nil, fmt.Errorf("copy %s: %w", p, err)
+			return nil, false, fmt.Errorf("copy %s: %w", p, err)
 		}
 	}
 	empty := map[string]bool{}
@@ -94,7 +95,7 @@ func Build(files Files, u Unit, manifests []Manifest) ([][]byte, error) {
 		}
 		fields, err := check(files, fs, p, folders)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		empty[path.Dir(p)] = fields == 0
 	}
@@ -102,27 +103,34 @@ func Build(files Files, u Unit, manifests []Manifest) ([][]byte, error) {
 	for i, m := range manifests {
 		name := fmt.Sprintf("%03d-%s", i, m.Name)
 		if err := fs.WriteFile(root+"/"+name, m.Text); err != nil {
-			return nil, fmt.Errorf("copy %s: %w", m.Name, err)
+			return nil, false, fmt.Errorf("copy %s: %w", m.Name, err)
 		}
 		own.Resources = append(own.Resources, name)
 	}
 	for _, dir := range folders {
 		if kustomizationOf(fs, dir) == "" {
-			return nil, &strictyaml.Error{File: dir, Msg: "the folder has no kustomization.yaml", Hint: "add one of kind Component"}
+			return nil, false, &strictyaml.Error{File: dir, Msg: "the folder has no kustomization.yaml", Hint: "add one of kind Component"}
 		}
 		if empty[dir] {
 			continue // kustomize refuses a component that changes nothing; here it is a place to begin
 		}
 		own.Components = append(own.Components, "../"+dir)
 	}
+	if len(own.Components) == 0 {
+		return nil, false, nil
+	}
 	text, err := yaml.Marshal(own)
 	if err != nil {
-		return nil, fmt.Errorf("write the kustomization of %s: %w", u.Addon, err)
+		return nil, false, fmt.Errorf("write the kustomization of %s: %w", u.Addon, err)
 	}
 	if err := fs.WriteFile(root+"/kustomization.yaml", text); err != nil {
-		return nil, fmt.Errorf("write the kustomization of %s: %w", u.Addon, err)
+		return nil, false, fmt.Errorf("write the kustomization of %s: %w", u.Addon, err)
 	}
-	return run(fs, u, folders)
+	objects, err = run(fs)
+	if err != nil {
+		return nil, false, buildFault(files, u, folders, err)
+	}
+	return objects, true, nil
 }
 
 // Manifest is one rendered file.
@@ -131,7 +139,7 @@ type Manifest struct {
 	Text []byte
 }
 
-func run(fs filesys.FileSystem, u Unit, folders []string) ([][]byte, error) {
+func run(fs filesys.FileSystem) ([][]byte, error) {
 	running.Lock()
 	defer running.Unlock()
 	options := krusty.MakeDefaultOptions()
@@ -139,7 +147,7 @@ func run(fs filesys.FileSystem, u Unit, folders []string) ([][]byte, error) {
 	options.PluginConfig = types.DisabledPluginConfig()
 	objects, err := krusty.MakeKustomizer(options).Run(fs, root)
 	if err != nil {
-		return nil, buildFault(u, folders, err)
+		return nil, err
 	}
 	out := make([][]byte, 0, objects.Size())
 	for _, r := range objects.Resources() {
@@ -152,25 +160,38 @@ func run(fs filesys.FileSystem, u Unit, folders []string) ([][]byte, error) {
 	return out, nil
 }
 
-// folderRE finds the repository's path in kustomize's own error text.
-var folderRE = regexp.MustCompile(`/(kustomize/(?:base|components|overlays)/[A-Za-z0-9._-]+(?:/[A-Za-z0-9._/-]*[A-Za-z0-9_-])?)`)
+var (
+	// folderRE finds the repository's path in kustomize's own error text.
+	folderRE = regexp.MustCompile(`/(kustomize/(?:base|components|overlays)/[A-Za-z0-9._-]+(?:/[A-Za-z0-9._/-]*[A-Za-z0-9_-])?)`)
+	// patchRE finds the name of the object that a patch is for.
+	patchRE = regexp.MustCompile(`patch \\*"[A-Za-z0-9.]+/([A-Za-z0-9-]+)\.`)
+)
 
-// buildFault names the folder at fault, as far as kustomize says which it is.
-func buildFault(u Unit, folders []string, err error) error {
+// buildFault names the folder at fault, and the line of a patch that fits
+// nothing, as far as kustomize says which it is.
+func buildFault(files Files, u Unit, folders []string, err error) error {
 	msg := strings.Join(strings.Fields(err.Error()), " ")
-	file := ""
+	out := &strictyaml.Error{File: folders[len(folders)-1], Hint: "correct the folder, or its patch"}
 	if m := folderRE.FindStringSubmatch(msg); m != nil {
-		file = m[1]
-	} else if len(folders) > 0 {
-		file = folders[len(folders)-1]
-	} else {
-		file = "salt/states/" + u.Addon
+		out.File = m[1]
+	}
+	if m := patchRE.FindStringSubmatch(msg); m != nil {
+		for _, p := range files.Under(out.File) {
+			data, _ := files.File(p)
+			for i, line := range strings.Split(string(data), "\n") {
+				if out.Line == 0 && strings.Contains(line, "name: "+m[1]) {
+					out.File, out.Line = p, i+1
+				}
+			}
+		}
 	}
 	// The first clauses name the unit's own kustomization, which nobody wrote.
 	if _, rest, ok := strings.Cut(msg, "': "); ok && strings.HasPrefix(msg, "accumulating") {
 		msg = rest
 	}
-	return &strictyaml.Error{File: file, Msg: fmt.Sprintf("kustomize for %s on %s: %s", u.Addon, u.Cluster, msg), Hint: "correct the folder, or its patch"}
+	msg = strings.TrimSuffix(strings.ReplaceAll(msg, `\"`, "'"), `"`)
+	out.Msg = fmt.Sprintf("kustomize for %s: %s", u.Addon, msg)
+	return out
 }
 
 // kustomizationNames are the names that kustomize looks for.

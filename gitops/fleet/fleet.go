@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"holdfast.dev/internal/strictyaml"
+	"holdfast.dev/salt/jinja"
+	"holdfast.dev/salt/pyyaml"
 )
 
 // File is the path in a fleet repository.
@@ -113,6 +115,10 @@ func (c *compiler) fault(line int, hint, format string, args ...any) {
 
 // Compile reads a fleet.yaml. The error joins one [strictyaml.Error] for each fault.
 func Compile(file string, data []byte) (*Fleet, error) {
+	// Salt sees the labels as grains, so that what YAML readers take differently is refused here, too.
+	if _, err := pyyaml.One(&pyyaml.File{Name: file, Output: jinja.Plain(data)}); err != nil {
+		return nil, err
+	}
 	root, err := strictyaml.Node(file, data)
 	if err != nil {
 		return nil, err

@@ -34,21 +34,22 @@ func (u *unit) render(t Tree) (*output, []salt.Read, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	written, manifests, err := u.read(rendered)
+	objects, manifests, err := u.read(rendered)
 	if err != nil {
 		return nil, nil, err
 	}
-	texts, err := kustomize.Build(t, u.kustomizeUnit(), manifests)
+	texts, changed, err := kustomize.Build(t, u.kustomizeUnit(), manifests)
 	if err != nil {
 		return nil, nil, err
+	}
+	if changed {
+		if objects, err = u.adapted(t, texts, objects); err != nil {
+			return nil, nil, err
+		}
 	}
 	out := &output{}
 	byPath := map[string]string{}
-	for _, text := range texts {
-		o, err := u.adapted(t, text, written)
-		if err != nil {
-			return nil, nil, err
-		}
+	for _, o := range objects {
 		r, err := o.canonical(u.addon)
 		if err != nil {
 			return nil, nil, err
@@ -65,9 +66,10 @@ func (u *unit) render(t Tree) (*output, []salt.Read, error) {
 
 // read parses and checks what salt rendered, before kustomize sees it: here a
 // fault still has a line that a person wrote.
-func (u *unit) read(r *salt.Rendered) (map[string]*object, []kustomize.Manifest, error) {
+func (u *unit) read(r *salt.Rendered) ([]*object, []kustomize.Manifest, error) {
 	var errs []error
 	var manifests []kustomize.Manifest
+	var objects []*object
 	written := map[string]*object{}
 	for _, m := range r.Files {
 		docs, err := pyyaml.Documents(m.File)
@@ -87,43 +89,62 @@ func (u *unit) read(r *salt.Rendered) (map[string]*object, []kustomize.Manifest,
 			if other := written[o.id()]; other != nil {
 				errs = append(errs, o.fault(nil, fmt.Sprintf("is there twice, first in %s:%d", other.file.Name, other.line(nil)), "remove one"))
 			}
+			o.source, o.sourceLine = o.file.Name, o.line(nil)
 			written[o.id()] = o
+			objects = append(objects, o)
 		}
 		if len(docs) > 0 {
 			manifests = append(manifests, kustomize.Manifest{Name: m.Base, Text: m.Text})
 		}
 	}
-	if len(errs) == 0 && len(written) == 0 {
+	if len(errs) == 0 && len(objects) == 0 {
 		errs = append(errs, &strictyaml.Error{File: salt.StatesDir + "/" + u.addon.Name + "/init.sls", Msg: "the state renders no object", Hint: "take the addon out of " + salt.StatesDir + "/top.sls for this cluster"})
 	}
-	return written, manifests, errors.Join(errs...)
+	return objects, manifests, errors.Join(errs...)
 }
 
-// adapted parses and checks one object that came out of kustomize.
-func (u *unit) adapted(t Tree, text []byte, written map[string]*object) (*object, error) {
+// adapted parses and checks the objects that came out of kustomize. before are
+// those that went in.
+func (u *unit) adapted(t Tree, texts [][]byte, before []*object) ([]*object, error) {
 	folders := u.kustomizeUnit().Folders(t)
-	file := &pyyaml.File{Name: salt.StatesDir + "/" + u.addon.Name + "/init.sls", Output: jinja.Plain(text)}
-	if len(folders) > 0 {
-		file.Name = folders[len(folders)-1]
+	written := map[string]*object{}
+	for _, o := range before {
+		written[o.id()] = o
 	}
-	docs, err := pyyaml.Documents(file)
-	if err != nil {
-		return nil, err
+	var out []*object
+	var errs []error
+	for _, text := range texts {
+		file := &pyyaml.File{Name: folders[len(folders)-1], Output: jinja.Plain(text)}
+		docs, err := pyyaml.Documents(file)
+		if err != nil {
+			return nil, withoutLine(err)
+		}
+		if len(docs) != 1 {
+			return nil, &strictyaml.Error{File: file.Name, Msg: "kustomize wrote no object"}
+		}
+		o, err := newObject(docs[0])
+		if err != nil {
+			return nil, withoutLine(err)
+		}
+		o.patched = func(field string) (string, int) { return findField(t, folders, field) }
+		if src := written[o.id()]; src != nil {
+			o.source, o.sourceLine = src.source, src.sourceLine
+		} else {
+			o.source, o.sourceLine = o.patched(o.name)
+		}
+		errs = append(errs, o.check())
+		out = append(out, o)
 	}
-	if len(docs) != 1 {
-		return nil, &strictyaml.Error{File: file.Name, Msg: "kustomize wrote no object"}
+	return out, errors.Join(errs...)
+}
+
+// withoutLine drops the line of a text that nobody wrote.
+func withoutLine(err error) error {
+	var e *strictyaml.Error
+	if errors.As(err, &e) {
+		return &strictyaml.Error{File: e.File, Msg: e.Msg, Hint: e.Hint}
 	}
-	o, err := newObject(docs[0])
-	if err != nil {
-		return nil, err
-	}
-	o.patched = func(field string) (string, int) { return findField(t, folders, field) }
-	if src := written[o.id()]; src != nil {
-		o.source, o.sourceLine = src.file.Name, src.line(nil)
-	} else {
-		o.source, o.sourceLine = o.patched(o.name)
-	}
-	return o, o.check()
+	return err
 }
 
 // findField finds the line that sets a field in the folders, the last folder
@@ -138,9 +159,6 @@ func findField(t Tree, folders []string, field string) (string, int) {
 				}
 			}
 		}
-	}
-	if len(folders) == 0 {
-		return salt.StatesDir, 0
 	}
 	return folders[len(folders)-1], 0
 }

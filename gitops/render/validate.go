@@ -30,15 +30,15 @@ var known = sync.OnceValues(func() (*runtime.Scheme, error) {
 // check refuses what the API server would refuse, as far as that can be told
 // without one, and what no addon may bring.
 func (o *object) check() error {
+	if o.gvk.Group == "" && o.gvk.Kind == "Secret" && (len(asMap(o.value["data"])) > 0 || len(asMap(o.value["stringData"])) > 0) {
+		return o.fault(nil, "holds data", "no secret belongs in git: refer to one that is made in the cluster")
+	}
 	if err := o.decode(); err != nil {
 		return err
 	}
 	metadata := child(o.doc.Root, "metadata")
 	if problems := path.IsValidPathSegmentName(o.name); len(problems) > 0 || len(o.name) > 253 {
 		return o.fault(child(metadata, "name"), fmt.Sprintf("has a name that is not valid: %s", strings.Join(append(problems, "at most 253 characters"), ", ")), "rename it")
-	}
-	if o.gvk.Group == "" && o.gvk.Kind == "Secret" && (len(asMap(o.value["data"])) > 0 || len(asMap(o.value["stringData"])) > 0) {
-		return o.fault(nil, "holds data", "no secret belongs in git: refer to one that is made in the cluster")
 	}
 	if o.gvk.Group == "" && o.gvk.Kind == "Namespace" && slices.Contains(ownNamespaces, o.name) {
 		return o.fault(nil, "is Kubernetes' own namespace", "use a namespace of the addon's own: what an addon brings can be pruned with it")

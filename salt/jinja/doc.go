@@ -1,6 +1,6 @@
 // Package jinja renders the part of the Jinja2 template language that Salt
 // states and pillars of Holdfast use, as Salt configures it: undefined names
-// are errors, the trailing newline is kept, blocks are not trimmed.
+// are errors, a last newline is kept, blocks are not trimmed.
 //
 // What it renders, it renders as Jinja2 3.1 does; a corpus in testdata is
 // recorded from Jinja2 itself. What it does not know is an error that names file

@@ -39,6 +39,11 @@ func (t *Template) Render(names map[string]any) (*Output, error) {
 	if err := r.body(t.body); err != nil {
 		return nil, err
 	}
+	if t.newline {
+		if err := r.write("\n", strings.Count(t.src, "\n")+1, false); err != nil {
+			return nil, err
+		}
+	}
 	return &Output{Text: []byte(r.out.String()), lines: r.lines}, nil
 }
 

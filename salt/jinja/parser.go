@@ -11,8 +11,11 @@ import (
 // Template is a parsed template.
 type Template struct {
 	file string
-	src  string
+	src  string // without the last newline
 	body []any
+	// newline is whether there was one: Salt takes it off before rendering and
+	// puts it back after (salt/utils/templates.py, render_jinja_tmpl).
+	newline bool
 }
 
 // Parse parses a template. file is its name in errors, which are
@@ -22,6 +25,7 @@ func Parse(file string, src []byte) (*Template, error) {
 		return nil, err
 	}
 	text := strings.ReplaceAll(strings.ReplaceAll(string(src), "\r\n", "\n"), "\r", "\n")
+	text, newline := strings.CutSuffix(text, "\n")
 	pieces, err := scan(file, text)
 	if err != nil {
 		return nil, err
@@ -34,7 +38,7 @@ func Parse(file string, src []byte) (*Template, error) {
 	if end != nil {
 		return nil, p.fault(end.line, "{% "+end.words[0].val+" %} closes nothing", "remove it, or add what it closes")
 	}
-	return &Template{file: file, src: text, body: body}, nil
+	return &Template{file: file, src: text, body: body, newline: newline}, nil
 }
 
 // parser builds the tree of one template.

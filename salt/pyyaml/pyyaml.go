@@ -78,21 +78,52 @@ func Documents(f *File) ([]*Document, error) {
 // syntaxFault places the parser's error at the template's line.
 func syntaxFault(f *File, err error) error {
 	m := lineRE.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
-	out := &strictyaml.Error{File: f.Name, Msg: "not valid YAML: " + m[2], Hint: "check the indentation and the quotes around it"}
 	line, _ := strconv.Atoi(m[1])
-	if line == 0 {
-		line = 1 // the parser leaves out the line of a fault in the first one
+	if found := brokenLine(f.Text); found > 0 {
+		line = found
 	}
-	out.Line = f.Line(line)
+	out := &strictyaml.Error{File: f.Name, Line: f.Line(max(line, 1)), Msg: "not valid YAML: " + m[2], Hint: "check the indentation and the quotes around it"}
 	if text := lineOf(f.Text, line); text != "" && len(text) <= 120 {
 		out.Msg += ", near `" + text + "`"
 	}
 	return out
 }
 
+// brokenLine finds the line after the longest beginning of the text that is valid
+// YAML. The parser itself names the line where the surrounding block begins, or
+// one less. It returns 0 when the text is too large to look.
+func brokenLine(text []byte) int {
+	ends := []int{0}
+	for i, c := range text {
+		if c == '\n' {
+			ends = append(ends, i+1)
+		}
+	}
+	const budget = 64 << 20 // bytes parsed
+	if len(ends)*len(text) > budget {
+		return 0
+	}
+	for n := len(ends) - 1; n >= 0; n-- {
+		if parses(text[:ends[n]]) {
+			return n + 1
+		}
+	}
+	return 0
+}
+
+func parses(text []byte) bool {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var n yaml.Node
+		if err := dec.Decode(&n); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
+}
+
 func lineOf(text []byte, line int) string {
 	lines := bytes.SplitN(text, []byte("\n"), line+1)
-	if line > len(lines) {
+	if line < 1 || line > len(lines) {
 		return ""
 	}
 	return strings.TrimSpace(string(lines[line-1]))

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Records what Jinja2 itself renders for the corpus: record.py > corpus.json
 
-Needs jinja2 >= 3.1 and PyYAML. The environment is Salt's: undefined names are
-errors, the trailing newline is kept, nothing is trimmed; json and yaml are
-Salt's filters (salt/utils/jinja.py, SerializerExtension).
+Needs jinja2 >= 3.1. The environment is Salt's: undefined names are
+errors, nothing is trimmed, a last newline is taken off before and put back after
+(salt/utils/templates.py, render_jinja_tmpl); json is Salt's filter
+(salt/utils/jinja.py, SerializerExtension).
 """
 import json
-import yaml
 import jinja2
 
 NAMES = {
@@ -40,21 +40,20 @@ TEMPLATES = [
     "{ { n } } {n} %} }}", "{{ s.upper() }} {{ s.startswith('s') }} {{ s.endswith('x') }} {{ 'a,b'.split(',')|json }} {{ s.replace('s', 'S') }} {{ 'A'.lower() }}",
     "{{ n is defined }} {{ zz is defined }} {{ zz is not defined }} {{ zz is undefined }} {{ none is none }} {{ s is string }} {{ n is number }} {{ d is mapping }} {{ l is sequence }} {{ t is boolean }} {{ s is not number }} {{ d.q is defined }}",
     "{{ n is defined and s is string }}", "{{ not n is none }}", "{{ -n|int }}", "{{ l + [4] == [1, 'two', 3.0, 4] }}", "{{ {'b': 1, 'a': 2} == {'a': 2, 'b': 1} }}", "{{ [1,] == [1] }} {{ {} == {} }} {{ {'a': 1,}|json }}",
-    "l1\r\nl2 {{ n }}\r\n", "é {{ 'ü' }} 日本\n", "{% for x in 'ab'.split(',') %}{{ x }}{% endfor %}", "{{ d.items()|length }}",
+    "l1\r\nl2 {{ n }}\r\n", "a\n{% if t -%}\nb\n{% endif -%}\n", "a\n{{ n -}}\n\n", "{% if e %}{% endif %}\n", "é {{ 'ü' }} 日本\n", "{% for x in 'ab'.split(',') %}{{ x }}{% endfor %}", "{{ d.items()|length }}",
     "{{ zz }}", "{{ d.zz }}", "{{ d.zz.q }}", "{{ l[9] }}", "{{ zz + 1 }}", "{{ not zz }}", "{% if zz %}{% endif %}", "{% for x in zz %}{% endfor %}", "{{ zz == 1 }}", "{{ s + 1 }}", "{{ n + s }}", "{{ n < s }}", "{{ 1 // 0 }}", "{{ 1 / 0 }}", "{{ n() }}", "{{ d.get() }}",
     "{{ }}", "{{ n", "{% if t %}", "{% endif %}", "{% if %}{% endif %}", "{% for x l %}{% endfor %}", "{% bogus %}", "{{ n|bogus }}", "{{ n is bogus }}", "{{ 'abc }}", "{{ (n }}", "{{ n) }}", "{# open", "{% raw %}x", "{{ n; }}", "{{ n @ 2 }}", "{{ d.get('a' 'b' }}", "{% else %}", "{% if t %}{% endfor %}", "{{ a b }}", "{{ f(1, a=2, 3) }}",
 ]
 
 
 def main():
-    env = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    env = jinja2.Environment(undefined=jinja2.StrictUndefined)
     env.filters["json"] = lambda v: json.dumps(v, sort_keys=True, ensure_ascii=False).strip()
-    env.filters["yaml"] = lambda v: yaml.safe_dump(v, default_flow_style=True).strip()
     cases = []
     for src in TEMPLATES:
         case = {"template": src}
         try:
-            case["output"] = env.from_string(src).render(NAMES)
+            case["output"] = env.from_string(src).render(NAMES) + ("\n" if src.endswith("\n") else "")
         except Exception as e:  # every kind of fault counts as one
             case["error"] = type(e).__name__
         cases.append(case)

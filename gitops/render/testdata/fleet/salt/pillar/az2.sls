@@ -1,0 +1,2 @@
+web:
+  zones: [{{ grains['az'] }}, az3]

@@ -1,0 +1,3 @@
+web:
+  replicas: 3
+  extra: {b: "yes"}

@@ -1,0 +1,7 @@
+base:
+  '*':
+    - common
+  'G@az:az2':
+    - az2
+  'c1':
+    - c1

@@ -1,0 +1,3 @@
+/etc/kubernetes/addons/base/namespace.yaml:
+  file.managed:
+    - source: salt://base/files/namespace.yaml
