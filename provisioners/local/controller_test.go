@@ -408,3 +408,22 @@ func TestOptions(t *testing.T) {
 		})
 	}
 }
+
+func TestHungReadIsNotRepeated(t *testing.T) {
+	h, started, answer := NewHost(nil, 20*time.Millisecond), 0, make(chan struct{})
+	read := func() (int, error) {
+		started++
+		<-answer
+		return 1, nil
+	}
+	for range 3 {
+		if _, err := within(t.Context(), h, "disk", read); err == nil {
+			t.Error("no error of a read that hangs")
+		}
+	}
+	close(answer)
+	within10s(t, func() bool { n, err := within(t.Context(), h, "disk", read); return err == nil && n == 1 })
+	if started != 2 {
+		t.Errorf("%d reads were started, want one that hung and one after it", started)
+	}
+}

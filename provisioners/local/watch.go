@@ -118,36 +118,44 @@ func (h *hostWatch) watchMounts(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch mount table: %w", err)
 	}
+	defer func() { _ = f.Close() }() // read only
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return errors.Join(fmt.Errorf("watch mount table: %w", err), f.Close())
+		return fmt.Errorf("watch mount table: %w", err)
 	}
 	if st.Type != unix.PROC_SUPER_MAGIC {
-		_ = f.Close() // read only
-		if err := h.add(path.Dir(mountTable)); err != nil {
-			return err
-		}
-		h.mounts = true
-		return nil
+		err := h.add(path.Dir(mountTable))
+		h.mounts = err == nil
+		return err
+	}
+	table, err := reopen(f)
+	if err != nil {
+		return fmt.Errorf("watch mount table: %w", err)
 	}
 	stop, stopped, err := os.Pipe()
 	if err != nil {
-		return errors.Join(fmt.Errorf("watch mount table: %w", err), f.Close())
+		return errors.Join(fmt.Errorf("watch mount table: %w", err), unix.Close(table))
 	}
 	context.AfterFunc(ctx, func() { _ = stopped.Close() }) // ends the poll below
 	h.mounts = true
 	go func() {
-		defer func() { _, _ = f.Close(), stop.Close() }() // read only
-		if err := pollMounts(f, stop, h.wake); err != nil {
+		defer func() { _, _ = unix.Close(table), stop.Close() }() // read only
+		if err := pollMounts(table, stop, h.wake); err != nil {
 			h.log.Info("watching the mount table ended, changes are seen at the next resync", "error", err)
 		}
 	}()
 	return nil
 }
 
-// pollMounts calls wake at every change of the mount table f until stop is closed.
-func pollMounts(f, stop *os.File, wake func()) error {
-	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}, {Fd: int32(stop.Fd()), Events: unix.POLLIN}}
+// reopen opens f again, unknown to Go's runtime: a change is reported to one
+// poll of each open file, and the runtime's own epoll would take it.
+func reopen(f *os.File) (fd int, err error) {
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
+// pollMounts calls wake at every change of the mount table until stop is closed.
+func pollMounts(table int, stop *os.File, wake func()) error {
+	fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(stop.Fd()), Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(fds, -1); errors.Is(err, unix.EINTR) {
 			continue

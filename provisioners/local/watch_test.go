@@ -106,9 +106,14 @@ func TestRealMountTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = stop.Close() }()
+	table, err := reopen(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(table) }()
 	wakes := 0
 	done := make(chan error, 1)
-	go func() { done <- pollMounts(f, stop, func() { wakes++ }) }()
+	go func() { done <- pollMounts(table, stop, func() { wakes++ }) }()
 	select {
 	case err := <-done:
 		t.Fatalf("ended by itself: %v", err)
