@@ -48,7 +48,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "credentials of system:node:<name> in group system:nodes")
 	fs.StringVar(&o.Root, "root", "", "the node's root directory; made when it is not there, kept at the end")
 	fs.StringVar(&o.Address, "address", "", "the node's address, such as 127.10.1.1; pods with hostNetwork have it too")
-	fs.StringVar(&o.PodCIDR, "pod-cidr", "", "range of the other pods' addresses (default 127.x.y.0/24 of an address 127.x.z.w, y = 128 + w)")
+	fs.StringVar(&o.PodCIDR, "pod-cidr", "", "range of the other pods' addresses (default 127.a.d.0/24 of an address 127.a.b.c, d = 128 + (8*b + c) mod 128)")
 	fs.StringVar(&o.BinDir, "bin-dir", "bin", "image registry.holdfast.dev/<binary>:<tag> is the file <binary> in this directory")
 	fs.StringVar(&o.Labels, "labels", "", "labels of the Node, key=value,…")
 	fs.IntVar(&o.Disks, "disks", 0, "number of disks")
@@ -77,7 +77,7 @@ func (o *Options) Validate() (err error) {
 	}
 	if o.PodCIDR == "" {
 		b := addr.As4()
-		b[2], b[3] = 128|b[3], 0
+		b[2], b[3] = 128|(8*b[2]+b[3])%128, 0
 		o.PodCIDR = netip.PrefixFrom(netip.AddrFrom4(b), 24).String()
 	}
 	if o.podRange, err = netip.ParsePrefix(o.PodCIDR); err != nil || !o.podRange.Addr().Is4() || o.podRange.Contains(addr) {

@@ -39,6 +39,8 @@ const (
 // to ready, as one line of JSON. As root the process must be in a mount
 // namespace of its own; see disk.EnterNamespace.
 func Run(ctx context.Context, o *Options, ready io.Writer, log *slog.Logger) (err error) {
+	// Pods of other users pass through the directories made here.
+	unix.Umask(0o022)
 	if err := o.prepareRoot(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ func Cleanup(ctx context.Context, root string) ([]string, error) {
 	for {
 		left, err := LoopsBelow(root)
 		if err != nil || len(left) == 0 {
-			return cleared, err
+			return cleared, errors.Join(err, sweepLoops())
 		}
 		var errs []error
 		for _, name := range left {
@@ -70,4 +71,33 @@ func clearLoop(name string) error {
 		return fmt.Errorf("clear %s: %w", name, err)
 	}
 	return nil
+}
+
+// sweepLoops removes the loop devices of this package that nobody uses any
+// more. Others than those with its numbers are left alone.
+func sweepLoops() error {
+	control, err := openLoopControl()
+	if err != nil {
+		return nil //nolint:nilerr // without it there are no devices to remove
+	}
+	defer func() { _ = control.Close() }() // holds nothing
+	names, err := filepath.Glob("/sys/block/loop*")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(name), "loop"))
+		if err != nil || n < firstLoop || n >= endLoop {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(name, "loop")); errors.Is(err, os.ErrNotExist) {
+			sweepLoop(control, n)
+		}
+	}
+	return nil
+}
+
+// sweepLoop removes one loop device unless it is in use; then whoever comes later does.
+func sweepLoop(control *os.File, n int) {
+	_ = unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, n)
 }

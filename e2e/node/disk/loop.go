@@ -7,10 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -26,19 +23,18 @@ type loopBackend struct {
 	mkfs   string
 	mounts *mountTable
 	tmpfs  []string
+	// control is /dev/loop-control.
+	control *os.File
 }
-
-const loopMajor = 7 // LOOP_MAJOR, linux/major.h
 
 // loopDisk is one attached loop device.
 type loopDisk struct {
-	name      string   // loop7
-	part      string   // loop7p1
-	whole     *os.File // holds the device against autoclear
-	major     uint32
-	minor     uint32
-	partMajor uint32
-	partMinor uint32
+	number  int
+	name    string   // loop7007
+	part    string   // loop7007p1
+	whole   *os.File // holds the device against autoclear
+	dev     uint64
+	partDev uint64
 }
 
 func newLoopBackend(root string, log *slog.Logger) (_ *loopBackend, err error) {
@@ -46,7 +42,11 @@ func newLoopBackend(root string, log *slog.Logger) (_ *loopBackend, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("loop disks need mkfs.ext4 (package e2fsprogs), or run with --simulate: %w", err)
 	}
-	l := &loopBackend{root: root, log: log, mkfs: mkfs}
+	control, err := openLoopControl()
+	if err != nil {
+		return nil, err
+	}
+	l := &loopBackend{root: root, log: log, mkfs: mkfs, control: control}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -166,6 +166,7 @@ func (l *loopBackend) detach(b *bay) error {
 		errs = append(errs, fmt.Errorf("clear %s: %w", d.name, err))
 	}
 	errs = append(errs, d.whole.Close(), l.mounts.write())
+	sweepLoop(l.control, d.number)
 	return errors.Join(errs...)
 }
 
@@ -183,7 +184,7 @@ func (l *loopBackend) expose(d *loopDisk, partitionUUID string) error {
 			return err
 		}
 	}
-	for name, dev := range map[string]uint64{d.name: unix.Mkdev(d.major, d.minor), d.part: unix.Mkdev(d.partMajor, d.partMinor)} {
+	for name, dev := range map[string]uint64{d.name: d.dev, d.part: d.partDev} {
 		if err := unix.Mknod(filepath.Join(l.root, "dev", name), unix.S_IFBLK|0o660, int(dev)); err != nil {
 			return fmt.Errorf("make device node %s: %w", name, err)
 		}
@@ -212,7 +213,8 @@ func (l *loopBackend) hide(d *loopDisk, partitionUUID string, unmount func(strin
 
 // links are the symbolic links that lead to a disk.
 func (l *loopBackend) links(d *loopDisk, partitionUUID string) map[string]string {
-	return diskLinks(d.name, d.part, fmt.Sprintf("%d:%d", d.major, d.minor), fmt.Sprintf("%d:%d", d.partMajor, d.partMinor), partitionUUID)
+	text := func(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
+	return diskLinks(d.name, d.part, text(d.dev), text(d.partDev), partitionUUID)
 }
 
 func diskLinks(disk, part, diskNumber, partNumber, partitionUUID string) map[string]string {
@@ -250,92 +252,7 @@ func (l *loopBackend) close() error {
 		}
 	}
 	l.tmpfs = nil
-	return errors.Join(errs...)
-}
-
-// configureLoop binds image to a free loop device. Between asking for a free
-// one and taking it, somebody else may take it (EBUSY); then it asks again.
-func configureLoop(ctx context.Context, image string) (*loopDisk, error) {
-	file, err := os.OpenFile(image, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }() // the kernel holds its own reference
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("loop disks need /dev/loop-control, or run with --simulate: %w", err)
-	}
-	defer func() { _ = control.Close() }() // holds nothing
-	deadline := time.Now().Add(20 * time.Second)
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		d, err := tryLoop(control, file)
-		if err == nil {
-			return d, nil
-		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
-}
-
-func tryLoop(control, image *os.File) (*loopDisk, error) {
-	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		return nil, fmt.Errorf("find a free loop device: %w", err)
-	}
-	d := &loopDisk{name: fmt.Sprintf("loop%d", n), part: fmt.Sprintf("loop%dp1", n), major: loopMajor, minor: uint32(n)}
-	node := "/dev/" + d.name
-	if _, err := os.Stat(node); errors.Is(err, os.ErrNotExist) {
-		if err := unix.Mknod(node, unix.S_IFBLK|0o660, int(unix.Mkdev(d.major, d.minor))); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, fmt.Errorf("make %s: %w", node, err)
-		}
-	}
-	if d.whole, err = os.OpenFile(node, os.O_RDWR, 0); err != nil {
-		return nil, err
-	}
-	// With PARTSCAN the kernel drops the partitions itself when it clears the device.
-	config := &unix.LoopConfig{Fd: uint32(image.Fd()), Size: sectorSize}
-	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_PARTSCAN
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], image.Name())
-	if err := unix.IoctlLoopConfigure(int(d.whole.Fd()), config); err != nil {
-		return nil, errors.Join(fmt.Errorf("configure %s: %w", d.name, err), d.whole.Close())
-	}
-	return d, nil
-}
-
-// blkpgPartition is struct blkpg_partition of linux/blkpg.h.
-type blkpgPartition struct {
-	Start, Length int64 // bytes
-	Number        int32
-	_             [128]byte // device and volume name, unused by the kernel
-}
-
-// addPartition tells the kernel about partition 1, for kernels without a GPT
-// parser. EBUSY means that the kernel found it by itself.
-func (d *loopDisk) addPartition(size int64) error {
-	p := blkpgPartition{Start: partitionStart * sectorSize, Length: int64(partitionSectors(size)) * sectorSize, Number: 1}
-	arg := unix.BlkpgIoctlArg{Op: unix.BLKPG_ADD_PARTITION, Datalen: int32(unsafe.Sizeof(p)), Data: (*byte)(unsafe.Pointer(&p))}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.whole.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg)))
-	if errno != 0 && errno != unix.EBUSY {
-		return fmt.Errorf("add partition 1 of %s: %w", d.name, errno)
-	}
-	data, err := os.ReadFile(filepath.Join("/sys/block", d.name, d.part, "dev"))
-	if err != nil {
-		return fmt.Errorf("find partition 1 of %s: %w", d.name, err)
-	}
-	major, minor, ok := strings.Cut(strings.TrimSpace(string(data)), ":")
-	ma, err1 := strconv.ParseUint(major, 10, 32)
-	mi, err2 := strconv.ParseUint(minor, 10, 32)
-	if !ok || err1 != nil || err2 != nil {
-		return fmt.Errorf("device number of %s is %q", d.part, data)
-	}
-	d.partMajor, d.partMinor = uint32(ma), uint32(mi)
-	return nil
+	return errors.Join(append(errs, l.control.Close())...)
 }
 
 // findProgram looks in the usual directories too: those of the administrator
