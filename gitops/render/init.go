@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -126,7 +127,7 @@ func fleetYAML(o InitOptions) []byte {
 	var b bytes.Buffer
 	b.WriteString("apiVersion: holdfast.dev/v1alpha1\nkind: Fleet\nclusters:\n")
 	for _, c := range o.Clusters {
-		fmt.Fprintf(&b, "- {name: %s, az: %s, kubernetes: %q", c.Name, c.AZ, c.Kubernetes)
+		fmt.Fprintf(&b, "- {name: %s, az: %s, kubernetes: %q", scalar(c.Name), scalar(c.AZ), c.Kubernetes)
 		if len(c.Labels) > 0 {
 			fmt.Fprintf(&b, ", labels: %s", flow(c.Labels))
 		}
@@ -134,7 +135,7 @@ func fleetYAML(o InitOptions) []byte {
 	}
 	b.WriteString("# A change reaches one ring after the other; every cluster is in exactly one.\nrings:\n")
 	for _, r := range o.Rings {
-		fmt.Fprintf(&b, "- {name: %s, select: %s", r.Name, flow(r.Select))
+		fmt.Fprintf(&b, "- {name: %s, select: %s", scalar(r.Name), flow(r.Select))
 		if r.Soak > 0 {
 			fmt.Fprintf(&b, ", soak: %s", shortDuration(r.Soak))
 		}
@@ -149,17 +150,28 @@ func fleetYAML(o InitOptions) []byte {
 	return b.Bytes()
 }
 
-// plainRE is a label's value that no YAML reader takes for anything but a string.
-var plainRE = regexp.MustCompile(`^(?:[a-z]+[0-9-][a-z0-9-]*|canary|prod)$`)
+// plainRE is a string that no YAML reader takes for anything else, but for words.
+var plainRE = regexp.MustCompile(`^[a-z][a-z0-9-]{2,}$`)
+
+// words are those.
+var words = []string{"yes", "off", "true", "false", "null"}
+
+// scalar writes a string, quoted where it must be.
+func scalar(s string) string {
+	if !plainRE.MatchString(s) || slices.Contains(words, s) {
+		return strconv.Quote(s)
+	}
+	return s
+}
 
 func flow(m map[string]string) string {
 	var parts []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		v := m[k]
-		if !plainRE.MatchString(v) {
-			v = fmt.Sprintf("%q", v)
+		key := k
+		if k != "az" {
+			key = scalar(k)
 		}
-		parts = append(parts, k+": "+v)
+		parts = append(parts, key+": "+scalar(m[k]))
 	}
 	return "{" + strings.Join(parts, ", ") + "}"
 }
