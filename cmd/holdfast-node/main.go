@@ -20,7 +20,7 @@ import (
 )
 
 // The main function stays on the main thread: see disk.EnterNamespace.
-func init() { runtime.LockOSThread() }
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only here is it certain to be the main thread
 
 func main() {
 	err := run(os.Args[1:], os.Stdout)
@@ -42,7 +42,7 @@ func run(args []string, stdout io.Writer) error {
 	level := fs.String("log-level", "info", "debug or info")
 	o.BindFlags(fs)
 	fs.Usage = func() {
-		fmt.Fprint(fs.Output(), "holdfast-node runs a simulated node.\nholdfast-node cleanup --root DIR ends what a killed one left.\n\n")
+		_, _ = fmt.Fprint(fs.Output(), "holdfast-node runs a simulated node.\nholdfast-node cleanup --root DIR ends what a killed one left.\n\n")
 		fs.PrintDefaults()
 	}
 	if err := parse(fs, args); err != nil {
@@ -90,7 +90,8 @@ func cleanup(args []string, stdout io.Writer) error {
 	defer cancel()
 	loops, err := node.Cleanup(ctx, dir, log)
 	for _, l := range loops {
-		fmt.Fprintln(stdout, l)
+		_, perr := fmt.Fprintln(stdout, l)
+		err = errors.Join(err, perr)
 	}
 	return err
 }

@@ -287,7 +287,7 @@ func start(cmd hostexec.Command) (*hostexec.Process, error) {
 		if !errors.Is(err, syscall.ETXTBSY) || tries == 20 {
 			return p, err
 		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the fork of another goroutine cannot be waited for
+		time.Sleep(5 * time.Millisecond) // the fork of another goroutine cannot be waited for
 	}
 }
 

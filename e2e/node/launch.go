@@ -133,10 +133,10 @@ func credential(pod *corev1.Pod, c *corev1.Container, root string) (*syscall.Cre
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		gid = sc.RunAsGroup
 		for _, g := range sc.SupplementalGroups {
-			cred.Groups = append(cred.Groups, uint32(g)) //nolint:gosec // the API server admits 32 bits
+			cred.Groups = append(cred.Groups, uint32(g)) // the API server admits 32 bits
 		}
 		if sc.FSGroup != nil {
-			cred.Groups = append(cred.Groups, uint32(*sc.FSGroup)) //nolint:gosec // as above
+			cred.Groups = append(cred.Groups, uint32(*sc.FSGroup)) // as above
 		}
 	}
 	if sc := c.SecurityContext; sc != nil && sc.RunAsGroup != nil {
@@ -147,7 +147,7 @@ func credential(pod *corev1.Pod, c *corev1.Container, root string) (*syscall.Cre
 	}
 	cred.Uid = uint32(*uid)
 	if gid != nil {
-		cred.Gid = uint32(*gid) //nolint:gosec // as above
+		cred.Gid = uint32(*gid) // as above
 	}
 	if cred.Uid != 0 {
 		if closed := unreachable(root); closed != "" {

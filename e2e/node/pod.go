@@ -51,7 +51,7 @@ type pod struct {
 	mounts atomic.Pointer[map[string]string] // volume name to its path
 	access atomic.Pointer[string]            // the pod's kubeconfig, if it has an account
 
-	ctx      context.Context //nolint:containedctx // ends when the pod is to end
+	ctx      context.Context // ends when the pod is to end
 	stop     context.CancelFunc
 	deadline atomic.Int64  // grace period in seconds, once it is to end
 	hurry    chan struct{} // closed to end it without grace

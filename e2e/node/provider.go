@@ -21,7 +21,7 @@ import (
 type provider struct {
 	host *host
 	pods corev1client.PodsGetter
-	ctx  context.Context //nolint:containedctx // pods outlive the calls that make them
+	ctx  context.Context // pods outlive the calls that make them
 
 	mu     sync.Mutex
 	byUID  map[types.UID]*pod

@@ -78,7 +78,7 @@ func clearLoop(name string) error {
 func sweepLoops() error {
 	control, err := openLoopControl()
 	if err != nil {
-		return nil //nolint:nilerr // without it there are no devices to remove
+		return nil // without it there are no devices to remove
 	}
 	defer func() { _ = control.Close() }() // holds nothing
 	names, err := filepath.Glob("/sys/block/loop*")

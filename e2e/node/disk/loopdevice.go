@@ -69,7 +69,7 @@ func tryLoop(control, image *os.File, n int) (_ *loopDisk, err error) {
 	}
 	node := "/dev/" + d.name
 	if _, err := os.Stat(node); errors.Is(err, os.ErrNotExist) { // there is no devtmpfs
-		if err := unix.Mknod(node, unix.S_IFBLK|0o660, int(d.dev)); err != nil && !errors.Is(err, unix.EEXIST) { //nolint:gosec // fits, unix.Mkdev
+		if err := unix.Mknod(node, unix.S_IFBLK|0o660, int(d.dev)); err != nil && !errors.Is(err, unix.EEXIST) { // fits, unix.Mkdev
 			return nil, fmt.Errorf("make %s: %w", node, err)
 		}
 	}

@@ -55,8 +55,11 @@ func (l *loopBackend) readError(ctx context.Context, b *bay) (Fault, error) {
 		_, err := dev.ReadAt(buf, at)
 		f.Time = time.Now()
 		f.Reads++
+		if err == nil {
+			return f, fmt.Errorf("read from emptied disk %s without an error", b.Name)
+		}
 		if !errors.Is(err, unix.EIO) {
-			return f, fmt.Errorf("read from emptied disk %s gave %v and no I/O error", b.Name, err)
+			return f, fmt.Errorf("read from emptied disk %s: %w", b.Name, err)
 		}
 		if klog == nil {
 			return f, nil
