@@ -196,7 +196,7 @@ func (m *memory) WatchVolumes(ctx context.Context, _ *slog.Logger, changed func(
 // await waits until the object is as wanted.
 func (m *memory) await(t *testing.T, what string, ok func(*v1alpha1.ComputeNode) bool) *v1alpha1.ComputeNode {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		m.mu.Lock()
 		obj, next := m.obj.DeepCopy(), m.changed
@@ -260,7 +260,7 @@ func is(id, want string) func(*v1alpha1.ComputeNode) bool {
 
 func within(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time")
 		}

@@ -188,7 +188,7 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1, Evidence: absence(&d, prepared)})
 		}
 	}
-	if b.view.VolumesRead {
+	if b.view.VolumesRead || len(d.Volumes) == 0 {
 		d.Volumes = b.volumes(id)
 	}
 	return d, true
