@@ -31,9 +31,9 @@ func main() {
 func run() error {
 	var o server.Options
 	o.BindFlags(flag.CommandLine)
-	version := flag.Bool("version", false, "print the version and end")
+	printVersion := flag.Bool("version", false, "print the version and end")
 	flag.Parse()
-	if *version {
+	if *printVersion {
 		fmt.Println("holdfast-cluster", version, "with", server.Version())
 		return nil
 	}

@@ -79,5 +79,5 @@ func resident(b *testing.B, pid int) float64 {
 }
 
 func report(name string, value float64, unit string) {
-	fmt.Fprintf(os.Stdout, "BENCH name=%s value=%.2f unit=%s\n", name, value, unit)
+	_, _ = fmt.Fprintf(os.Stdout, "BENCH name=%s value=%.2f unit=%s\n", name, value, unit)
 }

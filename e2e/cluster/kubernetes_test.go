@@ -239,8 +239,11 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 	}
 	eventually(t, "refusal", func(ctx context.Context) error {
 		_, err := client.CoreV1().ConfigMaps("policies").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "bad"}}, metav1.CreateOptions{DryRun: []string{"All"}})
-		if err == nil || !strings.Contains(err.Error(), "bad is refused") {
-			return fmt.Errorf("got %v", err)
+		if err == nil {
+			return errors.New("it was accepted")
+		}
+		if !strings.Contains(err.Error(), "bad is refused") {
+			return err
 		}
 		return nil
 	})

@@ -71,7 +71,7 @@ func TestSideBySide(t *testing.T) {
 		if c == nil {
 			t.FailNow()
 		}
-		defer c.Stop(context.Background())
+		defer func() { _ = c.Stop(context.Background()) }()
 	}
 	if both[0].Server() == both[1].Server() || both[0].Dir() == both[1].Dir() {
 		t.Errorf("both clusters have server %s and directory %s", both[0].Server(), both[0].Dir())
@@ -205,7 +205,7 @@ func TestKilledParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Stop(context.Background())
+	defer func() { _ = c.Stop(context.Background()) }()
 	if d := cmp.Diff([]string{filepath.Base(c.Dir()), "orphan-12345"}, entries(t, parent)); d != "" {
 		t.Errorf("directories after the next start (-want +got):\n%s", d)
 	}
@@ -241,7 +241,7 @@ func TestCancelledStart(t *testing.T) {
 	defer cancel()
 	c, err := cluster.Start(ctx, cluster.Options{Parent: parent, Binary: bin})
 	if err == nil {
-		c.Stop(context.Background())
+		_ = c.Stop(context.Background())
 		t.Fatal("a start within half a second was not expected")
 	}
 	if !errors.Is(err, context.DeadlineExceeded) {
@@ -299,7 +299,7 @@ func TestStartErrors(t *testing.T) {
 			}
 			c, err := cluster.Start(t.Context(), cluster.Options{Parent: parent, Binary: tc.binary, Args: tc.args})
 			if err == nil {
-				c.Stop(context.Background())
+				_ = c.Stop(context.Background())
 				t.Fatalf("%s: the cluster started", tc.reason)
 			}
 			for _, want := range tc.want {

@@ -137,7 +137,7 @@ func isStale(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	head := make([]byte, len(magic))
 	if n, _ := f.Read(head); n != len(magic) || !bytes.Equal(head, []byte(magic)) {
 		return false
@@ -191,18 +191,21 @@ func lockParent(ctx context.Context, parent string) (unlock func(), err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(ctx, f); err != nil {
+		if err := errors.Join(checkOwner(f), Lock(ctx, f)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if same(f, parent) {
-			return func() { f.Close() }, checkOwner(f)
+			return func() { _ = f.Close() }, nil
 		}
-		f.Close()
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
 	}
 }
 
-// flock waits for the lock; flock(2) itself knows no deadline.
-func flock(ctx context.Context, f *os.File) error {
+// Lock waits for the exclusive lock on a file or directory until ctx ends;
+// flock(2) itself knows no deadline. Closing the file releases it.
+func Lock(ctx context.Context, f *os.File) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

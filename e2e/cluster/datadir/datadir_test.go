@@ -26,7 +26,7 @@ func create(t *testing.T, parent, prefix string) (*Dir, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.lock.Close() })
+	t.Cleanup(func() { _ = d.lock.Close() })
 	return d, removed
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -48,8 +49,7 @@ func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) 
 	c.WarningUnaryRequestDuration = time.Second
 	c.WarningApplyDuration = time.Second
 	if e.Etcd, err = embed.StartEtcd(c); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("start etcd: %w", err)
+		return nil, fmt.Errorf("start etcd: %w", errors.Join(err, f.Close()))
 	}
 	select {
 	case <-e.Server.ReadyNotify():
@@ -73,5 +73,5 @@ func (e *etcd) endpoint() string { return "unix://" + e.socket() }
 // close ends an etcd that is of no use.
 func (e *etcd) close() {
 	e.Server.HardStop()
-	e.dir.Close()
+	_ = e.dir.Close()
 }
