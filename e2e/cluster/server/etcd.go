@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"golang.org/x/sys/unix"
 )
 
 // walSegmentBytes replaces etcd's 64 MB, two of which are allocated at once:
@@ -21,7 +22,10 @@ const walSegmentBytes = 4 << 20
 // etcd is an embedded etcd that listens on a socket in its directory.
 type etcd struct {
 	*embed.Etcd
-	dir *os.File // keeps the endpoint's path valid
+	// dir keeps the endpoint's path valid. A bare descriptor: an os.File closes
+	// itself when nothing refers to it any more, while clients that connect
+	// later (one for each CustomResourceDefinition) still go by the path.
+	dir int
 }
 
 // startEtcd starts etcd and waits until it serves.
@@ -29,11 +33,11 @@ func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of etcd: %w", err)
 	}
-	f, err := os.Open(dir)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open directory of etcd: %w", err)
+		return nil, fmt.Errorf("open directory of etcd %s: %w", dir, err)
 	}
-	e := &etcd{dir: f}
+	e := &etcd{dir: fd}
 	wal.SegmentSizeBytes = walSegmentBytes
 	c := embed.NewConfig()
 	c.Dir = filepath.Join(dir, "data")
@@ -49,7 +53,7 @@ func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) 
 	c.WarningUnaryRequestDuration = time.Second
 	c.WarningApplyDuration = time.Second
 	if e.Etcd, err = embed.StartEtcd(c); err != nil {
-		return nil, fmt.Errorf("start etcd: %w", errors.Join(err, f.Close()))
+		return nil, fmt.Errorf("start etcd: %w", errors.Join(err, unix.Close(fd)))
 	}
 	select {
 	case <-e.Server.ReadyNotify():
@@ -65,7 +69,7 @@ func startEtcd(ctx context.Context, dir, log string, fsync bool) (*etcd, error) 
 // socket reaches the socket through the open directory: a path of that kind is
 // short enough for sun_path (108 bytes, unix(7)) however deep the directory is.
 func (e *etcd) socket() string {
-	return "/proc/self/fd/" + strconv.Itoa(int(e.dir.Fd())) + "/client.sock"
+	return "/proc/self/fd/" + strconv.Itoa(e.dir) + "/client.sock"
 }
 
 func (e *etcd) endpoint() string { return "unix://" + e.socket() }
@@ -73,5 +77,5 @@ func (e *etcd) endpoint() string { return "unix://" + e.socket() }
 // close ends an etcd that is of no use.
 func (e *etcd) close() {
 	e.Server.HardStop()
-	_ = e.dir.Close()
+	_ = unix.Close(e.dir) // a directory: nothing is lost
 }
