@@ -253,7 +253,8 @@ func TestCancelledStart(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	parent, logs := t.TempDir(), t.TempDir()
+	// A path that no socket's address could hold (108 bytes, unix(7)).
+	parent, logs := filepath.Join(t.TempDir(), strings.Repeat("long", 50)), t.TempDir()
 	c, err := cluster.Start(t.Context(), cluster.Options{Name: "kept", Parent: parent, LogDir: logs, Keep: true, Binary: binary(t)})
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func TestForeignDirectoriesStay(t *testing.T) {
 			if err := os.Mkdir(path, 0o700); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(path, Marker), []byte("pid 1\n"), 0o600)
+			return os.WriteFile(filepath.Join(path, Marker), []byte(strings.Repeat("x", 2*len(magic))), 0o600)
 		}},
 		"EmptyMarker": {"the marker's text counts", func(path string) error {
 			if err := os.Mkdir(path, 0o700); err != nil {
