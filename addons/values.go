@@ -3,6 +3,7 @@ package addons
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -57,9 +58,15 @@ func (a *Addon) loadValues(root *yaml.Node) error {
 	return nil
 }
 
+// valueRE is what a value's name looks like.
+var valueRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+
 func loadValue(file string, name, node *yaml.Node) (Value, error) {
 	fail := func(n *yaml.Node, msg, hint string) (Value, error) {
 		return Value{}, &strictyaml.Error{File: file, Line: n.Line, Msg: msg, Hint: hint}
+	}
+	if !valueRE.MatchString(name.Value) {
+		return fail(name, fmt.Sprintf("the value's name %q is not valid", name.Value), "use letters, digits, - and _")
 	}
 	if node.Kind != yaml.MappingNode {
 		return fail(node, fmt.Sprintf("the value %q is not a mapping", name.Value), "write {type: ..., default: ..., doc: ...}")
@@ -71,7 +78,7 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 		case "type":
 			v.Type = Type(n.Value)
 		case "doc":
-			v.Doc = n.Value
+			v.Doc = strings.Join(strings.Fields(n.Value), " ") // it is a hint in errors, which are one line
 		case "default":
 			def, err := (&pyyaml.Document{File: &pyyaml.File{Name: file, Output: jinja.Plain(nil)}, Root: n}).Value()
 			if err != nil {
@@ -85,7 +92,7 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 	if !slices.Contains([]Type{TypeString, TypeInt, TypeBool, TypeDuration, TypeQuantity, TypeList, TypeMap}, v.Type) {
 		return fail(name, fmt.Sprintf("the type %q of the value %q is not known", v.Type, name.Value), "known are string, int, bool, duration, quantity, list and map")
 	}
-	if strings.TrimSpace(v.Doc) == "" {
+	if v.Doc == "" {
 		return fail(name, fmt.Sprintf("the value %q has no doc", name.Value), "say what it does")
 	}
 	if v.Default != nil {

@@ -102,6 +102,7 @@ func TestBadInput(t *testing.T) {
 		"KustomizeKind":      {"an overlay is a component", []edit{{"kustomize/overlays/az2/kustomization.yaml", "kind: Component", "kind: Kustomization"}}, `kustomize/overlays/az2/kustomization.yaml:1: the kind is "Kustomization" (write apiVersion: kustomize.config.k8s.io/v1alpha1 and kind: Component)`},
 		"KustomizeNowhere":   {"an overlay that nothing would use", []edit{{"kustomize/overlays/az9/kustomization.yaml", "", "kind: Component\n"}}, `kustomize/overlays/az9: there is no cluster and no availability zone of this name (rename or remove the folder)`},
 		"NoFleet":            {"not a fleet repository", []edit{{"fleet.yaml", "", "\n"}}, `fleet.yaml: the file is empty`},
+		"NewlineInName":      {"a fault is one line, whatever a name holds", []edit{{deployment, "  name: web\n  namespace: web\nspec", "  name: \"w\\nb\"\nspec"}}, `salt/states/web/files/deployment.yaml.jinja:6: Deployment w b has a name that is not valid (use lower-case letters, digits, - and .)`},
 		"Two":                {"independent faults are told together", []edit{{deployment, "{{ port }}", "{{ prot }}"}, {"salt/states/base/files/namespace.yaml", "minSize: 10Gi", "minimumSize: 10Gi"}}, "salt/states/base/files/namespace.yaml:14: NodeFlavor small has the unknown field \"spec.disks[0].minimumSize\" (check its spelling and indentation)\nsalt/states/web/files/deployment.yaml.jinja:24: \"prot\" is not defined, in `- containerPort: {{ prot }}` (define it with {% set %}, or with context: in the state)"},
 	}
 	for name, tc := range cases {

@@ -133,6 +133,7 @@ func joined(errs []error) error {
 	seen := map[string]bool{}
 	var out []error
 	for _, err := range flatten(errs) {
+		err = oneLine(err)
 		if !seen[err.Error()] {
 			seen[err.Error()] = true
 			out = append(out, err)
@@ -140,6 +141,16 @@ func joined(errs []error) error {
 	}
 	slices.SortStableFunc(out, byPlace)
 	return errors.Join(out...)
+}
+
+// oneLine takes out line ends that came in with a name or a value.
+func oneLine(err error) error {
+	var e *strictyaml.Error
+	if !strings.Contains(err.Error(), "\n") || !errors.As(err, &e) {
+		return err
+	}
+	flat := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	return &strictyaml.Error{File: flat(e.File), Line: e.Line, Msg: flat(e.Msg), Hint: flat(e.Hint)}
 }
 
 func flatten(errs []error) []error {

@@ -11,10 +11,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	serializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/util/validation"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	kjson "sigs.k8s.io/json"
 
@@ -37,8 +37,8 @@ func (o *object) check() error {
 		return err
 	}
 	metadata := child(o.doc.Root, "metadata")
-	if problems := path.IsValidPathSegmentName(o.name); len(problems) > 0 || len(o.name) > 253 {
-		return o.fault(child(metadata, "name"), fmt.Sprintf("has a name that is not valid: %s", strings.Join(append(problems, "at most 253 characters"), ", ")), "rename it")
+	if err := o.checkName(child(metadata, "name")); err != nil {
+		return err
 	}
 	if o.gvk.Group == "" && o.gvk.Kind == "Namespace" && slices.Contains(ownNamespaces, o.name) {
 		return o.fault(nil, "is Kubernetes' own namespace", "use a namespace of the addon's own: what an addon brings can be pruned with it")
@@ -48,6 +48,23 @@ func (o *object) check() error {
 		return o.fault(metadata, "has no metadata.namespace", "write namespace: holdfast-system")
 	case scope == clusterWide && o.namespace != "":
 		return o.fault(child(metadata, "namespace"), "has a namespace, which its kind cannot have", "remove it")
+	}
+	return nil
+}
+
+// rbacNameRE is what the names of RBAC objects may be beyond other names, as far
+// as anyone uses it.
+var rbacNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
+
+func (o *object) checkName(n *yaml.Node) error {
+	if o.gvk.Group == "rbac.authorization.k8s.io" {
+		if !rbacNameRE.MatchString(o.name) {
+			return o.fault(n, "has a name that is not valid", "use letters, digits, -, _, . and :")
+		}
+		return nil
+	}
+	if len(validation.IsDNS1123Subdomain(o.name)) > 0 {
+		return o.fault(n, "has a name that is not valid", "use lower-case letters, digits, - and .")
 	}
 	return nil
 }

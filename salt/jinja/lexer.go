@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -31,7 +32,7 @@ func (t token) describe() string {
 	if t.kind == kindEnd {
 		return "the end of the tag"
 	}
-	return `"` + t.val + `"`
+	return strconv.Quote(t.val)
 }
 
 // piece is one stretch of a template: text, or the words of one tag.
@@ -52,7 +53,7 @@ type scanner struct {
 	out   []piece
 }
 
-// lines returns the source line with that number, shortened, for error texts.
+// excerpt returns the source line with that number, shortened, for error texts.
 func excerpt(src string, line int) string {
 	for n := 1; ; n++ {
 		l, rest, more := strings.Cut(src, "\n")
@@ -78,7 +79,8 @@ func fault(file, src string, line int, msg, hint string) error {
 	if e := excerpt(src, line); e != "" {
 		msg += ", in `" + e + "`"
 	}
-	return &strictyaml.Error{File: file, Line: line, Msg: msg, Hint: hint}
+	msg = strings.ReplaceAll(msg, "\n", `\n`) // a fault is one line
+	return &strictyaml.Error{File: file, Line: line, Msg: msg, Hint: strings.ReplaceAll(hint, "\n", `\n`)}
 }
 
 func (s *scanner) fault(line int, msg, hint string) error {
