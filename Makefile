@@ -10,6 +10,10 @@ TOOLS    := $(BIN)/tools
 # Warnings of a Go linker about the size of debug data are of no use to users.
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner remediation-controller
+# Everything is built the same way, so that tests and binaries share what is
+# compiled: static, and with the same bytes wherever the tree lies.
+export CGO_ENABLED := 0
+export GOFLAGS     := $(GOFLAGS) -trimpath
 # Tests of the embedded control plane share two cores with it.
 TESTFLAGS ?=
 
@@ -21,7 +25,7 @@ help: ## List the targets
 build: ## Build every binary into bin/ (the first build takes about 12 minutes on 2 cores)
 	@mkdir -p $(BIN)
 	@echo "building $(words $(BINARIES)) binaries into $(BIN)/ (the Kubernetes control plane is one of them; the first build takes a while)"
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
 
 .PHONY: test
 test: build ## Run the tests that need no root and no cluster of yours

@@ -230,7 +230,7 @@ func TestAddresses(t *testing.T) {
 func TestWriteVolume(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "v")
 	for _, content := range []string{"one", "two"} {
-		if err := writeVolume(dir, map[string]file{"token": {data: []byte(content), mode: 0o640, uid: -1}, "sub/deep": {data: []byte(content), mode: 0o600, uid: -1}}); err != nil {
+		if err := writeVolume(dir, map[string]file{"token": {data: []byte(content), mode: 0o640, uid: -1}, "sub/deep": {data: []byte(content), mode: 0o600, uid: -1}}, -1); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"token", "sub/deep"} {

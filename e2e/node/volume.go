@@ -74,7 +74,7 @@ func (v *volumes) make(ctx context.Context, pod *corev1.Pod, podDir string, vol 
 	if err != nil {
 		return volume{}, fmt.Errorf("volume %s: %w", vol.Name, err)
 	}
-	if err := writeVolume(dir, files); err != nil {
+	if err := writeVolume(dir, files, fsGroup(pod)); err != nil {
 		return volume{}, fmt.Errorf("volume %s: %w", vol.Name, err)
 	}
 	return out, nil
@@ -154,12 +154,18 @@ func (v *volumes) token(ctx context.Context, pod *corev1.Pod, src *corev1.Servic
 	if uid, ok := onlyUser(pod); ok && os.Geteuid() == 0 {
 		f.mode, f.uid = 0o600, int(uid)
 	}
-	if sc := pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
-		f.mode |= 0o044 // its group is not set here
-	}
 	files[src.Path] = f
 	life := tr.Status.ExpirationTimestamp.Sub(now)
 	return now.Add(min(life*8/10, 24*time.Hour)), nil
+}
+
+// fsGroup is the group that owns the pod's volumes, or -1: none, or not root,
+// and then the pod's processes are this user's anyway.
+func fsGroup(pod *corev1.Pod) int {
+	if sc := pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil && os.Geteuid() == 0 {
+		return int(*sc.FSGroup)
+	}
+	return -1
 }
 
 // onlyUser is the user that every container of the pod runs as, if there is one.
@@ -324,8 +330,9 @@ func (v *volumes) claim(ctx context.Context, namespace, name string) (volume, er
 
 // writeVolume replaces a volume's content at once, as the kubelet does
 // (pkg/volume/util AtomicWriter): names lead through the link ..data, which is
-// exchanged when the new content is complete.
-func writeVolume(dir string, files map[string]file) error {
+// exchanged when the new content is complete. With a group (not -1) it owns the
+// files and may read them (pkg/volume SetVolumeOwnership).
+func writeVolume(dir string, files map[string]file, group int) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -344,10 +351,13 @@ func writeVolume(dir string, files map[string]file) error {
 		if err := os.WriteFile(p, f.data, 0o600); err != nil {
 			return err
 		}
-		if f.uid >= 0 {
-			if err := os.Chown(p, f.uid, -1); err != nil {
+		if f.uid >= 0 || group >= 0 {
+			if err := os.Chown(p, f.uid, group); err != nil {
 				return err
 			}
+		}
+		if group >= 0 {
+			f.mode |= 0o440
 		}
 		if err := os.Chmod(p, f.mode); err != nil { // past the umask
 			return err

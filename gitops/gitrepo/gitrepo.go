@@ -170,6 +170,13 @@ func (r *Repo) ReadPath(ctx context.Context, commit, path string) ([]byte, error
 	return r.git(ctx, nil, "cat-file", "blob", commit+":"+path)
 }
 
+// History lists at most limit commits, newest first, that end at commit and
+// changed something below one of the paths.
+func (r *Repo) History(ctx context.Context, commit string, limit int, paths ...string) ([]string, error) {
+	out, err := r.git(ctx, nil, append([]string{"rev-list", "--max-count=" + strconv.Itoa(limit), commit, "--"}, paths...)...)
+	return strings.Fields(string(out)), err
+}
+
 // Archive writes the files of a commit as a tar stream.
 func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) error {
 	_, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: r.env, Stdout: w,

@@ -60,7 +60,12 @@ func (h *Hub) Handler() http.Handler {
 // reads only its own branch.
 func (h *Hub) asCluster(f http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if name := r.PathValue("cluster"); name != AdminName && h.authorized(w, r, name) {
+		name := r.PathValue("cluster")
+		if name == AdminName {
+			http.NotFound(w, r)
+			return
+		}
+		if h.authorized(w, r, name) {
 			f(w, r)
 		}
 	}

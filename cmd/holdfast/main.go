@@ -1,0 +1,57 @@
+// Command holdfast is the command line of Holdfast.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"holdfast.dev/internal/output"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := newRoot().ExecuteContext(ctx); err != nil {
+		report(err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// report tells a person what went wrong, unless that was done.
+func report(err error) {
+	var silent *reportedError
+	if !errors.As(err, &silent) {
+		fmt.Fprintf(os.Stderr, "holdfast: %v\n", err)
+	}
+}
+
+// reportedError has been printed already; only the exit code is left to say.
+type reportedError struct{ error }
+
+func newRoot() *cobra.Command {
+	format := output.Table
+	root := &cobra.Command{
+		Use:   "holdfast",
+		Short: "Storage for fleets of Kubernetes clusters",
+		Long: `Storage for fleets of Kubernetes clusters, kept as one git repository.
+
+Start with "holdfast init DIR", or see everything at work with "holdfast demo".`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().VarP(&format, "output", "o", "table, json or yaml")
+	cobra.CheckErr(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
+	root.AddCommand(newInit(), newRender(&format), newDiff(), newJoin(), newStatus(&format), newDisks(&format), newRepairs(&format), newDemo())
+	return root
+}

@@ -1,0 +1,292 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// rolloutTimeout bounds one rollout through all three rings.
+const rolloutTimeout = 2 * time.Minute
+
+// stepFirstPush: git push of the initial fleet makes all addons healthy, canary first.
+func (d *demo) stepFirstPush(ctx context.Context) error {
+	w := d.world
+	if _, err := w.holdfast(ctx, "init", w.work); err != nil {
+		return err
+	}
+	// The demo's disks are small and its patience short; a person would edit the same lines.
+	if err := d.tuneFleet(); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"init", "-q", "--initial-branch=main"}} {
+		if err := w.git(ctx, w.work, args...); err != nil {
+			return err
+		}
+	}
+	commit, err := w.commit(ctx, "the fleet")
+	if err != nil {
+		return err
+	}
+	start, err := w.push(ctx)
+	if err != nil {
+		return err
+	}
+	d.rep.ok("git push of the fleet was accepted after %s: verified by the repository's hook", seconds(time.Since(start)))
+	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	if err != nil {
+		return err
+	}
+	if err := d.canaryFirst(ctx, got, "initial fleet"); err != nil {
+		return err
+	}
+	d.printLatency(start, got)
+	out, err := w.holdfast(ctx, "status")
+	if err != nil {
+		return err
+	}
+	d.rep.line("%s", indent("$ holdfast status\n"+string(out)))
+	st, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range w.sites {
+		d.firstDigest[s.name] = clusterOf(st, s.name).Published
+	}
+	return nil
+}
+
+// canaryFirst checks that no later ring had anything before the canary was healthy.
+func (d *demo) canaryFirst(ctx context.Context, got map[string]landed, what string) error {
+	st, err := d.world.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"az1-c1", "az2-c1"} {
+		first := got[name].healthy
+		for _, a := range clusterOf(st, name).Report.Addons {
+			if a.AppliedAt.After(got["canary"].applied.Add(-time.Millisecond)) && a.AppliedAt.Before(first) {
+				first = a.AppliedAt
+			}
+		}
+		if first.Before(got["canary"].healthy) {
+			return fmt.Errorf("%s: %s had it at %s, the canary was healthy only at %s", what, name, first.Format(time.StampMicro), got["canary"].healthy.Format(time.StampMicro))
+		}
+	}
+	d.rep.ok("%s: healthy on canary, then az1, then az2", what)
+	return nil
+}
+
+func (d *demo) printLatency(start time.Time, got map[string]landed) {
+	for _, s := range d.world.sites {
+		l := got[s.name]
+		d.rep.line("     push → applied on %-7s %7s   healthy %7s", s.name, seconds(l.applied.Sub(start)), seconds(l.healthy.Sub(start)))
+	}
+	d.pushToApplied = append(d.pushToApplied, got["canary"].applied.Sub(start).Seconds())
+}
+
+// stepPillar: a changed pillar value re-renders only what reads it.
+func (d *demo) stepPillar(ctx context.Context) error {
+	w := d.world
+	if err := w.addFile("salt/pillar/common.sls", "\nremediation-controller:\n  planTimeout: 24h\n"); err != nil {
+		return err
+	}
+	commit, err := w.commit(ctx, "remediation: plans may take a day")
+	if err != nil {
+		return err
+	}
+	d.pillarCommit = commit
+	start, err := w.push(ctx)
+	if err != nil {
+		return err
+	}
+	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	if err != nil {
+		return err
+	}
+	st, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range st.RenderedUnits {
+		if !strings.Contains(u, "remediation-controller") {
+			return fmt.Errorf("the pillar value of remediation-controller re-rendered %s", u)
+		}
+	}
+	d.rep.ok("pillar change: only remediation-controller's units re-rendered, %d others came from the cache", st.Cached)
+	if err := d.canaryFirst(ctx, got, "pillar change"); err != nil {
+		return err
+	}
+	d.printLatency(start, got)
+	return nil
+}
+
+// badPush is a push that must be refused.
+type badPush struct {
+	name string
+	edit func(w *world) error
+	want []string // what the person must read
+}
+
+func badPushes() []badPush {
+	return []badPush{
+		{"broken Jinja", func(w *world) error {
+			return w.edit("salt/states/disk-monitor/init.sls", "file.managed", "{% if %}file.managed")
+		}, []string{"salt/states/disk-monitor/init.sls:"}},
+		{"invalid manifest", func(w *world) error {
+			if err := w.bump("remediation-controller", "0.1.0", "0.1.1"); err != nil {
+				return err
+			}
+			return w.addFile("salt/states/remediation-controller/files/rbac.yaml.jinja", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
+		}, []string{"salt/states/remediation-controller/files/rbac.yaml.jinja:", "automountServiceAcountToken"}},
+		{"cluster in no ring", func(w *world) error {
+			return w.edit("fleet.yaml", "clusters:\n", "clusters:\n- {name: az9-c1, az: az9, kubernetes: \"1.36\", labels: {tier: lost}}\n")
+		}, []string{"fleet.yaml:", "az9-c1"}},
+		{"content changed, version not", func(w *world) error {
+			return w.addFile("salt/states/disk-monitor/files/daemonset.yaml.jinja", "# changed\n")
+		}, []string{"addons/disk-monitor/addon.yaml:", "version"}},
+	}
+}
+
+// stepBadPushes: what must not pass is refused in git push, with file, line and remedy.
+func (d *demo) stepBadPushes(ctx context.Context) error {
+	w := d.world
+	before, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range badPushes() {
+		if err := b.edit(w); err != nil {
+			return err
+		}
+		if _, err := w.commit(ctx, b.name); err != nil {
+			return err
+		}
+		said, err := w.pushRefused(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		for _, want := range b.want {
+			if !strings.Contains(said, want) {
+				return fmt.Errorf("%s: the refusal does not say %q:\n%s", b.name, want, indent(said))
+			}
+		}
+		d.rep.ok("%s: refused in git push", b.name)
+		d.rep.line("%s", indent(said))
+	}
+	after, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range w.sites {
+		if clusterOf(before, s.name).Revision != clusterOf(after, s.name).Revision {
+			return fmt.Errorf("a refused push reached %s", s.name)
+		}
+	}
+	d.rep.ok("nothing of it reached any cluster")
+	return nil
+}
+
+// bump raises an addon's version.
+func (w *world) bump(addon, from, to string) error {
+	return w.edit(filepath.Join("addons", addon, "addon.yaml"), "version: "+from+"\n", "version: "+to+"\n")
+}
+
+// stepSickCanary: a change that passes every check but does not run stays on the canary.
+func (d *demo) stepSickCanary(ctx context.Context) error {
+	w := d.world
+	before, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
+		return err
+	}
+	if err := w.edit("addons/disk-monitor/addon.yaml", "registry.holdfast.dev/disk-monitor:v0.1.0", "registry.holdfast.dev/disk-monitr:v0.1.1"); err != nil {
+		return err
+	}
+	commit, err := w.commit(ctx, "disk-monitor 0.1.1, with a typing error in its image")
+	if err != nil {
+		return err
+	}
+	start, err := w.push(ctx)
+	if err != nil {
+		return err
+	}
+	var why string
+	took, err := until(ctx, time.Minute, "halt at the canary", func() (bool, error) {
+		st, err := w.status(ctx)
+		if err != nil || st.Commit != commit {
+			return false, err
+		}
+		for _, s := range w.sites[1:] {
+			if clusterOf(st, s.name).Revision != clusterOf(before, s.name).Revision {
+				return false, fmt.Errorf("the sick change reached %s", s.name)
+			}
+		}
+		for _, r := range st.Rings {
+			if r.Phase == "Halted" {
+				why = r.Name + ": " + r.Message
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return err
+	}
+	d.rep.ok("an image that does not exist halts at the canary after %s; az1 and az2 stay as they are", seconds(took))
+	d.rep.line("%s", indent(why))
+	if err := w.git(ctx, w.work, "revert", "--no-edit", "HEAD"); err != nil {
+		return err
+	}
+	fixed, err := w.head(ctx)
+	if err != nil {
+		return err
+	}
+	if start, err = w.push(ctx); err != nil {
+		return err
+	}
+	if _, err := w.awaitRollout(ctx, fixed, rolloutTimeout); err != nil {
+		return err
+	}
+	d.rep.ok("git revert heals the canary in %s", seconds(time.Since(start)))
+	return nil
+}
+
+// stepRevert: going back is the previous digest everywhere, and renders nothing.
+func (d *demo) stepRevert(ctx context.Context) error {
+	w := d.world
+	if err := w.git(ctx, w.work, "revert", "--no-edit", d.pillarCommit); err != nil {
+		return err
+	}
+	commit, err := w.head(ctx)
+	if err != nil {
+		return err
+	}
+	start, err := w.push(ctx)
+	if err != nil {
+		return err
+	}
+	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	if err != nil {
+		return err
+	}
+	st, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range w.sites {
+		if now := clusterOf(st, s.name).Published; now != d.firstDigest[s.name] {
+			return fmt.Errorf("%s is at %s, not at the first digest %s", s.name, now, d.firstDigest[s.name])
+		}
+	}
+	if st.Rendered != 0 {
+		return fmt.Errorf("%d units were rendered: %v", st.Rendered, st.RenderedUnits)
+	}
+	d.rep.ok("git revert + push: the first digest on every cluster, %d units from the cache, 0 rendered", st.Cached)
+	d.printLatency(start, got)
+	return nil
+}

@@ -1,0 +1,343 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/hub"
+	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/render"
+	"holdfast.dev/internal/hostexec"
+)
+
+// fleet is a bare repository with a clone that a person edits.
+type fleet struct {
+	t          *testing.T
+	bare, work string
+	opts       hub.Options
+	tokens     hub.Tokens
+}
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	dir := t.TempDir()
+	f := &fleet{t: t, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet")}
+	f.opts = hub.Options{Repo: f.bare, Branch: "main", DataDir: filepath.Join(dir, "hub"), Listen: "127.0.0.1:0"}
+	f.tokens = hub.Tokens{Dir: filepath.Join(f.opts.DataDir, "tokens")}
+	if _, err := render.Init(f.work, render.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.edit("fleet.yaml", "soak: 10m", "soak: 1ms")
+	f.git(dir, "init", "-q", "--bare", "--initial-branch=main", f.bare)
+	f.git(f.work, "init", "-q", "--initial-branch=main")
+	f.commit("the fleet")
+	return f
+}
+
+func (f *fleet) git(dir string, args ...string) string {
+	f.t.Helper()
+	env := append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	out, err := hostexec.Run(f.t.Context(), 30*time.Second, hostexec.Command{Path: "git", Dir: dir, Env: env, Args: args})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (f *fleet) edit(path, old, replacement string) {
+	f.t.Helper()
+	full := filepath.Join(f.work, path)
+	data, err := os.ReadFile(full)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if !bytes.Contains(data, []byte(old)) {
+		f.t.Fatalf("%s has no %q", path, old)
+	}
+	if err := os.WriteFile(full, bytes.Replace(data, []byte(old), []byte(replacement), 1), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// commit commits everything, pushes it past any hook, and returns it.
+func (f *fleet) commit(message string) string {
+	f.t.Helper()
+	f.git(f.work, "add", "-A")
+	f.git(f.work, "commit", "-q", "-m", message)
+	f.git(f.work, "push", "-q", f.bare, "main")
+	return f.git(f.work, "rev-parse", "HEAD")
+}
+
+// start runs a hub until stop is called.
+func (f *fleet) start() (url string, stop func()) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(f.t.Context())
+	h, err := hub.New(ctx, f.opts, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	srv := httptest.NewServer(h.Handler())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	stop = func() {
+		cancel()
+		srv.CloseClientConnections()
+		srv.Close()
+		if err := <-done; err != nil {
+			f.t.Error(err)
+		}
+	}
+	return srv.URL, stop
+}
+
+// agent is a cluster's agent reduced to its half of the protocol.
+type agent struct {
+	t                   *testing.T
+	url, cluster, token string
+}
+
+func (f *fleet) agent(url, cluster string) *agent {
+	f.t.Helper()
+	token, err := f.tokens.Issue(cluster)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return &agent{f.t, url, cluster, token}
+}
+
+func (a *agent) do(method, path string, body any) (int, []byte) {
+	a.t.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(a.t.Context(), method, a.url+path, bytes.NewReader(data))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	out, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return resp.StatusCode, out
+}
+
+// report says that the whole bundle is applied, with the health given.
+func (a *agent) report(digest, health string) {
+	a.t.Helper()
+	r := protocol.Report{Digest: digest, Addons: []protocol.AddonReport{{Name: "crds", DesiredDigest: "d", AppliedDigest: "d", Message: "from the test"}}}
+	r.Addons[0].Health = "Progressing"
+	if health != "" {
+		r.Addons[0].Health = "Healthy"
+		if health != "Healthy" {
+			r.Addons[0].Health = "Degraded"
+		}
+	}
+	if code, body := a.do(http.MethodPost, "/v1/clusters/"+a.cluster+"/report", r); code != http.StatusNoContent {
+		a.t.Fatalf("report: %d %s", code, body)
+	}
+}
+
+func (f *fleet) status(url string) protocol.Status {
+	f.t.Helper()
+	token, err := f.tokens.Issue(hub.AdminName)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	code, body := (&agent{f.t, url, "", token}).do(http.MethodGet, "/v1/status", nil)
+	var st protocol.Status
+	if err := json.Unmarshal(body, &st); err != nil || code != http.StatusOK {
+		f.t.Fatalf("status: %d %s %v", code, body, err)
+	}
+	return st
+}
+
+func (f *fleet) await(url, what string, ok func(protocol.Status) bool) protocol.Status {
+	f.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		st := f.status(url)
+		if ok(st) {
+			return st
+		}
+		if time.Now().After(deadline) {
+			data, _ := json.MarshalIndent(st, "", " ")
+			f.t.Fatalf("%s did not come about:\n%s", what, data)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func published(st protocol.Status) (names []string) {
+	for _, c := range st.Clusters {
+		if c.Published != "" && c.Published == c.Want {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func want(st protocol.Status, cluster string) string {
+	for _, c := range st.Clusters {
+		if c.Name == cluster {
+			return c.Want
+		}
+	}
+	return ""
+}
+
+// TestRingByRing takes a commit through all rings, restarts the hub in the
+// middle, and goes back by git revert.
+func TestRingByRing(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	st := f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	if got := published(st); got[0] != "canary" {
+		t.Fatalf("published to %v first", got)
+	}
+	f.agent(url, "canary").report(want(st, "canary"), "Healthy")
+	st = f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
+	stop()
+
+	url, stop = f.start()
+	defer func() { stop() }()
+	st = f.await(url, "the same state after a restart", func(st protocol.Status) bool { return len(published(st)) == 2 })
+	if st.Rendered != 0 {
+		t.Errorf("%d units were rendered again after a restart", st.Rendered)
+	}
+	// The hub has forgotten what the canary said, so the gate is shut until it says it again.
+	f.agent(url, "az1-c1").report(want(st, "az1-c1"), "Healthy")
+	if st = f.status(url); len(published(st)) != 2 {
+		t.Fatalf("az2 was published without word from the canary: %v", published(st))
+	}
+	f.agent(url, "canary").report(want(st, "canary"), "Healthy")
+	st = f.await(url, "publication everywhere", func(st protocol.Status) bool { return len(published(st)) == 3 })
+
+	first := want(st, "canary")
+	if err := os.WriteFile(filepath.Join(f.work, "salt/pillar/common.sls"), []byte("remediation-controller:\n  planTimeout: 1h\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := f.commit("pillar")
+	st = f.await(url, "the pillar change on the canary", func(st protocol.Status) bool { return st.Commit == second && len(published(st)) == 1 })
+	for _, u := range st.RenderedUnits {
+		if !strings.HasSuffix(u, "/remediation-controller") {
+			t.Errorf("%s was rendered, and reads nothing that changed", u)
+		}
+	}
+	f.git(f.work, "revert", "--no-edit", "HEAD")
+	f.git(f.work, "push", "-q", f.bare, "main")
+	reverted := f.git(f.work, "rev-parse", "HEAD")
+	st = f.await(url, "the revert", func(st protocol.Status) bool { return st.Commit == reverted && len(published(st)) == 3 })
+	if got := want(st, "canary"); got != first || st.Rendered != 0 {
+		t.Errorf("after the revert: digest %s (first %s), %d units rendered", got, first, st.Rendered)
+	}
+}
+
+func TestSickCanaryHalts(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	st := f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	canary := f.agent(url, "canary")
+	canary.report(want(st, "canary"), "Degraded")
+	st = f.await(url, "the halt", func(st protocol.Status) bool { return st.Rings[0].Phase == "Halted" })
+	if len(published(st)) != 1 || !strings.Contains(st.Rings[0].Message, "addon crds: from the test") {
+		t.Errorf("published %v, message %q", published(st), st.Rings[0].Message)
+	}
+}
+
+// TestCommitThatMustNotPass: without a hook the hub itself refuses, and the fleet stays.
+func TestCommitThatMustNotPass(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	st := f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	accepted := st.Commit
+	f.edit("fleet.yaml", "tier: canary}}", "tier: nowhere}}")
+	bad := f.commit("a cluster in no ring")
+	st = f.await(url, "the refusal", func(st protocol.Status) bool { return st.Rejected == bad })
+	if st.Commit != accepted || len(st.Errors) == 0 || !strings.HasPrefix(st.Errors[0], "fleet.yaml:") {
+		t.Errorf("commit %s (accepted %s), errors %q", st.Commit, accepted, st.Errors)
+	}
+}
+
+func TestHook(t *testing.T) {
+	f := newFleet(t)
+	repo, err := gitrepo.Open(t.Context(), f.bare, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := f.git(f.work, "rev-parse", "HEAD")
+	f.edit("salt/states/top.sls", "base:", "base: {% if %}")
+	bad := f.commit("broken jinja") // no hook is installed here
+	none := strings.Repeat("0", 40)
+	cases := map[string]struct{ reason, line, want string }{
+		"Good":   {"what renders is taken", none + " " + good + " refs/heads/main", ""},
+		"Other":  {"branches of people are not looked at", none + " " + bad + " refs/heads/draft", ""},
+		"Broken": {"file and line reach the person who pushes", good + " " + bad + " refs/heads/main", "salt/states/top.sls:1:"},
+		"Delete": {"deleting main would orphan the fleet", good + " " + none + " refs/heads/main", "must not be deleted"},
+		"Hub's":  {"the rendered branches are the hub's", none + " " + good + " refs/heads/rendered/canary", "belongs to the hub"},
+		"Refs":   {"and so is its state", none + " " + good + " refs/holdfast/accepted", "belongs to the hub"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := hub.PreReceive(t.Context(), repo, "main", strings.NewReader(tc.line+"\n"), hub.NewCache(f.opts))
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %v, want %q; reason: %s", err, tc.want, tc.reason)
+			}
+			var refused *hub.RefusedError
+			if name == "Broken" && !errors.As(err, &refused) {
+				t.Errorf("%T is not a RefusedError", err)
+			}
+		})
+	}
+}
+
+func TestClusterReadsOnlyItsOwn(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	st := f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	canary, other := f.agent(url, "canary"), f.agent(url, "az1-c1")
+	bundle := fmt.Sprintf("/v1/clusters/canary/bundles/%s", st.Clusters[0].Revision)
+	cases := map[string]struct {
+		reason string
+		as     *agent
+		path   string
+		want   int
+	}{
+		"Own":      {"an agent reads its bundle", canary, bundle, http.StatusOK},
+		"Other":    {"a compromised cluster reads no other's", other, bundle, http.StatusUnauthorized},
+		"Stranger": {"no token, no answer", &agent{t: t, url: url}, bundle, http.StatusUnauthorized},
+		"Status":   {"the fleet is for people", canary, "/v1/status", http.StatusUnauthorized},
+		"Source":   {"only the published revision, not any commit", canary, "/v1/clusters/canary/bundles/" + st.Commit, http.StatusNotFound},
+		"Admin":    {"admin is no cluster", canary, "/v1/clusters/admin/desired", http.StatusNotFound},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			code, body := tc.as.do(http.MethodGet, tc.path, nil)
+			if code != tc.want {
+				t.Errorf("got %d %.80s, want %d; reason: %s", code, body, tc.want, tc.reason)
+			}
+		})
+	}
+}
