@@ -3,6 +3,7 @@ package addons
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,8 +13,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"holdfast.dev/internal/strictyaml"
-	"holdfast.dev/salt/jinja"
-	"holdfast.dev/salt/pyyaml"
 )
 
 // Dir is the folder of a fleet repository that holds the addons.
@@ -35,15 +34,14 @@ type Addon struct {
 	Requires Requires
 	// Images by the name that templates know them by.
 	Images map[string]string
-	// Values that the pillar can set, by name.
+	// Values that the pillar can set, by name; ValueNames has the names in the file's order.
 	Values       map[string]Value
+	ValueNames   []string
 	Health       Health
 	UpgradeNotes string
 
-	file    string
-	lines   map[string]int // of the top-level keys
-	imageOf []string       // image names, in order
-	valueOf []string       // value names, in order
+	file  string
+	lines map[string]int // of the top-level keys
 }
 
 // Requires is what must be there before the addon.
@@ -89,10 +87,6 @@ var imageRE = regexp.MustCompile(`^[a-z0-9.-]+(?::[0-9]+)?/[a-z0-9._/-]+(?::[A-Z
 
 // Load reads an addon.yaml, strictly. Errors are [strictyaml.Error] values.
 func Load(file string, data []byte) (*Addon, error) {
-	// The same traps that the pillar is kept from, and bounds on aliases.
-	if _, err := pyyaml.One(&pyyaml.File{Name: file, Output: jinja.Plain(data)}); err != nil {
-		return nil, err
-	}
 	root, err := strictyaml.Node(file, data)
 	if err != nil {
 		return nil, err
@@ -118,6 +112,9 @@ func Load(file string, data []byte) (*Addon, error) {
 	}
 	return a, nil
 }
+
+// Source is the name that the addon was loaded with, and the line of a top-level key.
+func (a *Addon) Source(key string) (file string, line int) { return a.file, a.lines[key] }
 
 // Fault is an error at the line of one of addon.yaml's top-level keys.
 func (a *Addon) Fault(key, msg, hint string) error {
@@ -152,11 +149,7 @@ func (a *Addon) check(d *document) error {
 			return a.Fault("requires", fmt.Sprintf("the required addon %q is not another addon's name, given once", name), "correct it")
 		}
 	}
-	for name := range a.Images {
-		a.imageOf = append(a.imageOf, name)
-	}
-	slices.Sort(a.imageOf)
-	for _, name := range a.imageOf {
+	for _, name := range slices.Sorted(maps.Keys(a.Images)) {
 		if !imageRE.MatchString(a.Images[name]) {
 			return a.Fault("images", fmt.Sprintf("the image %q is not a reference with registry and tag or digest", a.Images[name]), "write registry/name:tag or registry/name@sha256:...")
 		}

@@ -1,10 +1,10 @@
 package addons
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,8 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"holdfast.dev/internal/strictyaml"
-	"holdfast.dev/salt/jinja"
-	"holdfast.dev/salt/pyyaml"
 )
 
 // Type of a value.
@@ -34,10 +32,10 @@ const (
 type Value struct {
 	Type Type
 	// Default is nil when the pillar must set the value.
-	Default any
+	Default *yaml.Node
 	Doc     string
-
-	origin jinja.Origin
+	// Line is where the value is written.
+	Line int
 }
 
 // loadValues reads the values in the order they are written in.
@@ -53,7 +51,7 @@ func (a *Addon) loadValues(root *yaml.Node) error {
 			return err
 		}
 		a.Values[name.Value] = v
-		a.valueOf = append(a.valueOf, name.Value)
+		a.ValueNames = append(a.ValueNames, name.Value)
 	}
 	return nil
 }
@@ -71,7 +69,7 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 	if node.Kind != yaml.MappingNode {
 		return fail(node, fmt.Sprintf("the value %q is not a mapping", name.Value), "write {type: ..., default: ..., doc: ...}")
 	}
-	v := Value{origin: jinja.Origin{File: file, Line: name.Line}}
+	v := Value{Line: name.Line}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, n := node.Content[i], node.Content[i+1]
 		switch key.Value {
@@ -80,11 +78,9 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 		case "doc":
 			v.Doc = strings.Join(strings.Fields(n.Value), " ") // it is a hint in errors, which are one line
 		case "default":
-			def, err := (&pyyaml.Document{File: &pyyaml.File{Name: file, Output: jinja.Plain(nil)}, Root: n}).Value()
-			if err != nil {
-				return Value{}, err
+			if n.ShortTag() != "!!null" {
+				v.Default = n
 			}
-			v.Default, v.origin.Line = def, n.Line
 		default:
 			return fail(key, fmt.Sprintf("unknown field %q of the value %q", key.Value, name.Value), "known are type, default and doc")
 		}
@@ -96,7 +92,7 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 		return fail(name, fmt.Sprintf("the value %q has no doc", name.Value), "say what it does")
 	}
 	if v.Default != nil {
-		if problem := v.Type.problem(v.Default); problem != "" {
+		if problem := v.Type.Problem(shallow(v.Default)); problem != "" {
 			return fail(name, fmt.Sprintf("the default of %q is %s", name.Value, problem), "")
 		}
 	}
@@ -112,8 +108,38 @@ func child(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// problem says what is wrong with v for the type; empty when nothing is.
-func (t Type) problem(v any) string {
+// mapping is what the type map demands of a value.
+type mapping interface{ Keys() []string }
+
+// anyMap stands for a map whose content does not matter.
+type anyMap struct{}
+
+func (anyMap) Keys() []string { return nil }
+
+// shallow is the value of a node as [Type.Problem] takes it.
+func shallow(n *yaml.Node) any {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		return shallow(n.Alias)
+	case n.Kind == yaml.SequenceNode:
+		return []any{}
+	case n.Kind == yaml.MappingNode:
+		return anyMap{}
+	case n.ShortTag() == "!!int":
+		i, _ := strconv.ParseInt(n.Value, 0, 64)
+		return i
+	case n.ShortTag() == "!!bool":
+		return n.Value == "true"
+	case n.ShortTag() == "!!float":
+		f, _ := strconv.ParseFloat(n.Value, 64)
+		return f
+	}
+	return n.Value
+}
+
+// Problem says what is wrong with v for the type; empty when nothing is. A value
+// is nil, bool, int64, float64, string, []any, or for a map anything with Keys.
+func (t Type) Problem(v any) string {
 	s, isString := v.(string)
 	ok := false
 	switch t {
@@ -126,7 +152,7 @@ func (t Type) problem(v any) string {
 	case TypeList:
 		_, ok = v.([]any)
 	case TypeMap:
-		_, ok = v.(*jinja.Map)
+		_, ok = v.(mapping)
 	case TypeDuration:
 		if d, err := time.ParseDuration(s); isString && (err != nil || d < 0) {
 			return fmt.Sprintf("%q, which is not a duration such as 5s or 2m", s)
@@ -146,102 +172,21 @@ func (t Type) problem(v any) string {
 	if t == TypeInt {
 		article = "an"
 	}
-	return fmt.Sprintf("%s, not %s %s", describe(v), article, t)
+	return fmt.Sprintf("%s, not %s %s", Describe(v), article, t)
 }
 
-func describe(v any) string {
+// Describe names a value in an error.
+func Describe(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return "empty"
 	case []any:
 		return "a list"
-	case *jinja.Map:
+	case mapping:
 		return "a map"
 	case string:
 		return fmt.Sprintf("the string %q", v)
 	default:
 		return fmt.Sprintf("%v", v)
 	}
-}
-
-// Reserved is the pillar key that the renderer fills, with each addon's version and images.
-const Reserved = "addons"
-
-// Complete lays a cluster's pillar over the addons' defaults and adds each
-// addon's version and images below [Reserved]: what templates see. It refuses
-// values that an addon does not know, or of the wrong type.
-func Complete(pillar *jinja.Map, bundle []*Addon) (*jinja.Map, error) {
-	var errs []error
-	if pillar.Origin(Reserved).File != "" {
-		errs = append(errs, fault(pillar.Origin(Reserved), "the pillar key \"addons\" is the renderer's own", "set values below the addon's name"))
-	}
-	defaults, facts := jinja.NewMap(), jinja.NewMap()
-	for _, a := range bundle {
-		values := jinja.NewMap()
-		for _, name := range a.valueOf {
-			if v := a.Values[name]; v.Default != nil {
-				values.Set(name, v.Default, v.origin)
-			}
-		}
-		origin := jinja.Origin{File: a.file, Line: a.lines["values"]}
-		defaults.Set(a.Name, values, origin)
-		images := jinja.NewMap()
-		for _, name := range a.imageOf {
-			images.Set(name, a.Images[name], origin)
-		}
-		fact := jinja.NewMap()
-		fact.Set("version", a.Version.String(), origin)
-		fact.Set("images", images, origin)
-		facts.Set(a.Name, fact, origin)
-		if err := a.checkPillar(pillar); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	out := jinja.Merge(defaults, pillar)
-	out.Set(Reserved, facts, jinja.Origin{})
-	return out, nil
-}
-
-func fault(o jinja.Origin, msg, hint string) error {
-	return &strictyaml.Error{File: o.File, Line: o.Line, Msg: msg, Hint: hint}
-}
-
-// checkPillar checks what a pillar sets below the addon's name.
-func (a *Addon) checkPillar(pillar *jinja.Map) error {
-	set := jinja.NewMap()
-	if v, ok := pillar.Get(a.Name); ok {
-		m, ok := v.(*jinja.Map)
-		if !ok {
-			return fault(pillar.Origin(a.Name), fmt.Sprintf("the values of %s are %s, not a map", a.Name, describe(v)), "write name: value below it")
-		}
-		set = m
-	}
-	var errs []error
-	for _, name := range set.Keys() {
-		v, _ := set.Get(name)
-		value, ok := a.Values[name]
-		if !ok {
-			errs = append(errs, fault(set.Origin(name), fmt.Sprintf("%s has no value %q", a.Name, name), "known are "+a.known()))
-			continue
-		}
-		if problem := value.Type.problem(v); problem != "" {
-			errs = append(errs, fault(set.Origin(name), fmt.Sprintf("%s:%s is %s", a.Name, name, problem), value.Doc))
-		}
-	}
-	for _, name := range a.valueOf {
-		if _, ok := set.Get(name); !ok && a.Values[name].Default == nil {
-			errs = append(errs, fault(a.Values[name].origin, fmt.Sprintf("%s:%s has no default and the pillar does not set it", a.Name, name), "set it in salt/pillar: "+a.Values[name].Doc))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (a *Addon) known() string {
-	if len(a.valueOf) == 0 {
-		return "none"
-	}
-	return strings.Join(slices.Sorted(slices.Values(a.valueOf)), ", ")
 }

@@ -21,6 +21,8 @@ import (
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/kustomize"
 	"holdfast.dev/salt"
+	"holdfast.dev/salt/jinja"
+	"holdfast.dev/salt/pyyaml"
 )
 
 // Result is a rendered fleet.
@@ -189,7 +191,12 @@ func loadAddons(tree Tree) (map[string]*addons.Addon, []error) {
 			errs = append(errs, &strictyaml.Error{File: file, Msg: "there is no such file", Hint: "add it, or remove the folder"})
 			continue
 		}
-		a, err := addons.Load(file, data)
+		// Values become pillar: the same traps, and the same bounds on aliases.
+		_, err := pyyaml.One(&pyyaml.File{Name: file, Output: jinja.Plain(data)})
+		var a *addons.Addon
+		if err == nil {
+			a, err = addons.Load(file, data)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -251,13 +258,13 @@ func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon) ([]*
 	for _, a := range sorted {
 		errs = append(errs, a.CheckCluster(c.Name, c.Kubernetes, bundle))
 	}
-	complete, err := addons.Complete(pillar, sorted)
+	full, err := complete(pillar, sorted)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
 	var out []*unit
 	for _, a := range sorted {
-		u := &unit{cluster: c, addon: a, in: salt.Inputs{Grains: grains, Pillar: complete}}
+		u := &unit{cluster: c, addon: a, in: salt.Inputs{Grains: grains, Pillar: full}}
 		u.key = staticKey(tree, u)
 		out = append(out, u)
 	}
