@@ -240,8 +240,8 @@ func watch(t *testing.T, h *host, api API, o Options) (m *Monitor, stop func()) 
 	return m, stop
 }
 
-// disk is the state of a disk and its faults with their counts.
-func disk(n *v1alpha1.ComputeNode, id string) string {
+// diskState is the state of a disk and its faults with their counts.
+func diskState(n *v1alpha1.ComputeNode, id string) string {
 	for _, d := range n.Status.Disks {
 		if d.ID == id {
 			s := string(d.State)
@@ -255,7 +255,7 @@ func disk(n *v1alpha1.ComputeNode, id string) string {
 }
 
 func is(id, want string) func(*v1alpha1.ComputeNode) bool {
-	return func(n *v1alpha1.ComputeNode) bool { return disk(n, id) == want }
+	return func(n *v1alpha1.ComputeNode) bool { return diskState(n, id) == want }
 }
 
 func within(t *testing.T, ok func() bool) {

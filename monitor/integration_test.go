@@ -28,7 +28,13 @@ import (
 	"holdfast.dev/e2e/cluster"
 )
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+func TestMain(m *testing.M) {
+	if err := enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(cluster.Main(m))
+}
 
 const (
 	states    = "../salt/states/"
@@ -59,9 +65,17 @@ func newEnv(t *testing.T) *env {
 	for _, f := range []string{"crds/files/holdfast.dev_computenodes.yaml", "crds/files/holdfast.dev_nodeflavors.yaml", component + "/files/rbac.yaml.jinja", component + "/files/admission-policy.yaml.jinja"} {
 		e.apply(t, states+f)
 	}
-	within(t, func() bool {
-		return e.admin.List(t.Context(), &v1alpha1.ComputeNodeList{}) == nil && e.admin.List(t.Context(), &v1alpha1.NodeFlavorList{}) == nil
-	})
+	for _, list := range []client.ObjectList{&v1alpha1.ComputeNodeList{}, &v1alpha1.NodeFlavorList{}} {
+		within(t, func() bool { // the CRD is served
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			err := e.admin.List(ctx, list)
+			if err != nil {
+				t.Log(err)
+			}
+			return err == nil
+		})
+	}
 	return e
 }
 

@@ -31,7 +31,7 @@ func TestFaultBecomesState(t *testing.T) {
 	h.ioError("loop1p1")
 	n := api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
 	t.Logf("line to status: %s", time.Since(start).Round(time.Millisecond))
-	if got := disk(n, "loop-b"); got != "Healthy" {
+	if got := diskState(n, "loop-b"); got != "Healthy" {
 		t.Errorf("the other disk is %s", got)
 	}
 	if v := n.Status.Disks[0].Volumes[0]; v.Claim != "ns/c" || v.PersistentVolume != "pv-a" {
@@ -74,7 +74,7 @@ func TestFaultOfGoneDisk(t *testing.T) {
 	api.await(t, "its last words", is("loop-a", "Missing BlockIO*1 Missing*1"))
 	h.plug("loop1", "b")
 	n := api.await(t, "the successor", is("loop-b", "Healthy"))
-	if got := disk(n, "loop-a"); got != "Missing BlockIO*1 Missing*1" {
+	if got := diskState(n, "loop-a"); got != "Missing BlockIO*1 Missing*1" {
 		t.Errorf("the old disk is %s", got)
 	}
 }
@@ -122,7 +122,7 @@ func TestUnreadableIsUnknown(t *testing.T) {
 		api.mu.Lock()
 		obj, next := api.obj.DeepCopy(), api.changed
 		api.mu.Unlock()
-		if got := disk(obj, "loop-a"); got != "Unknown" {
+		if got := diskState(obj, "loop-a"); got != "Unknown" {
 			t.Fatalf("state %s while sysfs cannot be read", got)
 		}
 		select {
@@ -147,7 +147,7 @@ func TestBootSettles(t *testing.T) {
 	o.BootSettle = 2 * time.Second
 	watch(t, h, api, o)
 	n := api.await(t, "listed", is("loop-a", "Healthy"))
-	if got := disk(n, "loop-slow"); got != "Unknown" {
+	if got := diskState(n, "loop-slow"); got != "Unknown" {
 		t.Errorf("a disk that may still spin up is %s", got)
 	}
 	api.await(t, "missing at last", is("loop-slow", "Missing Missing*1"))
@@ -165,7 +165,9 @@ func TestRestart(t *testing.T) {
 	}
 	h.remove("sys/block/loop2")
 	api.await(t, "missing", is("loop-gone", "Missing Missing*1"))
-	before := api.await(t, "failed", func(n *v1alpha1.ComputeNode) bool { return strings.HasPrefix(disk(n, "loop-a"), "Failed BlockIO*") })
+	before := api.await(t, "failed", func(n *v1alpha1.ComputeNode) bool {
+		return strings.HasPrefix(diskState(n, "loop-a"), "Failed BlockIO*")
+	})
 	stop()
 	api.edit(func(n *v1alpha1.ComputeNode) { // counts are written at leisure; as if this one had been
 		n.Status.Disks[0].Faults[0].Count = 3
@@ -179,7 +181,7 @@ func TestRestart(t *testing.T) {
 	_, stop = watch(t, h, api, o)
 	h.say("EXT4-fs error (device loop1p1): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
 	n := api.await(t, "goes on counting", is("loop-a", "Failed BlockIO*3 Filesystem*1"))
-	if got := disk(n, "loop-gone"); got != "Missing Missing*1" {
+	if got := diskState(n, "loop-gone"); got != "Missing Missing*1" {
 		t.Errorf("after the restart the missing disk is %s", got)
 	}
 	if f := n.Status.Disks[0].Faults[0]; !f.FirstSeen.Equal(&first) || n.Status.KernelLog.Sequence != int64(h.seq) {
@@ -195,8 +197,8 @@ func TestRestart(t *testing.T) {
 	watch(t, h, api, o)
 	h.ioError("loop1")
 	n = api.await(t, "new boot", func(n *v1alpha1.ComputeNode) bool { return n.Status.BootID == "boot-2" })
-	if !strings.HasPrefix(disk(n, "loop-a"), "Failed BlockIO*") {
-		t.Errorf("a reboot forgave %s", disk(n, "loop-a"))
+	if !strings.HasPrefix(diskState(n, "loop-a"), "Failed BlockIO*") {
+		t.Errorf("a reboot forgave %s", diskState(n, "loop-a"))
 	}
 }
 

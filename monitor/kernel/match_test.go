@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -85,7 +86,7 @@ func TestMatch(t *testing.T) {
 			if ev == nil {
 				ev = &Event{}
 			}
-			if d := cmp.Diff(tc.devices, ev.Devices); ev.Class != tc.class || d != "" || strings.ContainsAny(ev.Evidence, "\n\x00\xff") {
+			if d := cmp.Diff(tc.devices, ev.Devices); ev.Class != tc.class || d != "" || strings.ContainsAny(ev.Evidence, "\n\x00") || !utf8.ValidString(ev.Evidence) {
 				t.Errorf("got %s %q; %s; reason: %s", ev.Class, ev.Evidence, d, tc.reason)
 			}
 		})
