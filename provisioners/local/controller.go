@@ -250,8 +250,8 @@ func (c *Controller) tell(ctx context.Context, withheld []Withheld) {
 	slices.SortStableFunc(withheld, func(a, b Withheld) int { return strings.Compare(a.Volume, b.Volume) })
 	for _, w := range withheld {
 		now[w.Volume] = w.Reason
-		if c.told[w.Volume] == w.Reason {
-			continue
+		if c.told[w.Volume] == w.Reason || w.Reason == ReasonQuarantineUnknown {
+			continue // the latter is the pass's error, and the same for every volume
 		}
 		c.log.Info("volume withheld", "volume", w.Volume, "disk", w.Disk, "partition", w.Partition,
 			"path", w.Path, "reason", string(w.Reason), "why", w.Message)

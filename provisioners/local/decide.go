@@ -27,6 +27,7 @@ const (
 	ReasonReadOnly          Reason = "ReadOnly"          // by hand, or by the kernel after an error
 	ReasonInUse             Reason = "InUse"             // a raw partition is mounted or held
 	ReasonQuarantined       Reason = "Quarantined"       // the disk gets no new claim
+	ReasonQuarantineUnknown Reason = "QuarantineUnknown" // the API server did not say
 	ReasonConflict          Reason = "Conflict"          // a volume of that name stands for something else
 	ReasonRefused           Reason = "Refused"           // the API server did not take the volume
 )
@@ -35,7 +36,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonUnreadable, ReasonDiskMissing, ReasonPartitionMissing, ReasonNotMounted, ReasonOtherPartition, ReasonDiskDiffers,
-		ReasonFilesystemDiffers, ReasonReadOnly, ReasonInUse, ReasonQuarantined, ReasonConflict, ReasonRefused,
+		ReasonFilesystemDiffers, ReasonReadOnly, ReasonInUse, ReasonQuarantined, ReasonQuarantineUnknown, ReasonConflict, ReasonRefused,
 	}
 }
 
@@ -164,7 +165,7 @@ func withheld(pv *corev1.PersistentVolume, reason Reason, msg string) Withheld {
 // closes says whether a disk gets no new claim, and why.
 func (q Quarantine) closes(disk string) (Reason, string) {
 	if q.Err != nil {
-		return ReasonUnreadable, "quarantine is not known: " + q.Err.Error()
+		return ReasonQuarantineUnknown, "quarantine is not known: " + q.Err.Error()
 	}
 	if why, bad := q.Disks[disk]; bad {
 		return ReasonQuarantined, "the disk is quarantined: " + why

@@ -77,7 +77,7 @@ func TestDecide(t *testing.T) {
 		"RawHeld":     {"nor one under LVM", func(w *world) { w.part("sda2").holder = "dm-0" }, is{"raw": "InUse"}},
 		"Empty":       {"a capacity below 1 MiB is nonsense", func(w *world) { w.part("sda1").bytes = 512 }, is{"a": "Unreadable"}},
 		"Quarantined": {"a closed disk gets no new volume", func(w *world) { w.quarantine.Disks = map[string]string{diskA: "Failed"} }, is{"a": "Quarantined", "raw": "Quarantined"}},
-		"NoAnswer":    {"quarantine is not known", func(w *world) { w.quarantine.Err = errors.New("timeout") }, is{"a": "Unreadable", "raw": "Unreadable", "b": "Unreadable"}},
+		"NoAnswer":    {"quarantine is not known", func(w *world) { w.quarantine.Err = errors.New("timeout") }, is{"a": "QuarantineUnknown", "raw": "QuarantineUnknown", "b": "QuarantineUnknown"}},
 		"LVMRole":     {"disks of other roles are not ours", func(w *world) { w.file.Disks[0].Role = v1alpha1.RoleLVM; w.file.Disks[1].Role = v1alpha1.RoleSystem }, is{"a": "", "raw": "", "b": ""}},
 		"Exists": {"a volume is made once; a bad disk's volume stays", func(w *world) {
 			w.has(0, 0)
