@@ -26,11 +26,15 @@ func newRewriter(mounts []mount) rewriter {
 
 // value rewrites v when it is a path at or below a mount.
 func (r rewriter) value(v string) string {
+	if !path.IsAbs(v) {
+		return v
+	}
+	at := path.Clean(v) // with .. it may be in another mount than it begins with
 	for _, m := range r {
-		if v == m.inside {
+		if at == m.inside {
 			return m.host
 		}
-		if below, ok := strings.CutPrefix(v, strings.TrimSuffix(m.inside, "/")+"/"); ok {
+		if below, ok := strings.CutPrefix(at, strings.TrimSuffix(m.inside, "/")+"/"); ok {
 			return path.Join(m.host, below)
 		}
 	}

@@ -30,7 +30,8 @@ func TestRewrite(t *testing.T) {
 		"Prefix":   {"a name that only starts alike", "/hostile", "/hostile"},
 		"Inside":   {"a path that holds a mount's name further on", "/srv/host", "/srv/host"},
 		"Equation": {"no flag", "a=/host", "a=/host"},
-		"Climb":    {"what climbs out stays where the mount is", "/host/../etc", "/etc"},
+		"Climb":    {"what climbs out is of no mount", "/host/../etc", "/host/../etc"},
+		"Across":   {"a path that ends in another mount than it begins with", "/host/sys/../dev", "/n1/dev"},
 		"Second":   {"only the value after the first =", "--set=x=/host", "--set=x=/host"},
 	}
 	for name, tc := range cases {
@@ -42,11 +43,20 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// TestRewriteStaysBelow: a path in a mount leads below its volume, any other is
+// left alone. "/host/.." once led to the parent of the node's root.
 func TestRewriteStaysBelow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := newRewriter([]mount{{"/host", "/n1"}})
+		r := newRewriter([]mount{{"/host", "/volumes/n1"}})
 		in := "/host/" + rapid.StringMatching(`[a-z./]{0,20}`).Draw(t, "path")
-		if out := r.value(in); out != "/n1" && !strings.HasPrefix(out, "/n1/") {
+		out := r.value(in)
+		if clean := filepath.Clean(in); clean != "/host" && !strings.HasPrefix(clean, "/host/") {
+			if out != in {
+				t.Fatalf("%s, which is of no mount, became %s", in, out)
+			}
+			return
+		}
+		if out != "/volumes/n1" && !strings.HasPrefix(out, "/volumes/n1/") {
 			t.Fatalf("%s became %s, outside of the mount", in, out)
 		}
 	})
