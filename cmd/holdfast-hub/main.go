@@ -81,7 +81,7 @@ func preReceive(args []string) int {
 	defer cancel()
 	repo, err := gitrepo.Open(ctx, opts.Repo, os.Environ(), true)
 	if err == nil {
-		err = hub.PreReceive(ctx, repo, opts.Branch, os.Stdin, hub.NewCache(opts))
+		err = hub.PreReceive(ctx, repo, opts, os.Stdin)
 	}
 	var refused *hub.RefusedError
 	switch {

@@ -110,12 +110,15 @@ func (d *demo) stepPillar(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if st.Rendered == 0 {
+		return fmt.Errorf("nothing was rendered")
+	}
 	for _, u := range st.RenderedUnits {
 		if !strings.Contains(u, "remediation-controller") {
 			return fmt.Errorf("the pillar value of remediation-controller re-rendered %s", u)
 		}
 	}
-	d.rep.ok("pillar change: only remediation-controller's units re-rendered, %d others came from the cache", st.Cached)
+	d.rep.ok("pillar change: %d unit was rendered (%s), %d came from the cache", st.Rendered, strings.Join(st.RenderedUnits, ", "), st.Cached)
 	if err := d.canaryFirst(ctx, got, "pillar change"); err != nil {
 		return err
 	}
@@ -133,14 +136,17 @@ type badPush struct {
 func badPushes() []badPush {
 	return []badPush{
 		{"broken Jinja", func(w *world) error {
-			return w.edit("salt/states/disk-monitor/init.sls", "file.managed", "{% if %}file.managed")
+			if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
+				return err
+			}
+			return w.edit("salt/states/disk-monitor/init.sls", "/etc/kubernetes/addons/disk-monitor/daemonset.yaml:", "{% if %}/etc/kubernetes/addons/disk-monitor/daemonset.yaml:")
 		}, []string{"salt/states/disk-monitor/init.sls:"}},
 		{"invalid manifest", func(w *world) error {
 			if err := w.bump("remediation-controller", "0.1.0", "0.1.1"); err != nil {
 				return err
 			}
-			return w.addFile("salt/states/remediation-controller/files/rbac.yaml.jinja", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
-		}, []string{"salt/states/remediation-controller/files/rbac.yaml.jinja:", "automountServiceAcountToken"}},
+			return w.addFile("salt/states/remediation-controller/files/rbac.yaml", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
+		}, []string{"salt/states/remediation-controller/files/rbac.yaml:", "automountServiceAcountToken"}},
 		{"cluster in no ring", func(w *world) error {
 			return w.edit("fleet.yaml", "clusters:\n", "clusters:\n- {name: az9-c1, az: az9, kubernetes: \"1.36\", labels: {tier: lost}}\n")
 		}, []string{"fleet.yaml:", "az9-c1"}},

@@ -1,12 +1,56 @@
 package hub
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
+
+	"holdfast.dev/gitops/render"
 )
+
+// effort is what it took to render a commit. The hook that verifies a push
+// leaves it for the hub, which then finds every unit in the cache.
+type effort struct {
+	Rendered int      `json:"rendered"`
+	Cached   int      `json:"cached"`
+	Units    []string `json:"units,omitempty"`
+	Seconds  float64  `json:"seconds"`
+}
+
+func effortOf(r *render.Result, since time.Time) effort {
+	return effort{Rendered: r.Rendered, Cached: r.Cached, Units: r.RenderedUnits, Seconds: time.Since(since).Seconds()}
+}
+
+func effortFile(dataDir, commit string) string {
+	return filepath.Join(dataDir, "verified", commit+".json")
+}
+
+// leaveEffort writes what the hook did. It is a note for people: losing it is no fault.
+func leaveEffort(dataDir, commit string, e effort) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	path := effortFile(dataDir, commit)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return writeAtomic(path, data)
+}
+
+// takeEffort reads and removes it.
+func takeEffort(dataDir, commit string) (effort, bool) {
+	var e effort
+	data, err := os.ReadFile(effortFile(dataDir, commit))
+	if err != nil || json.Unmarshal(data, &e) != nil {
+		return e, false
+	}
+	return e, os.Remove(effortFile(dataDir, commit)) == nil
+}
 
 // fileCache keeps rendered units in a directory. Losing it costs a render, no
 // byte of the result.

@@ -13,9 +13,9 @@ import (
 
 const hookMark = "# Written by holdfast-hub"
 
-// NewCache is the hub's render cache, which the hook shares: what a push was
+// newCache is the render cache, which hub and hook share: what a push was
 // verified with is not rendered again.
-func NewCache(o Options) render.Cache { return fileCache{dir: filepath.Join(o.DataDir, "units")} }
+func newCache(o Options) render.Cache { return fileCache{dir: filepath.Join(o.DataDir, "units")} }
 
 // InstallHook writes the repository's pre-receive hook, which calls self. A
 // hook that somebody else wrote is left alone and is an error.

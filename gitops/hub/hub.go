@@ -78,7 +78,7 @@ type Hub struct {
 	opts   Options
 	log    *slog.Logger
 	repo   *gitrepo.Repo
-	cache  fileCache
+	cache  render.Cache
 	tokens Tokens
 	now    func() time.Time
 	wake   chan struct{}
@@ -95,10 +95,10 @@ type Hub struct {
 
 // revision is an accepted commit with what it renders to.
 type revision struct {
-	commit  string
-	result  *render.Result
-	rings   []rollout.Ring
-	seconds float64
+	commit string
+	result *render.Result
+	rings  []rollout.Ring
+	effort effort
 }
 
 // head is a published branch.
@@ -122,7 +122,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 	}
 	return &Hub{
 		opts: o, log: log, repo: repo, now: time.Now,
-		cache:   fileCache{dir: filepath.Join(o.DataDir, "units")},
+		cache:   newCache(o),
 		tokens:  Tokens{Dir: filepath.Join(o.DataDir, "tokens")},
 		wake:    make(chan struct{}, 1),
 		heads:   map[string]head{},
@@ -227,7 +227,7 @@ func (h *Hub) takeCommit(ctx context.Context) error {
 	h.mu.Lock()
 	h.accepted, h.rejected, h.errs = rev, "", nil
 	h.mu.Unlock()
-	h.log.Info("commit accepted", "commit", commit, "rendered", rev.result.Rendered, "cached", rev.result.Cached, "seconds", rev.seconds)
+	h.log.Info("commit accepted", "commit", commit, "rendered", rev.effort.Rendered, "cached", rev.effort.Cached, "seconds", rev.effort.Seconds)
 	return nil
 }
 
@@ -255,7 +255,10 @@ func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision,
 	if err != nil {
 		return nil, err
 	}
-	rev := &revision{commit: commit, result: res, seconds: time.Since(start).Seconds()}
+	rev := &revision{commit: commit, result: res, effort: effortOf(res, start)}
+	if hook, ok := takeEffort(h.opts.DataDir, commit); ok {
+		rev.effort = hook
+	}
 	for _, r := range res.Fleet.Rings {
 		rev.rings = append(rev.rings, rollout.Ring{Name: r.Name, Clusters: r.Clusters, Soak: r.Soak, MaxUnavailable: r.MaxUnavailable, Timeout: r.Timeout})
 	}

@@ -300,7 +300,7 @@ func TestHook(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			err := hub.PreReceive(t.Context(), repo, "main", strings.NewReader(tc.line+"\n"), hub.NewCache(f.opts))
+			err := hub.PreReceive(t.Context(), repo, f.opts, strings.NewReader(tc.line+"\n"))
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q; reason: %s", err, tc.want, tc.reason)
 			}

@@ -146,8 +146,9 @@ func (h *Hub) Status() protocol.Status {
 		return st
 	}
 	res := h.accepted.result
-	st.Commit, st.Rendered, st.Cached, st.RenderSeconds = h.accepted.commit, res.Rendered, res.Cached, h.accepted.seconds
-	st.RenderedUnits = slices.Clone(res.RenderedUnits)
+	st.Commit = h.accepted.commit
+	e := h.accepted.effort
+	st.Rendered, st.Cached, st.RenderSeconds, st.RenderedUnits = e.Rendered, e.Cached, e.Seconds, slices.Clone(e.Units)
 	for _, ring := range h.accepted.rings {
 		for _, name := range ring.Clusters {
 			c := protocol.ClusterStatus{Name: name, Ring: ring.Name, Want: res.Bundles[name].Index.Digest,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/render"
@@ -35,20 +36,18 @@ func Verify(ctx context.Context, repo *gitrepo.Repo, base, commit string, cache 
 	if err != nil {
 		return nil, err
 	}
-	if base != "" && base != commit {
-		old, err := readTree(ctx, repo, base)
-		if err != nil {
-			return nil, err
-		}
-		if err := checkVersions(ctx, repo, base, old, tree); err != nil {
-			return nil, &RefusedError{commit, err}
-		}
-	}
 	res, err := render.Fleet(ctx, tree, commit, cache)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, err
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	if base != "" && base != commit {
+		old, oerr := readTree(ctx, repo, base)
+		if oerr != nil {
+			return nil, oerr
 		}
+		err = errors.Join(err, checkVersions(ctx, repo, base, old, tree))
+	}
+	if err != nil {
 		return nil, &RefusedError{commit, err}
 	}
 	return res, nil
@@ -107,7 +106,8 @@ func readTree(ctx context.Context, repo *gitrepo.Repo, commit string) (render.Tr
 // PreReceive is git's pre-receive hook (githooks(5)): it reads the pushed refs
 // and returns an error when the push must be refused. People must not move the
 // branches that the hub owns.
-func PreReceive(ctx context.Context, repo *gitrepo.Repo, branch string, stdin io.Reader, cache render.Cache) error {
+func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Reader) error {
+	branch := o.Branch
 	sc := bufio.NewScanner(stdin)
 	for sc.Scan() {
 		f := strings.Fields(sc.Text())
@@ -127,7 +127,12 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, branch string, stdin io
 		if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
 			return err
 		}
-		if _, err := Verify(ctx, repo, base, newCommit, cache); err != nil {
+		start := time.Now()
+		res, err := Verify(ctx, repo, base, newCommit, newCache(o))
+		if err == nil {
+			err = leaveEffort(o.DataDir, newCommit, effortOf(res, start))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -120,7 +120,7 @@ func (b *Bundle) Objects(addon string) []Object {
 func digestFiles(objects []Object) string {
 	h := sha256.New()
 	for _, o := range objects {
-		fmt.Fprintf(h, "%s\x00%d\x00", o.Path, len(o.Data))
+		h.Write(fmt.Appendf(nil, "%s\x00%d\x00", o.Path, len(o.Data)))
 		h.Write(o.Data)
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
@@ -130,7 +130,7 @@ func digestFiles(objects []Object) string {
 func (i *Index) digest() string {
 	h := sha256.New()
 	for _, a := range i.Addons {
-		fmt.Fprintf(h, "%s\x00%s\x00%s\x00%d\x00%d\x00%q\x00%s\n", a.Name, a.Version, a.Digest, a.Objects, a.Order, a.Requires, a.HealthTimeout)
+		h.Write(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%d\x00%q\x00%s\n", a.Name, a.Version, a.Digest, a.Objects, a.Order, a.Requires, a.HealthTimeout))
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }

@@ -45,13 +45,13 @@ func (t trace) matches(in salt.Inputs) bool {
 // grains is in its traces.
 func staticKey(t Tree, u *unit) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "holdfast render %s\x00%s\x00", rendererVersion, u.addon.Name)
+	h.Write(fmt.Appendf(nil, "holdfast render %s\x00%s\x00", rendererVersion, u.addon.Name))
 	k := u.kustomizeUnit()
 	// The folders' order counts, and not only their files.
-	fmt.Fprintf(h, "%q\x00", k.Folders(t))
+	h.Write(fmt.Appendf(nil, "%q\x00", k.Folders(t)))
 	for _, p := range slices.Concat(t.Under(addons.Dir+"/"+u.addon.Name), t.Under(salt.StatesDir+"/"+u.addon.Name), k.Inputs(t)) {
 		data, _ := t.File(p)
-		fmt.Fprintf(h, "%s\x00%x", p, sha256.Sum256(data))
+		h.Write(fmt.Appendf(nil, "%s\x00%x", p, sha256.Sum256(data)))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -83,21 +83,22 @@ func loadTraces(cache Cache, key string) (*traces, error) {
 	return t, nil
 }
 
-// find returns the output that a rendering with these inputs would have, or nil.
-func (t *traces) find(in salt.Inputs) (*output, error) {
+// find returns the output that a rendering with these inputs would have, or nil,
+// with the reads that tell so.
+func (t *traces) find(in salt.Inputs) (*output, trace, error) {
 	for i := len(t.list) - 1; i >= 0; i-- {
 		if !t.list[i].matches(in) {
 			continue
 		}
 		data, ok, err := t.cache.Get(t.list[i].Output)
 		if err != nil {
-			return nil, err
+			return nil, trace{}, err
 		}
 		if out, same := decodeOutput(data, t.list[i].Output); ok && same {
-			return out, nil
+			return out, t.list[i], nil
 		}
 	}
-	return nil, nil
+	return nil, trace{}, nil
 }
 
 // add notes a rendering.

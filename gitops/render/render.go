@@ -306,7 +306,6 @@ func renderAlike(ctx context.Context, tree Tree, units []*unit, cache Cache) err
 	type done struct {
 		trace
 		out *output
-		err error
 	}
 	var here []done
 	for _, u := range units {
@@ -314,20 +313,21 @@ func renderAlike(ctx context.Context, tree Tree, units []*unit, cache Cache) err
 			return cacheErr
 		}
 		if i := slices.IndexFunc(here, func(d done) bool { return d.matches(u.in) }); i >= 0 {
-			u.out, u.err, u.cached = here[i].out, here[i].err, true
+			u.out, u.cached = here[i].out, true
 			continue
 		}
-		out, err := known.find(u.in)
+		out, found, err := known.find(u.in)
 		cacheErr = cmp.Or(cacheErr, err)
 		if out != nil {
 			u.out, u.cached = out, true
+			here = append(here, done{found, out})
 			continue
 		}
 		var reads []salt.Read
 		if u.out, reads, u.err = u.render(tree); u.err != nil {
 			continue // what a failed rendering has not read yet may matter for the next cluster
 		}
-		here = append(here, done{trace: trace{Reads: reads}, out: u.out})
+		here = append(here, done{trace{Reads: reads}, u.out})
 		cacheErr = cmp.Or(cacheErr, known.add(reads, u.out))
 	}
 	return cmp.Or(cacheErr, known.save())

@@ -43,7 +43,7 @@ func contentHash(t Tree, addon string) string {
 	for _, dir := range contentFolders(addon) {
 		for _, p := range t.Under(dir) {
 			data, _ := t.File(p)
-			fmt.Fprintf(h, "%s\x00%x", p, sha256.Sum256(data))
+			h.Write(fmt.Appendf(nil, "%s\x00%x", p, sha256.Sum256(data)))
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
