@@ -22,7 +22,7 @@ const (
 	ReasonPartitionMissing  Reason = "PartitionMissing"  // the disk is there, a raw partition is not
 	ReasonNotMounted        Reason = "NotMounted"        // the path is no mount point, or of a part of a file system
 	ReasonOtherPartition    Reason = "OtherPartition"    // what is mounted is another partition, or none
-	ReasonDiskDiffers       Reason = "DiskDiffers"       // the right partition UUID on another disk: a copy
+	ReasonDiskDiffers       Reason = "DiskDiffers"       // the right partition UUID on another disk, a copy; or two disks of one id
 	ReasonFilesystemDiffers Reason = "FilesystemDiffers" // another file system than was made
 	ReasonReadOnly          Reason = "ReadOnly"          // by hand, or by the kernel after an error
 	ReasonInUse             Reason = "InUse"             // a raw partition is mounted or held
@@ -69,7 +69,7 @@ type Input struct {
 	Node       string
 	Disks      *nodedisks.File
 	Evidence   map[string]Evidence                 // by partition UUID
-	Present    map[string]bool                     // ids of all disks of the host; nil when not known
+	Present    map[string]int                      // how many disks of the host have an id; nil when not known
 	Existing   map[string]*corev1.PersistentVolume // by name
 	Quarantine Quarantine
 }
@@ -180,8 +180,10 @@ func (in Input) verify(d nodedisks.Disk, p nodedisks.Partition, ev Evidence) (Re
 		return ReasonUnreadable, ev.Err.Error()
 	}
 	raw := p.Filesystem == ""
-	missing := in.Present != nil && !in.Present[d.ID]
+	missing := in.Present != nil && in.Present[d.ID] == 0
 	switch {
+	case in.Present[d.ID] > 1:
+		return ReasonDiskDiffers, fmt.Sprintf("%d disks have this id", in.Present[d.ID])
 	case missing && ev.Device == nil:
 		return ReasonDiskMissing, "no disk of this node has this id"
 	case raw && ev.Device == nil:

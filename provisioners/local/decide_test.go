@@ -50,6 +50,7 @@ func TestDecide(t *testing.T) {
 		"Swapped":   {"two mounts exchanged: each path has the other's data", func(w *world) { w.mounts[0].number, w.mounts[1].number = w.mounts[1].number, w.mounts[0].number }, is{"a": "OtherPartition", "b": "OtherPartition"}},
 		"Renamed":   {"sda and sdb changed names and numbers: identity does not care", func(w *world) { swapNames(w) }, is{}},
 		"Clone":     {"a copied partition table has the same UUID on another disk", func(w *world) { w.disks[0].wwid = "naa.5000c500ffffffff" }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
+		"Twins":     {"two disks say that they are the same: neither is believed", func(w *world) { w.disks = append(w.disks, wDisk{"sdc", "naa." + diskA}) }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
 		"Pulled": {"the disk is gone, its mount lingers", func(w *world) {
 			w.disks, w.parts = w.disks[1:], w.parts[2:]
 			delete(w.links, uuidA)

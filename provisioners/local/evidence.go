@@ -45,8 +45,8 @@ func (h *Host) Disks(ctx context.Context) (*nodedisks.File, error) {
 }
 
 // Look gathers the evidence for every partition of f, all disks side by side,
-// and the ids of the disks that are there (nil when not all could be read).
-func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence, map[string]bool) {
+// and how many disks have each id (nil when not all could be read).
+func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence, map[string]int) {
 	mounts, mountErr := within(ctx, h, "mounts", func() (Mounts, error) {
 		data, err := h.fs.ReadFile(mountTable)
 		if err != nil {
@@ -55,7 +55,7 @@ func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence
 		return ParseMounts(data)
 	})
 	all := map[string]Evidence{}
-	var present map[string]bool
+	var present map[string]int
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -125,21 +125,24 @@ func within[T any](ctx context.Context, h *Host, key string, read func() (T, err
 	}
 }
 
-// present lists the ids of the host's disks.
-func (h *Host) present() (map[string]bool, error) {
+// present counts the host's disks by id. Two loop devices of one file are one
+// disk, as in the monitor's inventory.
+func (h *Host) present() (map[string]int, error) {
 	names, err := h.fs.ReadDir("/sys/block")
 	if err != nil {
 		return nil, err
 	}
-	ids := map[string]bool{}
+	ids := map[string]int{}
 	for _, name := range names {
-		id, _, err := diskid.FromSysfs(h.fs, name)
+		id, weak, err := diskid.FromSysfs(h.fs, name)
 		switch {
 		case errors.Is(err, diskid.ErrNoDisk), errors.Is(err, fs.ErrNotExist): // not a disk, or gone since
 		case err != nil:
 			return nil, err
+		case weak:
+			ids[id] = 1
 		default:
-			ids[id] = true
+			ids[id]++
 		}
 	}
 	return ids, nil

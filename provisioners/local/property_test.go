@@ -93,6 +93,7 @@ func spoil(t *rapid.T, w *world) {
 		"swap disks":      func() { disk.wwid, w.disks[0].wwid = w.disks[0].wwid, disk.wwid },
 		"swap partitions": func() { part.kernelUUID, other.kernelUUID = other.kernelUUID, part.kernelUUID },
 		"kernel UUID":     func() { part.kernelUUID = "eeeeeeee-0000-4000-8000-000000000000" },
+		"twin":            func() { w.disks = append(w.disks, wDisk{fmt.Sprintf("sdx%d", len(w.disks)), disk.wwid}) },
 		"kernel silent":   func() { part.kernelUUID = "" },
 		"link moved":      func() { w.links[uuid] = other.dev },
 		"whole":           func() { part.whole = true },
@@ -169,10 +170,12 @@ func (w *world) agrees(diskID string, p nodedisks.Partition) bool {
 	if part.kernelUUID != "" && part.kernelUUID != p.UUID {
 		return false
 	}
+	same, on := 0, false
 	for _, d := range w.disks {
-		if d.dev == part.disk {
-			return d.wwid == "naa."+diskID
+		if d.wwid == "naa."+diskID {
+			same++
+			on = on || d.dev == part.disk
 		}
 	}
-	return false
+	return on && same == 1
 }
