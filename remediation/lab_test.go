@@ -53,6 +53,7 @@ type lab struct {
 	clock   time.Time
 	// replaceDisk is what the person does: false puts the same disk back, healed.
 	replaceDisk bool
+	idle        bool          // nobody swaps a disk
 	cache       client.Client // what the process last saw; nil: to be filled
 }
 
@@ -151,6 +152,8 @@ type process struct {
 	count      int
 	dead       bool
 	reconciles []func(context.Context) error
+	// before is called before each write and may get in its way.
+	before func(verb string, o client.Object)
 }
 
 func (l *lab) start(limit int, after bool) *process {
@@ -161,7 +164,7 @@ func (l *lab) start(limit int, after bool) *process {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	now := func() time.Time { return l.clock }
 	decided := func(string) {}
-	nodes := &computenode.Controller{Client: c, Log: log}
+	nodes := &computenode.Controller{Client: c, Live: live, Log: log}
 	quarantines := &quarantine.Controller{Client: c, Live: live, Log: log, Now: now, Decided: decided}
 	plans := &planner.Controller{Client: c, Live: live, Log: log, Now: now, Decided: decided}
 	repairs := &repair.Controller{API: repair.API{Client: c, Live: live, Now: now}, Log: log, Decided: decided}
@@ -187,9 +190,12 @@ func (l *lab) start(limit int, after bool) *process {
 }
 
 // write lets one write through, or kills the process.
-func (p *process) write(do func() error) error {
+func (p *process) write(verb string, o client.Object, do func() error) error {
 	p.Lock()
 	defer p.Unlock()
+	if p.before != nil {
+		p.before(verb, o)
+	}
 	if p.dead {
 		return errKilled
 	}
@@ -232,16 +238,16 @@ func (p *process) funcs() interceptor.Funcs {
 			return c.List(ctx, o, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			return p.write(func() error { return c.Create(ctx, o, opts...) })
+			return p.write("create", o, func() error { return c.Create(ctx, o, opts...) })
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			return p.write(func() error { return c.Delete(ctx, o, opts...) })
+			return p.write("delete", o, func() error { return c.Delete(ctx, o, opts...) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			return p.write(func() error { return c.Patch(ctx, o, patch, opts...) })
+			return p.write("patch", o, func() error { return c.Patch(ctx, o, patch, opts...) })
 		},
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
-			return p.write(func() error { return c.SubResource(sub).Patch(ctx, o, patch, opts...) })
+			return p.write("status", o, func() error { return c.SubResource(sub).Patch(ctx, o, patch, opts...) })
 		},
 	}
 }
@@ -410,6 +416,8 @@ func (l *lab) others() bool {
 			}}},
 			{ID: "wwn-fine", Device: "sdb", Slot: "4", Group: "data", State: v1alpha1.DiskHealthy, Since: since()},
 		}
+	case l.idle:
+		return false
 	case len(cn.Spec.Replacements) > 0 && i >= 0 && cn.Status.Disks[i].State == v1alpha1.DiskFailed && l.replaceDisk:
 		cn.Status.Disks[i].State, cn.Status.Disks[i].Device, cn.Status.Disks[i].Since = v1alpha1.DiskMissing, "", since()
 		cn.Status.Disks = append(cn.Status.Disks, v1alpha1.Disk{ID: newDisk, Device: "sdc", Slot: "3", Group: "data", State: v1alpha1.DiskHealthy, Since: since()})

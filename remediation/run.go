@@ -109,7 +109,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options, log *slog.Logger) err
 func register(m ctrl.Manager, log *slog.Logger, collector *metrics.Collector) error {
 	c, live, now := m.GetClient(), m.GetAPIReader(), time.Now
 	for name, setup := range map[string]func(ctrl.Manager, controller.Options) error{
-		"computenode": (&computenode.Controller{Client: c, Log: log}).SetupWithManager,
+		"computenode": (&computenode.Controller{Client: c, Live: live, Log: log}).SetupWithManager,
 		"quarantine":  (&quarantine.Controller{Client: c, Live: live, Log: log, Now: now, Decided: collector.Decided}).SetupWithManager,
 		"planner":     (&planner.Controller{Client: c, Live: live, Log: log, Now: now, Decided: collector.Decided}).SetupWithManager,
 		"repair":      (&repair.Controller{API: repair.API{Client: c, Live: live, Now: now}, Log: log, Decided: collector.Decided}).SetupWithManager,

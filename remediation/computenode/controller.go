@@ -1,13 +1,16 @@
 // Package computenode keeps one ComputeNode for each Node. A ComputeNode
 // outlives its Node: it is the durable record of which disks are quarantined.
 // It has no owner and is never deleted here. A Node made anew under the same
-// name takes its ComputeNode over, quarantine and all.
+// name takes its ComputeNode over, quarantine and all. A ComputeNode that
+// somebody deleted is made again with the quarantines that the marks of the
+// node's volumes tell of: that it was gone is no reason to open a volume.
 package computenode
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,12 +21,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/remediation/marks"
 )
 
 // Controller copies flavor, UID and provider id of each Node into spec of its ComputeNode.
 type Controller struct {
+	// Client reads from the cache and writes.
 	Client client.Client
-	Log    *slog.Logger
+	// Live reads from the API server.
+	Live client.Reader
+	Log  *slog.Logger
 }
 
 // SetupWithManager registers the controller.
@@ -49,6 +56,9 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case apierrors.IsNotFound(err):
 		cn = v1alpha1.ComputeNode{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
 		follow(&cn, &node)
+		if cn.Spec.Quarantine, err = c.remembered(ctx, node.Name); err != nil {
+			return ctrl.Result{}, err
+		}
 		if err := c.Client.Create(ctx, &cn); err != nil {
 			// The cache may not have seen it yet; its arrival brings us back.
 			if apierrors.IsAlreadyExists(err) {
@@ -56,7 +66,7 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			}
 			return ctrl.Result{}, fmt.Errorf("create ComputeNode %s: %w", cn.Name, err)
 		}
-		c.Log.Info("made ComputeNode", "node", cn.Name, "flavor", cn.Spec.Flavor)
+		c.Log.Info("made ComputeNode", "node", cn.Name, "flavor", cn.Spec.Flavor, "quarantined", len(cn.Spec.Quarantine))
 		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, fmt.Errorf("read ComputeNode %s: %w", req.Name, err)
@@ -73,6 +83,22 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	c.Log.Info("updated ComputeNode", "node", cn.Name, "flavor", cn.Spec.Flavor, "nodeUID", cn.Spec.NodeUID)
 	return ctrl.Result{}, nil
+}
+
+// remembered are the quarantines that the marks of a node's volumes tell of.
+func (c *Controller) remembered(ctx context.Context, node string) ([]v1alpha1.Quarantine, error) {
+	var volumes corev1.PersistentVolumeList
+	if err := c.Live.List(ctx, &volumes, client.MatchingLabels{v1alpha1.LabelNode: node}); err != nil {
+		return nil, fmt.Errorf("list volumes of node %s: %w", node, err)
+	}
+	var out []v1alpha1.Quarantine
+	for i := range volumes.Items {
+		e := marks.Entry(&volumes.Items[i])
+		if e != nil && !slices.ContainsFunc(out, func(o v1alpha1.Quarantine) bool { return o.Disk == e.Disk }) {
+			out = append(out, *e)
+		}
+	}
+	return out, nil
 }
 
 // follow copies what the Node says and reports whether anything changed.

@@ -11,8 +11,10 @@ package marks
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
@@ -104,6 +106,29 @@ func Lift(pv *corev1.PersistentVolume) bool {
 func On(pv *corev1.PersistentVolume) bool {
 	taints, _ := taintsOf(pv)
 	return pv.Labels[v1alpha1.LabelQuarantined] == "true" && pv.Spec.ClaimRef != nil && slices.ContainsFunc(taints, ours)
+}
+
+// Recovered is Quarantine.By of an entry that was read back from a volume's
+// marks and was not for a disk's state: a person made it, whose name is lost.
+const Recovered = "recovered-from-volume"
+
+// Entry is the quarantine that a volume's marks tell of, or nil.
+func Entry(pv *corev1.PersistentVolume) *v1alpha1.Quarantine {
+	taints, _ := taintsOf(pv)
+	i := slices.IndexFunc(taints, ours)
+	disk := DiskOf(pv)
+	if i < 0 || disk == "" {
+		return nil
+	}
+	e := &v1alpha1.Quarantine{Disk: disk, Reason: taints[i].Value, By: Recovered, Since: pv.CreationTimestamp}
+	switch v1alpha1.DiskState(e.Reason) {
+	case v1alpha1.DiskFailed, v1alpha1.DiskMissing, v1alpha1.DiskDegraded:
+		e.By = v1alpha1.QuarantinedByController
+	}
+	if t, err := time.Parse(time.RFC3339, taints[i].TimeAdded); err == nil {
+		e.Since = metav1.NewTime(t)
+	}
+	return e
 }
 
 // Sentinel is true when a volume's claimRef is the sentinel claim.
