@@ -110,7 +110,7 @@ func target(addon, id string) (string, error) {
 	}
 	dir := destination + addon + "/"
 	base, ok := strings.CutPrefix(id, dir)
-	if !ok || path.Clean(id) != id || strings.ContainsAny(base, "/\\") || path.Ext(base) != ".yaml" || strings.HasPrefix(base, ".") {
+	if !ok || strings.ContainsAny(base, "/\\") || path.Ext(base) != ".yaml" || strings.HasPrefix(base, ".") {
 		return "", jinja.Fault(fmt.Sprintf("the state %q is not a manifest of the addon", id), "its id is the path "+dir+"<file>.yaml")
 	}
 	return base, nil

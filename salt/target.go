@@ -110,6 +110,9 @@ func grainGlob(target string, grains Grains) (bool, error) {
 
 // glob is Python's fnmatch.
 func glob(pattern, s string) (bool, error) {
+	if !strings.ContainsAny(pattern, "*?[") {
+		return pattern == s, nil
+	}
 	var b strings.Builder
 	b.WriteString(`(?s)\A`)
 	for i := 0; i < len(pattern); i++ {

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -98,24 +99,17 @@ func contains(all, one any, negate bool) (any, error) {
 
 func compare(op string, a, b any) (any, error) {
 	var c int
-	x, ok1 := a.(string)
-	y, ok2 := b.(string)
-	f, ok3 := number(a)
-	g, ok4 := number(b)
-	switch {
-	case ok1 && ok2:
-		c = strings.Compare(x, y)
-	case ok3 && ok4:
-		i, ok1 := a.(int64)
-		j, ok2 := b.(int64)
-		switch {
-		case ok1 && ok2 && i < j, !(ok1 && ok2) && f < g:
-			c = -1
-		case ok1 && ok2 && i > j, !(ok1 && ok2) && f > g:
-			c = 1
+	if x, ok := a.(string); ok && is[string](b) {
+		c = strings.Compare(x, b.(string))
+	} else if x, ok := a.(int64); ok && is[int64](b) {
+		c = cmp.Compare(x, b.(int64))
+	} else {
+		x, ok1 := number(a)
+		y, ok2 := number(b)
+		if !ok1 || !ok2 {
+			return nil, Fault(fmt.Sprintf("compares %s with %s", typeName(a), typeName(b)), "compare two numbers or two strings")
 		}
-	default:
-		return nil, Fault(fmt.Sprintf("compares %s with %s", typeName(a), typeName(b)), "compare two numbers or two strings")
+		c = cmp.Compare(x, y)
 	}
 	switch op {
 	case "<":
