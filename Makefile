@@ -14,6 +14,7 @@ BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node 
 # compiled: static, and with the same bytes wherever the tree lies.
 export CGO_ENABLED := 0
 export GOFLAGS     := $(GOFLAGS) -trimpath
+export HOLDFAST_CLUSTER_BINARY := $(CURDIR)/$(BIN)/holdfast-cluster
 # Tests of the embedded control plane share two cores with it.
 TESTFLAGS ?=
 

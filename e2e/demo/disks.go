@@ -315,7 +315,7 @@ func (d *demo) stepMissing(ctx context.Context) error {
 			return false, err
 		}
 		plan = *p
-		return plan.Status.Step == v1alpha1.StepAwaitReplacement, nil
+		return plan.Status.Step == v1alpha1.StepAwaitReplacement && plan.Status.Message != "", nil
 	}); err != nil {
 		return err
 	}

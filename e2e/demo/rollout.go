@@ -217,8 +217,7 @@ func (d *demo) stepSickCanary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	start, err := w.push(ctx)
-	if err != nil {
+	if _, err := w.push(ctx); err != nil {
 		return err
 	}
 	var why string
@@ -252,7 +251,8 @@ func (d *demo) stepSickCanary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if start, err = w.push(ctx); err != nil {
+	start, err := w.push(ctx)
+	if err != nil {
 		return err
 	}
 	if _, err := w.awaitRollout(ctx, fixed, rolloutTimeout); err != nil {

@@ -138,6 +138,9 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 // Run works until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.store.load(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	go func() { _ = a.watch.cache.Start(ctx) }() // ends with ctx, without an error

@@ -53,7 +53,7 @@ func bundle(t *testing.T, name string, addons map[string]addon) map[string][]byt
 	}
 	for _, a := range slices.Sorted(maps.Keys(addons)) {
 		files["salt/states/top.sls"] = append(files["salt/states/top.sls"], []byte("  - "+a+"\n")...)
-		files["addons/"+a+"/addon.yaml"] = fmt.Appendf(nil, "apiVersion: holdfast.dev/v1alpha1\nkind: Addon\nname: %s\nversion: %s\nsummary: test\norder: 10\nhealth: {timeout: 1s}\n", a, addons[a].version)
+		files["addons/"+a+"/addon.yaml"] = fmt.Appendf(nil, "apiVersion: holdfast.dev/v1alpha1\nkind: Addon\nname: %s\nversion: %s\nsummary: test\norder: 10\nhealth: {timeout: 1s}\nupgradeNotes: none\n", a, addons[a].version)
 		var sls strings.Builder
 		for _, m := range slices.Sorted(maps.Keys(addons[a].manifests)) {
 			fmt.Fprintf(&sls, "/etc/kubernetes/addons/%s/%s:\n  file.managed:\n  - source: salt://%s/files/%s\n", a, m, a, m)

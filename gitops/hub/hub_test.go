@@ -215,7 +215,7 @@ func TestRingByRing(t *testing.T) {
 		t.Fatalf("published to %v first", got)
 	}
 	f.agent(url, "canary").report(want(st, "canary"), "Healthy")
-	st = f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
+	f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
 	stop()
 
 	url, stop = f.start()
@@ -293,7 +293,7 @@ func TestHook(t *testing.T) {
 	cases := map[string]struct{ reason, line, want string }{
 		"Good":   {"what renders is taken", none + " " + good + " refs/heads/main", ""},
 		"Other":  {"branches of people are not looked at", none + " " + bad + " refs/heads/draft", ""},
-		"Broken": {"file and line reach the person who pushes", good + " " + bad + " refs/heads/main", "salt/states/top.sls:1:"},
+		"Broken": {"file and line reach the person who pushes", good + " " + bad + " refs/heads/main", "salt/states/top.sls:2:"},
 		"Delete": {"deleting main would orphan the fleet", good + " " + none + " refs/heads/main", "must not be deleted"},
 		"Hub's":  {"the rendered branches are the hub's", none + " " + good + " refs/heads/rendered/canary", "belongs to the hub"},
 		"Refs":   {"and so is its state", none + " " + good + " refs/holdfast/accepted", "belongs to the hub"},

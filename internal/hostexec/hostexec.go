@@ -78,7 +78,7 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	case err = <-done:
 	case <-ctx.Done():
 		killGroup(cmd.Process.Pid)
-		<-done
+		_ = <-done // killed; the deadline is the reason
 		err = ctx.Err()
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %s: %w", timeout, err)

@@ -24,7 +24,7 @@ func (b *builder) volumes(id string) []v1alpha1.DiskVolume {
 		listed[p.UUID] = true
 		v := v1alpha1.DiskVolume{PartitionUUID: p.UUID}
 		for _, pv := range b.view.Volumes {
-			if pv.PartitionUUID == p.UUID {
+			if pv.Disk == id && pv.PartitionUUID == p.UUID { // a cloned disk has the same partition
 				v.PersistentVolume, v.Claim = pv.Name, pv.Claim
 				break
 			}

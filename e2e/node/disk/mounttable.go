@@ -32,23 +32,26 @@ func watchMounts(root string, log *slog.Logger) (*mountTable, error) {
 		return nil, err
 	}
 	m := &mountTable{root: root, log: log, wake: wake, done: make(chan struct{})}
-	if err := m.write(); err != nil {
-		return nil, errors.Join(err, quit.Close(), wake.Close())
-	}
-	f, err := os.Open("/proc/self/mountinfo")
+	// A bare descriptor, unknown to Go's runtime: a change is reported to one
+	// poll of each open file, and the runtime's own epoll would take it. Opened
+	// before the first write, so that no change falls in between.
+	table, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.Join(err, quit.Close(), wake.Close())
 	}
-	go m.watch(f, quit)
+	if err := m.write(); err != nil {
+		return nil, errors.Join(err, unix.Close(table), quit.Close(), wake.Close())
+	}
+	go m.watch(table, quit)
 	return m, nil
 }
 
 // watch polls as proc(5) says of /proc/pid/mounts: a change is POLLERR and POLLPRI.
-func (m *mountTable) watch(f, quit *os.File) {
+func (m *mountTable) watch(table int, quit *os.File) {
 	defer close(m.done)
-	defer func() { _ = errors.Join(f.Close(), quit.Close()) }() // read only
+	defer func() { _ = errors.Join(unix.Close(table), quit.Close()) }() // read only
 	for {
-		fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}, {Fd: int32(quit.Fd())}}
+		fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(quit.Fd())}}
 		n, err := unix.Poll(fds, -1)
 		if fds[1].Revents != 0 {
 			return // the other end is closed
