@@ -223,20 +223,23 @@ func TestLiveLatency(t *testing.T) {
 	l := newLive(t)
 	l.policy(true)
 	r := l.run(l.cfg)
-	const faults = 50
-	var disks []string
-	for i := range faults {
-		disks = append(disks, fmt.Sprint("wwn-lat-", i))
-	}
-	l.node("lat", disks...)
-	for i, d := range disks {
-		l.volume(fmt.Sprint("lat-", i), "static-late", "lat", d)
+	const nodes, disks, faults = 10, 5, 50
+	for n := range nodes {
+		var ids []string
+		for d := range disks {
+			ids = append(ids, fmt.Sprintf("wwn-lat%d-%d", n, d))
+		}
+		l.node(fmt.Sprint("lat", n), ids...)
+		for d, id := range ids {
+			l.volume(fmt.Sprintf("lat%d-%d", n, d), "static-late", fmt.Sprint("lat", n), id)
+		}
 	}
 	var took []time.Duration
-	for i, d := range disks {
+	for i := range faults {
+		n, d := i%nodes, i/nodes
 		begin := time.Now()
-		l.state("lat", d, v1alpha1.DiskFailed)
-		l.closed(fmt.Sprint("lat-", i))
+		l.state(fmt.Sprint("lat", n), fmt.Sprintf("wwn-lat%d-%d", n, d), v1alpha1.DiskFailed)
+		l.closed(fmt.Sprintf("lat%d-%d", n, d))
 		took = append(took, time.Since(begin))
 	}
 	slices.Sort(took)

@@ -171,10 +171,12 @@ type running struct {
 	done chan error
 }
 
-func (l *live) run(cfg *rest.Config) *running {
+func (l *live) run(cfg *rest.Config) *running { return l.runWith(cfg, settings()) }
+
+func (l *live) runWith(cfg *rest.Config, o Options) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{stop: cancel, done: make(chan error, 1)}
-	go func() { r.done <- Run(ctx, cfg, settings(), slog.New(slog.DiscardHandler)) }()
+	go func() { r.done <- Run(ctx, cfg, o, slog.New(slog.DiscardHandler)) }()
 	l.t.Cleanup(func() { cancel() })
 	return r
 }

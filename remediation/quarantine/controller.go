@@ -71,7 +71,7 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	in := policy.Decide(policy.Snapshot{Policy: pol, Node: &cn, Plans: plans.Items, Now: c.Now()})
 	if len(in.Add)+len(in.Lift) > 0 {
-		live, err := c.decide(ctx, cn.Name, pol)
+		live, err := c.decide(ctx, cn.Name, pol, plans.Items)
 		if err != nil || live == nil {
 			return ctrl.Result{}, err
 		}
@@ -81,8 +81,11 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // decide makes the decision again on what the API server says now, and writes
-// it. It returns the ComputeNode as written, or nil when there is none.
-func (c *Controller) decide(ctx context.Context, node string, pol *v1alpha1.RemediationPolicySpec) (*v1alpha1.ComputeNode, error) {
+// it. It returns the ComputeNode as written, or nil when there is none. Plans
+// are what the cache has: only for a disk that is gone can a plan be a reason
+// not to quarantine, and only then are they read again, as that takes the API
+// server up to 100 ms (a list waits for its watch cache's progress).
+func (c *Controller) decide(ctx context.Context, node string, pol *v1alpha1.RemediationPolicySpec, plans []v1alpha1.Remediation) (*v1alpha1.ComputeNode, error) {
 	var err error
 	for range attempts {
 		var cn v1alpha1.ComputeNode
@@ -92,12 +95,17 @@ func (c *Controller) decide(ctx context.Context, node string, pol *v1alpha1.Reme
 			}
 			return nil, fmt.Errorf("read ComputeNode %s: %w", node, err)
 		}
-		// After the ComputeNode: a plan that took an entry off says so before.
-		var plans v1alpha1.RemediationList
-		if err := c.Live.List(ctx, &plans, client.MatchingLabels{v1alpha1.LabelNode: node}); err != nil {
-			return nil, fmt.Errorf("list plans of node %s: %w", node, err)
+		snapshot := policy.Snapshot{Policy: pol, Node: &cn, Plans: plans, Now: c.Now()}
+		in := policy.Decide(snapshot)
+		if slices.ContainsFunc(in.Add, func(e v1alpha1.Quarantine) bool { return policy.Disk(&cn, e.Disk).Device == "" }) {
+			// After the ComputeNode: a plan that took an entry off says so before.
+			var fresh v1alpha1.RemediationList
+			if err := c.Live.List(ctx, &fresh, client.MatchingLabels{v1alpha1.LabelNode: node}); err != nil {
+				return nil, fmt.Errorf("list plans of node %s: %w", node, err)
+			}
+			snapshot.Plans = fresh.Items
+			in = policy.Decide(snapshot)
 		}
-		in := policy.Decide(policy.Snapshot{Policy: pol, Node: &cn, Plans: plans.Items, Now: c.Now()})
 		if len(in.Add)+len(in.Lift) == 0 {
 			return &cn, nil
 		}
