@@ -201,7 +201,20 @@ func (d *demo) stepFault(ctx context.Context) error {
 	}
 	d.rep.ok("the claim's owner is told: %s %s", ev.Type, ev.Reason)
 	d.rep.line("%s", indent(ev.Message))
-	return d.quarantineHolds(ctx, s, n)
+	if err := d.quarantineHolds(ctx, s, n); err != nil {
+		return err
+	}
+	return d.show(ctx, "disks", "--bad")
+}
+
+// show prints what the command line says, as a person would see it.
+func (d *demo) show(ctx context.Context, args ...string) error {
+	out, err := d.world.holdfast(ctx, args...)
+	if err != nil {
+		return err
+	}
+	d.rep.line("%s", indent("$ holdfast "+strings.Join(args, " ")+"\n"+string(out)))
+	return nil
 }
 
 // othersOpen checks that no volume of another disk is quarantined.
@@ -320,6 +333,9 @@ func (d *demo) stepMissing(ctx context.Context) error {
 		return err
 	}
 	d.rep.ok("plan %s is at %s: %s", plan.Name, plan.Status.Step, plan.Status.Message)
+	if err := d.show(ctx, "repairs"); err != nil {
+		return err
+	}
 	if err := d.killController(ctx, s); err != nil {
 		return err
 	}

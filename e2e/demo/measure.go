@@ -70,6 +70,7 @@ func (d *demo) measurePushes(ctx context.Context) error {
 		}
 	}
 	_, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	d.rep.line("   %d pushes: applied on the canary after %.2f s at the median", benchPushes, percentile(d.pushToApplied, 50))
 	return err
 }
 
@@ -99,6 +100,9 @@ func (d *demo) measureFaults(ctx context.Context) error {
 			return err
 		}
 		d.faults = append(d.faults, t)
+		if (i+1)%10 == 0 {
+			d.rep.line("   %d faults: the last was quarantined after %s", i+1, seconds(t.quarantine))
+		}
 		if _, err := n.api.Replace(ctx, disk.Name); err != nil {
 			return err
 		}

@@ -43,11 +43,9 @@ func (d *demo) stepFirstPush(ctx context.Context) error {
 		return err
 	}
 	d.printLatency(start, got)
-	out, err := w.holdfast(ctx, "status")
-	if err != nil {
+	if err := d.show(ctx, "status"); err != nil {
 		return err
 	}
-	d.rep.line("%s", indent("$ holdfast status\n"+string(out)))
 	st, err := w.status(ctx)
 	if err != nil {
 		return err

@@ -361,8 +361,12 @@ func (r heard) forRollout(published string) *rollout.Report {
 		out.Applied = r.report.Digest
 	}
 	for _, a := range r.report.Addons {
+		said := fmt.Sprintf("addon %s: %s", a.Name, a.Message)
 		if a.Health == "Degraded" && out.Failing == "" {
-			out.Failing = fmt.Sprintf("addon %s: %s", a.Name, a.Message)
+			out.Failing = said
+		}
+		if a.Health == "Progressing" && out.Waiting == "" {
+			out.Waiting = said
 		}
 	}
 	return out

@@ -45,6 +45,8 @@ type Report struct {
 	Failing string
 	// FailingDigest is that bundle.
 	FailingDigest string
+	// Waiting says what is not healthy yet; empty when nothing is.
+	Waiting string
 }
 
 // Phase of a ring or a cluster in the present rollout.
@@ -109,7 +111,7 @@ func decideRing(now time.Time, r Ring, clusters map[string]Cluster, d *Decision)
 		switch reason := c.failure(now, r.Timeout); {
 		case reason != "":
 			st.Phase = Halted
-			st.Message = fmt.Sprintf("cluster %s: %s", name, reason)
+			st.Message = fmt.Sprintf("cluster %s: %s; push a repair, or git revert", name, reason)
 			return st, nil
 		case c.healthy():
 			healthy++
@@ -159,10 +161,14 @@ func (c Cluster) failure(now time.Time, timeout time.Duration) string {
 	if c.Report == nil {
 		return fmt.Sprintf("no word from its agent within %s", timeout)
 	}
+	reason := fmt.Sprintf("not healthy within %s", timeout)
 	if c.Report.Applied != c.Want {
-		return fmt.Sprintf("not applied within %s", timeout)
+		reason = fmt.Sprintf("not applied within %s", timeout)
 	}
-	return fmt.Sprintf("not healthy within %s", timeout)
+	if c.Report.Waiting != "" {
+		reason += ": " + c.Report.Waiting
+	}
+	return reason
 }
 
 func (d *Decision) recheck(t time.Time) {
