@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -26,9 +27,8 @@ func get(url string) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b), err
+	return resp.StatusCode, string(b), errors.Join(err, resp.Body.Close())
 }
 
 // TestLiveEndpoints: probes answer, the whole of /metrics passes promtool's

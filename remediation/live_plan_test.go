@@ -102,7 +102,7 @@ func (s *scene) lives(mortality func(life int) (limit int, after bool)) int {
 			}
 		}
 		r.stop()
-		<-r.done
+		_ = <-r.done // it ends with an error, being dead
 		if ended {
 			return life
 		}

@@ -358,9 +358,8 @@ func (m *mortal) RoundTrip(r *http.Request) (*http.Response, error) {
 	m.trail.writes = append(m.trail.writes, r.Method+" "+hashes.ReplaceAllString(r.URL.Path, "-HASH"))
 	m.trail.Unlock()
 	if m.limit > 0 && m.count == m.limit {
-		resp.Body.Close()
 		close(m.dead)
-		return nil, errDead
+		return nil, errors.Join(errDead, resp.Body.Close())
 	}
 	return resp, nil
 }

@@ -75,7 +75,7 @@ func Put(pv *corev1.PersistentVolume, e *v1alpha1.Quarantine) bool {
 // changed. While a taint of someone else closes the volume, it stays closed.
 func Lift(pv *corev1.PersistentVolume) bool {
 	taints, ok := taintsOf(pv)
-	if !ok || !(Sentinel(pv) || slices.ContainsFunc(taints, ours)) {
+	if !ok || (!Sentinel(pv) && !slices.ContainsFunc(taints, ours)) {
 		return false
 	}
 	changed := false
