@@ -19,7 +19,6 @@ import (
 // +kubebuilder:printcolumn:name="Disks",type=integer,JSONPath=`.status.diskCount`
 // +kubebuilder:printcolumn:name="Bad",type=integer,JSONPath=`.status.badDiskCount`
 // +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.summary`
-// +kubebuilder:printcolumn:name="Quarantined",type=string,JSONPath=`.spec.quarantine[*].disk`
 // +kubebuilder:printcolumn:name="Reported",type=date,JSONPath=`.status.reportTime`
 // +kubebuilder:printcolumn:name="Flavor",type=string,JSONPath=`.spec.flavor`,priority=1
 type ComputeNode struct {
