@@ -102,7 +102,9 @@ func (s *scene) lives(mortality func(life int) (limit int, after bool)) int {
 			}
 		}
 		r.stop()
-		_ = <-r.done // it ends with an error, being dead
+		if err := <-r.done; err != nil && !strings.Contains(err.Error(), "leader election lost") {
+			s.t.Errorf("life %d ended with: %v", life, err)
+		}
 		if ended {
 			return life
 		}
