@@ -53,18 +53,20 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 		o.Simulate = true
 	}
 	d := &demo{opts: o, rep: newReport(out), firstDigest: map[string]string{}}
-	if d.world, err = newWorld(o, d.rep); err != nil {
+	if d.world, err = newWorld(ctx, o, d.rep); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
 			d.showLogs()
 		}
-		if serr := d.world.stop(); serr != nil {
-			err = errors.Join(err, serr)
-		}
+		d.rep.line("\nending everything that was started")
+		err = errors.Join(err, d.world.stop())
 		if err == nil {
 			err = d.nothingLeft()
+		}
+		if err == nil {
+			d.rep.line("\ndemo: ok (%d checks)", d.rep.checks)
 		}
 	}()
 	if err := d.steps(ctx); err != nil {
@@ -174,7 +176,6 @@ func (d *demo) summary() {
 		d.rep.bench("fault_to_quarantine_seconds_p99", percentile(closed, 99), "s", 2)
 	}
 	d.rep.table()
-	d.rep.line("\ndemo: ok (%d checks)", d.rep.checks)
 }
 
 func (d *demo) hold(ctx context.Context) error {
@@ -236,6 +237,7 @@ func (d *demo) nothingLeft() error {
 			return fmt.Errorf("process %s is left behind", filepath.Base(filepath.Dir(f)))
 		}
 	}
+	d.rep.ok("no process, file or loop device is left behind")
 	return nil
 }
 

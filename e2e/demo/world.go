@@ -25,6 +25,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/cluster/datadir"
 	"holdfast.dev/e2e/node"
 	"holdfast.dev/internal/hostexec"
 )
@@ -33,7 +34,8 @@ import (
 // the git repositories, all below one directory.
 type world struct {
 	opts  Options
-	dir   string
+	data  *datadir.Dir
+	dir   string // data's path
 	rep   *report
 	sites []*site
 	hub   *hostexec.Process
@@ -67,18 +69,24 @@ const (
 	flavor          = "database"
 )
 
-// newWorld makes the directory; cleanup removes it.
-func newWorld(o Options, rep *report) (*world, error) {
+// newWorld makes the directory, and removes what demos that were killed left.
+func newWorld(ctx context.Context, o Options, rep *report) (*world, error) {
 	// Short: UNIX socket paths are at most 107 bytes.
-	dir, err := os.MkdirTemp("", "hf-demo-")
+	data, removed, err := datadir.Create(ctx, filepath.Join(os.TempDir(), fmt.Sprintf("holdfast-demo-%d", os.Getuid())), "run")
 	if err != nil {
 		return nil, err
 	}
-	// Pods of controllers run as another user and must reach their files.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
+	for _, path := range removed {
+		rep.line("removed %s, which a demo that was killed left behind", path)
 	}
-	w := &world{opts: o, dir: dir, rep: rep, repo: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet"), kubeconfig: filepath.Join(dir, "kubeconfig")}
+	dir := data.Path()
+	// Pods of controllers run as another user and must reach their files.
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o711, dir: 0o755} {
+		if err := os.Chmod(path, mode); err != nil {
+			return nil, errors.Join(err, data.Remove(ctx))
+		}
+	}
+	w := &world{opts: o, data: data, dir: dir, rep: rep, repo: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet"), kubeconfig: filepath.Join(dir, "kubeconfig")}
 	for _, s := range []site{{name: "canary", az: "az1"}, {name: "az1-c1", az: "az1"}, {name: "az2-c1", az: "az2"}} {
 		w.sites = append(w.sites, &s)
 	}
@@ -121,7 +129,9 @@ func (w *world) stop() error {
 		w.hub.Stop(5 * time.Second)
 	}
 	wg.Wait()
-	return errors.Join(errs, os.RemoveAll(w.dir))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(errs, w.data.Remove(ctx))
 }
 
 func (w *world) bin(name string) string { return filepath.Join(w.opts.BinDir, name) }

@@ -83,7 +83,8 @@ type unitState struct {
 	unit
 	applied   bool // at this digest, by this process
 	done      map[object.ObjMetadata]applied
-	appliedAt time.Time
+	appliedAt time.Time // first, at this digest
+	lastApply time.Time
 	checkAt   time.Time // when to look again; zero for never
 	failures  int
 	problem   string // why the last attempt failed
@@ -292,8 +293,9 @@ func (a *Agent) applyUnit(ctx context.Context, u *unitState) {
 		a.save(ctx, u, verdict{health: v1alpha1.HealthDegraded})
 		return
 	}
+	u.lastApply = time.Now()
 	if u.appliedAt.IsZero() {
-		u.appliedAt = time.Now()
+		u.appliedAt = u.lastApply
 	}
 	u.applied, u.failures, u.problem = true, 0, ""
 	a.log.Info("addon applied", "addon", u.name, "version", u.version, "digest", u.digest)
@@ -343,7 +345,7 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 
 func (a *Agent) assessUnit(ctx context.Context, u *unitState) {
 	now := time.Now()
-	v := a.watch.assess(ctx, u.unit, u.done, u.appliedAt, now)
+	v := a.watch.assess(ctx, u.unit, u.done, u.appliedAt, u.lastApply, now)
 	u.checkAt = time.Time{}
 	switch {
 	case v.drifted:
@@ -351,6 +353,8 @@ func (a *Agent) assessUnit(ctx context.Context, u *unitState) {
 		// so that two writers do not fight at full speed.
 		u.applied, u.failures = false, 1
 		u.checkAt = now.Add(driftPause)
+	case v.unseen:
+		u.checkAt = u.lastApply.Add(watchLag)
 	case v.health == v1alpha1.HealthProgressing && u.healthTimeout > 0:
 		u.checkAt = u.appliedAt.Add(u.healthTimeout)
 	}

@@ -82,11 +82,17 @@ type verdict struct {
 	message string
 	// drifted is true when an object is not what was applied.
 	drifted bool
+	// unseen is true when a watch has not shown an object that was just applied.
+	unseen bool
 }
 
+// watchLag is how long a watch may take to show what was applied.
+const watchLag = 3 * time.Second
+
 // assess computes a unit's health from the watched objects. An object counts
-// only with the UID that was applied, at that generation or a later one.
-func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadata]applied, appliedAt, now time.Time) verdict {
+// only with the UID that was applied, at that generation or a later one. since
+// is when the unit came to this digest, last when it was last applied.
+func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadata]applied, since, last, now time.Time) verdict {
 	v := verdict{health: v1alpha1.HealthHealthy}
 	var waiting, failed []string
 	for _, want := range u.objects {
@@ -103,7 +109,8 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 				continue // there, and somebody else's: without our label it is not watched
 			}
 			waiting = append(waiting, label+": not seen")
-			v.drifted = true
+			v.unseen = now.Before(last.Add(watchLag))
+			v.drifted = v.drifted || !v.unseen
 			continue
 		}
 		switch {
@@ -131,7 +138,7 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 	switch {
 	case len(failed) > 0:
 		v.health, v.message = v1alpha1.HealthDegraded, failed[0]
-	case len(waiting) > 0 && u.healthTimeout > 0 && !now.Before(appliedAt.Add(u.healthTimeout)):
+	case len(waiting) > 0 && u.healthTimeout > 0 && !now.Before(since.Add(u.healthTimeout)):
 		v.health, v.message = v1alpha1.HealthDegraded, fmt.Sprintf("not ready within %s: %s", u.healthTimeout, waiting[0])
 	case len(waiting) > 0:
 		v.health, v.message = v1alpha1.HealthProgressing, waiting[0]
