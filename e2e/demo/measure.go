@@ -19,7 +19,7 @@ import (
 const (
 	benchPushes = 20
 	benchFaults = 50
-	idleFor     = 2 * time.Minute
+	idleFor     = 6 * time.Minute // watches are renewed after 5 to 10
 )
 
 // measure takes the figures that need many samples or much time.
