@@ -224,7 +224,7 @@ func TestOperatorClears(t *testing.T) {
 	h.ioError("loop1")
 	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
 	api.edit(func(n *v1alpha1.ComputeNode) {
-		n.Annotations = map[string]string{report.AnnotationClearFaults: "loop-a@" + time.Now().Add(2*time.Second).Format(time.RFC3339)}
+		n.Annotations = map[string]string{v1alpha1.AnnotationClearFaults: "loop-a@" + time.Now().Add(2*time.Second).Format(time.RFC3339)}
 	})
 	api.await(t, "cleared", is("loop-a", "Healthy"))
 }

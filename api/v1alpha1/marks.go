@@ -24,6 +24,27 @@ const (
 	AnnotationPartition = "holdfast.dev/partition-uuid"
 	// AnnotationDisk on a PersistentVolume is the full disk id (a label value is cut at 63 characters).
 	AnnotationDisk = "holdfast.dev/disk-id"
+	// AnnotationNotified on a PersistentVolume names the Event that told its
+	// claim of the quarantine. Events are forgotten after an hour; this is not.
+	AnnotationNotified = "holdfast.dev/notified-event"
+
+	// AnnotationClearFaults on a ComputeNode is "<disk id>@<RFC 3339 time>": the
+	// operator's word that faults of the disk last seen before then are over.
+	AnnotationClearFaults = "holdfast.dev/clear-faults"
+
+	// AnnotationKnownDisks on a Remediation is a JSON list of the disks that the
+	// node had when the plan was made: what is not in it is new.
+	AnnotationKnownDisks = "holdfast.dev/known-disks"
+	// AnnotationReplacedBy on a Remediation is the disk that took the old one's place.
+	AnnotationReplacedBy = "holdfast.dev/replaced-by"
+	// AnnotationGoneSince on a Remediation is the old disk's status.since when it was found replaced.
+	AnnotationGoneSince = "holdfast.dev/gone-since"
+	// AnnotationRetiring on a Remediation is a JSON list of the volumes that RetireVolumes is about to delete.
+	AnnotationRetiring = "holdfast.dev/retiring"
+	// FinalizerBudget keeps a deleted Remediation until its slot of the budget is
+	// given back. It makes deletion a cancellation, which can be seen, and not an
+	// absence, which cannot.
+	FinalizerBudget = "holdfast.dev/budget"
 )
 
 // The sentinel claim that a quarantined, unbound PersistentVolume is pre-bound

@@ -20,10 +20,6 @@ import (
 	"holdfast.dev/monitor/verdict"
 )
 
-// AnnotationClearFaults on a ComputeNode is "<disk id>@<RFC 3339 time>": the
-// disk's faults that were last seen before that time are forgotten.
-const AnnotationClearFaults = "holdfast.dev/clear-faults"
-
 // View is what the monitor knows at one moment, beside the status so far.
 type View struct {
 	Now    time.Time
@@ -220,12 +216,12 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	return keep
 }
 
-// clearRequest reads AnnotationClearFaults. A value of another form asks for nothing.
+// clearRequest reads v1alpha1.AnnotationClearFaults. A value of another form asks for nothing.
 func clearRequest(n *v1alpha1.ComputeNode) (id string, before time.Time) {
 	if n == nil {
 		return "", time.Time{}
 	}
-	id, at, ok := strings.Cut(n.Annotations[AnnotationClearFaults], "@")
+	id, at, ok := strings.Cut(n.Annotations[v1alpha1.AnnotationClearFaults], "@")
 	t, err := time.Parse(time.RFC3339, at)
 	if !ok || err != nil {
 		return "", time.Time{}

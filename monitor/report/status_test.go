@@ -65,7 +65,7 @@ func TestNext(t *testing.T) {
 	quarantine := &v1alpha1.ComputeNode{Spec: v1alpha1.ComputeNodeSpec{Quarantine: []v1alpha1.Quarantine{{Disk: "a"}}}}
 	replace := &v1alpha1.ComputeNode{Spec: v1alpha1.ComputeNodeSpec{Replacements: []v1alpha1.ReplacementRequest{{Disk: "a"}}}}
 	annotated := func(v string) *v1alpha1.ComputeNode {
-		return &v1alpha1.ComputeNode{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{report.AnnotationClearFaults: v}}}
+		return &v1alpha1.ComputeNode{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationClearFaults: v}}}
 	}
 	cases := map[string]struct {
 		reason string

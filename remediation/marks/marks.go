@@ -21,10 +21,6 @@ import (
 	"holdfast.dev/remediation/policy"
 )
 
-// AnnotationNotified on a volume names the Event that told its claim of the
-// quarantine. Events are forgotten after an hour; this is not.
-const AnnotationNotified = "holdfast.dev/notified-event"
-
 // DiskOf is the disk that a volume is on, or "" when its labels and annotation
 // do not agree on one: such a volume is neither marked nor freed.
 func DiskOf(pv *corev1.PersistentVolume) string {
@@ -84,8 +80,8 @@ func Lift(pv *corev1.PersistentVolume) bool {
 		setTaints(pv, rest)
 		changed = true
 	}
-	if _, ok := pv.Annotations[AnnotationNotified]; ok {
-		delete(pv.Annotations, AnnotationNotified)
+	if _, ok := pv.Annotations[v1alpha1.AnnotationNotified]; ok {
+		delete(pv.Annotations, v1alpha1.AnnotationNotified)
 		changed = true
 	}
 	if slices.ContainsFunc(taints, func(t v1alpha1.VolumeTaint) bool { return t.Effect == v1alpha1.EffectNoBind }) {

@@ -110,7 +110,7 @@ func TestLiftUndoesPut(t *testing.T) {
 			t.Fatalf("lifting an unmarked volume changed it: %+v", cmp.Diff(before, pv))
 		}
 		Put(pv, entry)
-		pv.Annotations[AnnotationNotified] = "x"
+		pv.Annotations[v1alpha1.AnnotationNotified] = "x"
 		if !Lift(pv) {
 			t.Fatal("lifting changed nothing")
 		}

@@ -158,7 +158,7 @@ func retired(s Snapshot, d *v1alpha1.Disk) bool {
 		if lift == nil || lift.State == v1alpha1.StepPending {
 			continue
 		}
-		if d.Since == nil || p.Annotations[AnnotationGoneSince] == stamp(d.Since.Time) ||
+		if d.Since == nil || p.Annotations[v1alpha1.AnnotationGoneSince] == stamp(d.Since.Time) ||
 			(lift.StartedAt != nil && !d.Since.After(lift.StartedAt.Time)) {
 			return true
 		}

@@ -56,8 +56,8 @@ func replacedPlan(lift v1alpha1.StepState) v1alpha1.Remediation {
 	n := node(nil)
 	d := disk("a", v1alpha1.DiskMissing)
 	p := NewPlan(n, &d, v1alpha1.ActionReplaceDisk, t0.Add(-time.Hour))
-	p.Annotations[AnnotationReplacedBy] = "b"
-	p.Annotations[AnnotationGoneSince] = stamp(d.Since.Time)
+	p.Annotations[v1alpha1.AnnotationReplacedBy] = "b"
+	p.Annotations[v1alpha1.AnnotationGoneSince] = stamp(d.Since.Time)
 	p.Status.Steps = []v1alpha1.StepStatus{{Name: v1alpha1.StepLiftQuarantine, State: lift, StartedAt: at(-2 * time.Minute)}}
 	return p
 }

@@ -140,7 +140,7 @@ func TestClaimed(t *testing.T) {
 		f(&p)
 		return p
 	}
-	counted := func(p *v1alpha1.Remediation) { p.Annotations[AnnotationReplacedBy] = "n" }
+	counted := func(p *v1alpha1.Remediation) { p.Annotations[v1alpha1.AnnotationReplacedBy] = "n" }
 	cases := map[string]struct {
 		reason string
 		plan   v1alpha1.Remediation

@@ -15,23 +15,6 @@ import (
 	"holdfast.dev/internal/diskid"
 )
 
-// Annotations and the finalizer of a Remediation.
-const (
-	// AnnotationKnownDisks is a JSON list of the disks that the node had when
-	// the plan was made: what is not in it is new.
-	AnnotationKnownDisks = "holdfast.dev/known-disks"
-	// AnnotationReplacedBy is the disk that took the old one's place.
-	AnnotationReplacedBy = "holdfast.dev/replaced-by"
-	// AnnotationGoneSince is the old disk's status.since when it was found replaced.
-	AnnotationGoneSince = "holdfast.dev/gone-since"
-	// AnnotationRetiring is a JSON list of the volumes that RetireVolumes is about to delete.
-	AnnotationRetiring = "holdfast.dev/retiring"
-	// FinalizerBudget keeps a deleted plan until its slot of the budget is given
-	// back. It makes deletion a cancellation, which can be seen, and not an
-	// absence, which cannot.
-	FinalizerBudget = "holdfast.dev/budget"
-)
-
 // replaceDisk are the steps of ReplaceDisk, in order.
 var replaceDisk = [...]v1alpha1.StepName{
 	v1alpha1.StepReserveBudget,
@@ -63,8 +46,8 @@ func NewPlan(n *v1alpha1.ComputeNode, d *v1alpha1.Disk, action v1alpha1.Action, 
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        PlanName(n.Spec.NodeUID, d.ID, since),
 			Labels:      map[string]string{v1alpha1.LabelNode: n.Name, v1alpha1.LabelDisk: diskid.Label(d.ID)},
-			Annotations: map[string]string{AnnotationKnownDisks: mustJSON(known)},
-			Finalizers:  []string{FinalizerBudget},
+			Annotations: map[string]string{v1alpha1.AnnotationKnownDisks: mustJSON(known)},
+			Finalizers:  []string{v1alpha1.FinalizerBudget},
 		},
 		Spec: v1alpha1.RemediationSpec{
 			Node:    n.Name,
@@ -102,7 +85,7 @@ func StepOf(r *v1alpha1.Remediation, name v1alpha1.StepName) *v1alpha1.StepStatu
 
 // ReplacedBy is the disk that was found in the old one's place, or "".
 func ReplacedBy(r *v1alpha1.Remediation) string {
-	return r.Annotations[AnnotationReplacedBy]
+	return r.Annotations[v1alpha1.AnnotationReplacedBy]
 }
 
 // Replacement finds the disk that took the place of a plan's disk: a healthy
@@ -118,7 +101,7 @@ func Replacement(n *v1alpha1.ComputeNode, r *v1alpha1.Remediation, claimed []str
 		return "", false
 	}
 	var known []string
-	if err := json.Unmarshal([]byte(r.Annotations[AnnotationKnownDisks]), &known); err != nil {
+	if err := json.Unmarshal([]byte(r.Annotations[v1alpha1.AnnotationKnownDisks]), &known); err != nil {
 		known = nil
 	}
 	byGroup := ""

@@ -28,7 +28,7 @@ func (c *Controller) notify(ctx context.Context, cn *v1alpha1.ComputeNode, pv *c
 		return nil
 	}
 	name := eventName(claim, e)
-	if pv.Annotations[marks.AnnotationNotified] == name {
+	if pv.Annotations[v1alpha1.AnnotationNotified] == name {
 		return nil
 	}
 	now := metav1.NewTime(c.Now())
@@ -59,10 +59,10 @@ func (c *Controller) notify(ctx context.Context, cn *v1alpha1.ComputeNode, pv *c
 	}
 	uid := claim.UID
 	_, err = c.write(ctx, pv, func(pv *corev1.PersistentVolume) bool {
-		if !on(pv, cn.Name, e.Disk) || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != uid || pv.Annotations[marks.AnnotationNotified] == name {
+		if !on(pv, cn.Name, e.Disk) || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != uid || pv.Annotations[v1alpha1.AnnotationNotified] == name {
 			return false
 		}
-		pv.Annotations[marks.AnnotationNotified] = name
+		pv.Annotations[v1alpha1.AnnotationNotified] = name
 		return true
 	})
 	if err != nil {

@@ -38,9 +38,9 @@ func (s *awaitReplacement) Run(ctx context.Context, p *Plan) (Outcome, error) {
 			if p.Annotations == nil {
 				p.Annotations = map[string]string{}
 			}
-			p.Annotations[policy.AnnotationReplacedBy] = by
+			p.Annotations[v1alpha1.AnnotationReplacedBy] = by
 			if old != nil && old.Since != nil {
-				p.Annotations[policy.AnnotationGoneSince] = policy.Stamp(old.Since.Time)
+				p.Annotations[v1alpha1.AnnotationGoneSince] = policy.Stamp(old.Since.Time)
 			}
 		})
 		if err != nil {

@@ -203,11 +203,11 @@ func (c *Controller) say(ctx context.Context, p *Plan, message string) error {
 
 // letGo takes the finalizer off a finished plan that somebody deleted.
 func (c *Controller) letGo(ctx context.Context, p *Plan) error {
-	if p.DeletionTimestamp == nil || !slices.Contains(p.Finalizers, policy.FinalizerBudget) {
+	if p.DeletionTimestamp == nil || !slices.Contains(p.Finalizers, v1alpha1.FinalizerBudget) {
 		return nil
 	}
 	err := c.patch(ctx, p.Remediation, func() {
-		p.Finalizers = slices.DeleteFunc(p.Finalizers, func(f string) bool { return f == policy.FinalizerBudget })
+		p.Finalizers = slices.DeleteFunc(p.Finalizers, func(f string) bool { return f == v1alpha1.FinalizerBudget })
 	})
 	return client.IgnoreNotFound(err)
 }

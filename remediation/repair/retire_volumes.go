@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/remediation/marks"
 	"holdfast.dev/remediation/policy"
 )
@@ -70,7 +71,7 @@ func (s *retireVolumes) Run(ctx context.Context, p *Plan) (Outcome, error) {
 
 // intend notes the volumes on the plan, next to those of earlier rounds.
 func (s *retireVolumes) intend(ctx context.Context, p *Plan, retire []*corev1.PersistentVolume) error {
-	noted, err := parseRefs(p.Annotations[policy.AnnotationRetiring])
+	noted, err := parseRefs(p.Annotations[v1alpha1.AnnotationRetiring])
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (s *retireVolumes) intend(ctx context.Context, p *Plan, retire []*corev1.Pe
 	if err != nil {
 		return fmt.Errorf("encode list of volumes: %w", err)
 	}
-	if err := s.patch(ctx, p.Remediation, func() { p.Annotations[policy.AnnotationRetiring] = string(text) }); err != nil {
+	if err := s.patch(ctx, p.Remediation, func() { p.Annotations[v1alpha1.AnnotationRetiring] = string(text) }); err != nil {
 		return fmt.Errorf("note the volumes to delete: %w", err)
 	}
 	return nil
@@ -103,7 +104,7 @@ func (s *retireVolumes) delete(ctx context.Context, pv *corev1.PersistentVolume)
 
 // Observe says which of the noted volumes are gone or going.
 func (s *retireVolumes) Observe(ctx context.Context, p *Plan) ([]string, error) {
-	noted, err := parseRefs(p.Annotations[policy.AnnotationRetiring])
+	noted, err := parseRefs(p.Annotations[v1alpha1.AnnotationRetiring])
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func setup(t *testing.T, since time.Time, by string, volumes ...client.Object) (
 	cn.Spec.Quarantine = []v1alpha1.Quarantine{{Disk: "d", Reason: "Missing", By: by, Since: metav1.NewTime(since)}}
 	cn.Status.Disks = []v1alpha1.Disk{{ID: "d", State: v1alpha1.DiskMissing}}
 	r := policy.NewPlan(cn, &cn.Status.Disks[0], v1alpha1.ActionReplaceDisk, t0)
-	r.Annotations[policy.AnnotationReplacedBy] = "new"
+	r.Annotations[v1alpha1.AnnotationReplacedBy] = "new"
 	c := fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&r, cn).WithObjects(append(volumes, cn, &r)...).Build()
 	api := &API{Client: c, Live: c, Now: func() time.Time { return t0 }}
 	p := &Plan{Remediation: &v1alpha1.Remediation{}, Node: &v1alpha1.ComputeNode{}}
@@ -105,8 +105,8 @@ func TestRetireVolumes(t *testing.T) {
 		"OtherDisk":    {reason: "it is on another disk whose label is cut to the same", pv: pv(func(v *corev1.PersistentVolume) { v.Annotations[v1alpha1.AnnotationDisk] = "e" })},
 		"OtherNode":    {reason: "it is on another node", pv: pv(func(v *corev1.PersistentVolume) { v.Labels[v1alpha1.LabelNode] = "m" })},
 		"DiskIsBack":   {reason: "the old disk is there again", pv: pv(func(*corev1.PersistentVolume) {}), plan: func(p *Plan) { p.Node.Status.Disks[0].Device = "sda" }},
-		"NotReplaced":  {reason: "nothing says that it was replaced", pv: pv(func(*corev1.PersistentVolume) {}), plan: func(p *Plan) { delete(p.Annotations, policy.AnnotationReplacedBy) }},
-		"BadIntention": {reason: "what was to be deleted cannot be read", pv: pv(func(*corev1.PersistentVolume) {}), plan: func(p *Plan) { p.Annotations[policy.AnnotationRetiring] = "{" }},
+		"NotReplaced":  {reason: "nothing says that it was replaced", pv: pv(func(*corev1.PersistentVolume) {}), plan: func(p *Plan) { delete(p.Annotations, v1alpha1.AnnotationReplacedBy) }},
+		"BadIntention": {reason: "what was to be deleted cannot be read", pv: pv(func(*corev1.PersistentVolume) {}), plan: func(p *Plan) { p.Annotations[v1alpha1.AnnotationRetiring] = "{" }},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
