@@ -226,7 +226,8 @@ func TestReportsToTheServer(t *testing.T) {
 func (e *env) volume(t *testing.T, node, name string, part int, claim *corev1.ObjectReference) {
 	t.Helper()
 	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelNode: node}, Annotations: map[string]string{v1alpha1.AnnotationPartition: fmt.Sprintf("00000000-0000-0000-0000-%012d", part)}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelNode: node}, Annotations: map[string]string{
+			v1alpha1.AnnotationDisk: fmt.Sprintf("loop-m%02d", part-1), v1alpha1.AnnotationPartition: fmt.Sprintf("00000000-0000-0000-0000-%012d", part)}},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{"ReadWriteOnce"}, StorageClassName: "none",
 			PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/mnt/x"}}, ClaimRef: claim, PersistentVolumeReclaimPolicy: "Retain",

@@ -23,7 +23,7 @@ func TestFaultBecomesState(t *testing.T) {
 	h.plug("loop1", "a")
 	h.plug("loop2", "b")
 	h.prepare("a", "b")
-	api.volumes = []report.Volume{{Name: "pv-a", PartitionUUID: "00000000-0000-0000-0000-000000000001", Claim: "ns/c"}}
+	api.volumes = []report.Volume{{Name: "pv-a", Disk: "loop-a", PartitionUUID: "00000000-0000-0000-0000-000000000001", Claim: "ns/c"}}
 	m, _ := watch(t, h, api, h.options("n"))
 	api.await(t, "healthy", is("loop-b", "Healthy"))
 

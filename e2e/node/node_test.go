@@ -240,10 +240,15 @@ func isReady(p *corev1.Pod) bool {
 
 func get(t *testing.T, pod *corev1.Pod, path string) string {
 	t.Helper()
-	resp, err := http.Get("http://" + pod.Status.PodIP + ":8080" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var resp *http.Response
+	// A container without a readiness probe is ready before it listens.
+	eventually(t, 10*time.Second, "an answer to "+path, func() (bool, string) {
+		var err error
+		if resp, err = http.Get("http://" + pod.Status.PodIP + ":8080" + path); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
 	defer resp.Body.Close() //nolint:errcheck // read only
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
