@@ -71,14 +71,14 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	if err := cmd.Start(); err != nil {
 		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
 	var err error
+	done := make(chan struct{})
+	go func() { err = cmd.Wait(); close(done) }()
 	select {
-	case err = <-done:
+	case <-done:
 	case <-ctx.Done():
 		killGroup(cmd.Process.Pid)
-		_ = <-done // killed; the deadline is the reason
+		<-done
 		err = ctx.Err()
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %s: %w", timeout, err)
