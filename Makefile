@@ -13,7 +13,7 @@ BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node 
 # Everything is built the same way, so that tests and binaries share what is
 # compiled: static, and with the same bytes wherever the tree lies.
 export CGO_ENABLED := 0
-export GOFLAGS     := $(GOFLAGS) -trimpath
+export GOFLAGS     := $(GOFLAGS) -trimpath -buildvcs=false
 export HOLDFAST_CLUSTER_BINARY := $(CURDIR)/$(BIN)/holdfast-cluster
 # Tests of the embedded control plane share two cores with it.
 TESTFLAGS ?=
@@ -54,7 +54,7 @@ generate: $(TOOLS)/controller-gen ## Write generated files: deep copies, CRDs
 check-uncommitted: generate ## Fail when generated files, go.mod or formatting differ from what is committed
 	go mod tidy
 	gofmt -l -w $$(git ls-files '*.go')
-	@git diff --exit-code || { echo "make generate, go mod tidy or gofmt changed files: commit them"; exit 1; }
+	@test -z "$$(git status --porcelain)" || { git status --short; git diff; echo "make generate, go mod tidy or gofmt changed files: commit them"; exit 1; }
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run the linters

@@ -5,7 +5,10 @@ import (
 	"flag"
 	"os"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -28,6 +31,8 @@ func run() int {
 	if err != nil {
 		return daemon.Fail("holdfast-agent", err)
 	}
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	klog.SetSlogLogger(log)
 	ctx, stop := daemon.Context()
 	defer stop()
 	cfg, err := config.GetConfig()
@@ -39,7 +44,7 @@ func run() int {
 		return daemon.Fail("holdfast-agent", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return common.Serve(ctx, metrics.Registry, nil) })
+	g.Go(func() error { return common.Serve(ctx, metrics.Registry, a.Alive) })
 	g.Go(func() error { return a.Run(ctx) })
 	if err := g.Wait(); err != nil {
 		return daemon.Fail("holdfast-agent", err)

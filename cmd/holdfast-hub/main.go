@@ -31,7 +31,7 @@ func serve() int {
 	var opts hub.Options
 	var common daemon.Options
 	opts.BindFlags(flag.CommandLine)
-	common.BindFlags(flag.CommandLine, "")
+	flag.StringVar(&common.LogLevel, "log-level", "info", "info or debug")
 	flag.Parse()
 	if err := opts.Validate(); err != nil {
 		return daemon.Fail("holdfast-hub", err)

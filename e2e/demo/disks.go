@@ -155,8 +155,11 @@ func (d *demo) stepFault(ctx context.Context) error {
 		return err
 	}
 	pvs, err := s.volumesOn(ctx, disk.ID, false)
-	if err != nil || len(pvs) == 0 {
-		return fmt.Errorf("no PersistentVolume on %s: %w", disk.ID, err)
+	if err != nil {
+		return err
+	}
+	if len(pvs) == 0 {
+		return fmt.Errorf("no PersistentVolume on %s", disk.ID)
 	}
 	label := pvs[0].Labels[v1alpha1.LabelDisk]
 	if err := s.claim(ctx, "orders-db", label); err != nil {
@@ -289,8 +292,10 @@ func (d *demo) quarantineHolds(ctx context.Context, s *site, n *simNode) error {
 	}); err != nil {
 		return err
 	}
-	if pv, err := s.bound(ctx, "late-db"); err != nil || pv != "" {
-		return fmt.Errorf("claim late-db is bound to the quarantined %s: %w", pv, err)
+	if pv, err := s.bound(ctx, "late-db"); err != nil {
+		return err
+	} else if pv != "" {
+		return fmt.Errorf("claim late-db is bound to the quarantined %s", pv)
 	}
 	d.rep.ok("a new claim for a second failed disk stays Pending under the stock scheduler, one without a wish is bound elsewhere")
 	for _, name := range []string{"late-db", "other-db"} {
@@ -418,8 +423,11 @@ func (d *demo) replace(ctx context.Context, s *site, n *simNode, old disk.Disk, 
 		return err
 	}
 	left, err := s.volumesOn(ctx, old.ID, false)
-	if err != nil || len(left) > 0 {
-		return fmt.Errorf("%d volumes of the old disk are left: %w", len(left), err)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d volumes of the old disk are left", len(left))
 	}
 	d.rep.ok("plan done %s after the swap: old volumes retired, quarantine lifted, ComputeNode %s Healthy", seconds(time.Since(start)), n.name)
 	return d.auditOnce(&done)

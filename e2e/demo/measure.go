@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -136,6 +137,9 @@ func (d *demo) measureIdle(ctx context.Context) error {
 	}
 	worst := 0.0
 	for name, n := range after {
+		if before[name] == 0 {
+			return fmt.Errorf("the agent of %s counts no request", name)
+		}
 		worst = max(worst, (n-before[name])/idleFor.Seconds())
 	}
 	d.rep.bench("agent_idle_requests_per_second", worst, "1/s", 0.1)
@@ -164,6 +168,9 @@ func (d *demo) measureMemory(ctx context.Context) error {
 				}
 			}
 		}
+	}
+	if worst == 0 {
+		return errors.New("no disk-monitor runs")
 	}
 	d.rep.bench("monitor_rss_mib", worst, "MiB", 40)
 	return nil

@@ -21,10 +21,8 @@ func (d *demo) stepFirstPush(ctx context.Context) error {
 	if err := d.tuneFleet(); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"init", "-q", "--initial-branch=main"}} {
-		if err := w.git(ctx, w.work, args...); err != nil {
-			return err
-		}
+	if err := w.git(ctx, w.work, "init", "-q", "--initial-branch=main"); err != nil {
+		return err
 	}
 	commit, err := w.commit(ctx, "the fleet")
 	if err != nil {

@@ -154,9 +154,13 @@ func (w *world) startCluster(ctx context.Context, s *site) error {
 	return err
 }
 
+// firstNet is the second octet of the first cluster's loopback addresses. It
+// differs from run to run, so that two demos can run side by side.
+func firstNet() int { return 16 + os.Getpid()*3%192 }
+
 // startNode starts the i-th node of the n-th cluster.
 func (w *world) startNode(ctx context.Context, s *site, n, i int) error {
-	nd := &simNode{name: fmt.Sprintf("%s-n%d", s.name, i+1), address: fmt.Sprintf("127.%d.0.%d", 60+n, 10+i)}
+	nd := &simNode{name: fmt.Sprintf("%s-n%d", s.name, i+1), address: fmt.Sprintf("127.%d.0.%d", firstNet()+n, 10+i)}
 	kubeconfig, err := s.cluster.NodeKubeconfig(nd.name)
 	if err != nil {
 		return err
@@ -171,7 +175,7 @@ func (w *world) startNode(ctx context.Context, s *site, n, i int) error {
 	}
 	socket := filepath.Join(w.dir, nd.name+".sock")
 	args := []string{"--name", nd.name, "--kubeconfig", kubeconfig, "--root", root, "--address", nd.address,
-		"--pod-cidr", fmt.Sprintf("127.%d.%d.0/24", 60+n, 128+i), "--bin-dir", w.opts.BinDir,
+		"--pod-cidr", fmt.Sprintf("127.%d.%d.0/24", firstNet()+n, 128+i), "--bin-dir", w.opts.BinDir,
 		"--labels", "holdfast.dev/flavor=" + flavor + ",topology.kubernetes.io/zone=" + s.az,
 		"--disks", fmt.Sprint(disksPerNode), "--disk-size", "64Mi", "--storage-class", "local-ssd", "--flavor", flavor, "--group", "data",
 		"--socket", socket}

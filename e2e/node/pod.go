@@ -151,11 +151,32 @@ func (p *pod) prepare(ctx context.Context) (time.Time, bool) {
 	}
 }
 
+// seclude keeps other users of this machine out of a pod's directory: there are
+// tokens in it. With several users in one pod it must stay open.
+func seclude(dir string, spec *corev1.Pod) error {
+	if os.Geteuid() != 0 {
+		return os.Chmod(dir, 0o700)
+	}
+	uid, one := onlyUser(spec)
+	for _, c := range spec.Spec.Containers {
+		if runAsUser(spec, &c) != nil && !one {
+			return nil
+		}
+	}
+	if err := os.Chown(dir, int(uid), -1); err != nil { // 0 when no container names a user
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}
+
 // mount makes every volume, or renews those that come from the API, and says
 // when to do so again.
 func (p *pod) mount(ctx context.Context) (time.Time, error) {
 	spec := p.object()
 	if err := os.MkdirAll(p.workDir(), 0o755); err != nil {
+		return time.Time{}, err
+	}
+	if err := seclude(p.dir, spec); err != nil {
 		return time.Time{}, err
 	}
 	var refresh time.Time

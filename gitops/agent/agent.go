@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/object"
@@ -56,6 +57,9 @@ const (
 	retryAfter = 2 * time.Second        // doubled after each failure of the same unit
 	retryMax   = time.Minute
 	driftPause = 2 * time.Second // between two corrections of one unit
+	idle       = 5 * time.Minute // between two looks while nothing happens
+	unitLimit  = 2 * time.Minute // for everything that is done to one unit in one look
+	stuckAfter = 30 * time.Minute
 )
 
 // Agent runs one cluster's addons. All its state belongs to Run's goroutine.
@@ -71,11 +75,23 @@ type Agent struct {
 	fetched chan fetched
 
 	revision, digest string
+	refused          string // revision
 	fetchError       string
 	units            map[string]*unitState
 	order            []string
 	removed          map[string]bool // addons that the bundle no longer has, not wholly pruned yet
 	lastReport       *protocol.Report
+
+	passed atomic.Int64 // when Run last looked at everything, in Unix seconds
+}
+
+// Alive is an error when the agent has not looked at everything for so long that
+// it must be stuck.
+func (a *Agent) Alive() error {
+	if since := time.Since(time.Unix(a.passed.Load(), 0)); since > stuckAfter {
+		return fmt.Errorf("stuck for %s", since.Round(time.Second))
+	}
+	return nil
 }
 
 // unitState is what Run knows of one addon.
@@ -85,6 +101,8 @@ type unitState struct {
 	done      map[object.ObjMetadata]applied
 	appliedAt time.Time // first, at this digest
 	lastApply time.Time
+	progress  time.Time // when what is waited for last changed
+	waiting   string
 	checkAt   time.Time // when to look again; zero for never
 	failures  int
 	problem   string // why the last attempt failed
@@ -125,6 +143,7 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 		units:   map[string]*unitState{},
 		removed: map[string]bool{},
 	}
+	a.passed.Store(time.Now().Unix())
 	watchCfg := rest.CopyConfig(cfg)
 	watchCfg.Timeout = 0 // a watch has no deadline of its own; the server ends it
 	a.watch, err = newWatcher(watchCfg, c.RESTMapper(), func(addon string) {
@@ -156,12 +175,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		case f := <-a.fetched:
 			a.accept(f)
 		case name := <-a.changed:
+			if len(dirty) == 0 { // later ones must not put it off
+				timer.Reset(settle)
+			}
 			dirty[name] = true
-			timer.Reset(settle)
 			continue
 		case <-timer.C:
 		}
 		a.pass(ctx, dirty)
+		a.passed.Store(time.Now().Unix())
 		clear(dirty)
 		timer.Reset(a.nextCheck(time.Now()))
 	}
@@ -189,6 +211,11 @@ func (a *Agent) fetchLoop(ctx context.Context) {
 		case a.fetched <- *f:
 			if !f.report {
 				after = f.revision
+				continue
+			}
+			select { // a report that does not arrive must not be asked for at full speed
+			case <-ctx.Done():
+			case <-time.After(retryAfter):
 			}
 		case <-ctx.Done():
 		}
@@ -224,11 +251,11 @@ func (a *Agent) accept(f fetched) {
 	}
 	if f.err != nil {
 		a.log.Info("bundle refused; the cluster stays as it is", "revision", f.revision, "error", f.err.Error())
-		a.fetchError = fmt.Sprintf("revision %.12s: %s", f.revision, oneLine(f.err))
+		a.refused, a.fetchError = f.revision, fmt.Sprintf("revision %.12s: %s", f.revision, oneLine(f.err))
 		return
 	}
 	a.log.Info("bundle accepted", "revision", f.revision, "digest", f.digest)
-	a.revision, a.digest, a.fetchError = f.revision, f.digest, ""
+	a.revision, a.digest, a.refused, a.fetchError = f.revision, f.digest, "", ""
 	old := a.units
 	a.units, a.order = map[string]*unitState{}, nil
 	for _, u := range f.units {
@@ -250,7 +277,9 @@ func (a *Agent) accept(f fetched) {
 func (a *Agent) pass(ctx context.Context, dirty map[string]bool) {
 	if a.revision != "" {
 		for _, name := range a.order {
-			a.reconcile(ctx, a.units[name], dirty[name])
+			limited, cancel := context.WithTimeout(ctx, unitLimit)
+			a.reconcile(limited, a.units[name], dirty[name])
+			cancel()
 		}
 		for _, name := range slices.Sorted(maps.Keys(a.removed)) {
 			if a.removed[name] && a.remove(ctx, name) {
@@ -295,7 +324,7 @@ func (a *Agent) applyUnit(ctx context.Context, u *unitState) {
 	}
 	u.lastApply = time.Now()
 	if u.appliedAt.IsZero() {
-		u.appliedAt = u.lastApply
+		u.appliedAt, u.progress = u.lastApply, u.lastApply
 	}
 	u.applied, u.failures, u.problem = true, 0, ""
 	a.log.Info("addon applied", "addon", u.name, "version", u.version, "digest", u.digest)
@@ -345,7 +374,10 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 
 func (a *Agent) assessUnit(ctx context.Context, u *unitState) {
 	now := time.Now()
-	v := a.watch.assess(ctx, u.unit, u.done, u.appliedAt, u.lastApply, now)
+	v := a.watch.assess(ctx, u.unit, u.done, u.progress, u.lastApply, now)
+	if v.health == v1alpha1.HealthProgressing && v.message != u.waiting {
+		u.progress, u.waiting = now, v.message // a large DaemonSet takes its time, and says so
+	}
 	u.checkAt = time.Time{}
 	switch {
 	case v.drifted:
@@ -356,7 +388,7 @@ func (a *Agent) assessUnit(ctx context.Context, u *unitState) {
 	case v.unseen:
 		u.checkAt = u.lastApply.Add(watchLag)
 	case v.health == v1alpha1.HealthProgressing && u.healthTimeout > 0:
-		u.checkAt = u.appliedAt.Add(u.healthTimeout)
+		u.checkAt = u.progress.Add(u.healthTimeout)
 	}
 	a.save(ctx, u, v)
 }
@@ -422,7 +454,7 @@ func (a *Agent) remove(ctx context.Context, name string) bool {
 
 // nextCheck is how long nothing needs to be looked at.
 func (a *Agent) nextCheck(now time.Time) time.Duration {
-	next := 5 * time.Minute
+	next := idle
 	for _, u := range a.units {
 		if !u.checkAt.IsZero() {
 			next = min(next, max(settle, u.checkAt.Sub(now)))

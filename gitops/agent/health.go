@@ -52,7 +52,7 @@ func (w *watcher) watch(ctx context.Context, u unit) error {
 		if w.watched[gvk] {
 			continue
 		}
-		inf, err := w.cache.GetInformer(ctx, o.DeepCopy())
+		inf, err := w.informer(ctx, o)
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", gvk.Kind, err)
 		}
@@ -76,6 +76,20 @@ func (w *watcher) watch(ctx context.Context, u unit) error {
 	return nil
 }
 
+// listTimeout is how long the first list of a kind may take. A kind whose
+// conversion webhook is dead never answers; it must not stop the other units.
+const listTimeout = 10 * time.Second
+
+func (w *watcher) informer(ctx context.Context, o *unstructured.Unstructured) (cache.Informer, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	inf, err := w.cache.GetInformer(ctx, o.DeepCopy())
+	if err == nil && !inf.HasSynced() {
+		err = fmt.Errorf("the API server does not list it within %s", listTimeout)
+	}
+	return inf, err
+}
+
 // verdict is the health of one unit.
 type verdict struct {
 	health  v1alpha1.Health
@@ -94,6 +108,9 @@ const watchLag = 3 * time.Second
 // is when the unit came to this digest, last when it was last applied.
 func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadata]applied, since, last, now time.Time) verdict {
 	v := verdict{health: v1alpha1.HealthHealthy}
+	// Reads are from memory; only a kind that was never listed would block.
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	var waiting, failed []string
 	for _, want := range u.objects {
 		label := want.GetKind() + "/" + want.GetName()
@@ -105,7 +122,11 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 		got := &unstructured.Unstructured{}
 		got.SetGroupVersionKind(want.GroupVersionKind())
 		if err := w.cache.Get(ctx, client.ObjectKeyFromObject(want), got); err != nil {
-			if client.IgnoreNotFound(err) == nil && want.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
+			if client.IgnoreNotFound(err) != nil {
+				waiting = append(waiting, fmt.Sprintf("%s: not seen: %v", label, err))
+				continue
+			}
+			if want.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
 				continue // there, and somebody else's: without our label it is not watched
 			}
 			waiting = append(waiting, label+": not seen")
@@ -115,8 +136,10 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 		}
 		switch {
 		case want.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists":
-		case got.GetUID() != was.uid, got.GetGeneration() > was.generation,
-			got.GetGeneration() == 0 && got.GetResourceVersion() != was.resourceVersion:
+		case got.GetUID() == was.uid && got.GetGeneration() <= was.generation && (got.GetGeneration() > 0 || got.GetResourceVersion() == was.resourceVersion):
+		case now.Before(last.Add(watchLag)):
+			v.unseen = true // perhaps only late
+		default:
 			v.drifted = true
 		}
 		if got.GetGeneration() < was.generation {

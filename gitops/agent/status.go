@@ -88,7 +88,7 @@ func (s *statusStore) remove(ctx context.Context, name string) error {
 
 // sendReport tells the hub what changed since the last report.
 func (a *Agent) sendReport(ctx context.Context) {
-	r := protocol.Report{Revision: a.revision, Digest: a.digest, Error: a.fetchError}
+	r := protocol.Report{Revision: a.revision, Digest: a.digest, Refused: a.refused, Error: a.fetchError}
 	for _, name := range a.order {
 		s := a.store.get(name).Status
 		ar := protocol.AddonReport{Name: name, Version: s.Version, DesiredDigest: s.DesiredDigest, AppliedDigest: s.AppliedDigest, Health: s.Health, Message: s.Message}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -38,6 +39,9 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 	if err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(abs); err != nil {
+		return nil, fmt.Errorf("open git repository: %w", err)
+	}
 	r := &Repo{dir: abs}
 	for _, kv := range environ {
 		if inHook || !strings.HasPrefix(kv, "GIT_") {
@@ -49,6 +53,12 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 		return nil, fmt.Errorf("open git repository %s: %w", dir, err)
 	}
 	return r, nil
+}
+
+// Bare tells whether the repository is bare.
+func (r *Repo) Bare(ctx context.Context) (bool, error) {
+	out, err := r.git(ctx, nil, "rev-parse", "--is-bare-repository")
+	return strings.TrimSpace(string(out)) == "true", err
 }
 
 // Dir is the repository's directory.
@@ -229,9 +239,6 @@ func (r *Repo) Publish(ctx context.Context, p Publication) error {
 // SetRef points ref at commit if it points at old now; an empty old means that
 // it must not exist.
 func (r *Repo) SetRef(ctx context.Context, ref, commit, old string) error {
-	if old == "" {
-		old = strings.Repeat("0", 40)
-	}
 	_, err := r.git(ctx, nil, "update-ref", ref, commit, old)
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -82,6 +83,7 @@ type Hub struct {
 	tokens Tokens
 	now    func() time.Time
 	wake   chan struct{}
+	lock   *os.File // one hub a repository
 
 	mu       sync.Mutex // guards everything below
 	accepted *revision
@@ -89,6 +91,7 @@ type Hub struct {
 	errs     []string
 	heads    map[string]head // by cluster
 	reports  map[string]heard
+	contacts map[string]time.Time // when each agent last asked or said anything
 	decision rollout.Decision
 	changed  chan struct{} // closed and replaced when heads change
 }
@@ -120,26 +123,55 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
+	switch bare, err := repo.Bare(ctx); {
+	case err != nil:
+		return nil, err
+	case !bare:
+		return nil, fmt.Errorf("open git repository %s: it has a work tree; the hub needs a bare one (git init --bare)", o.Repo)
+	}
+	lock, err := lockRepo(o.Repo)
+	if err != nil {
+		return nil, err
+	}
 	return &Hub{
+		lock: lock,
 		opts: o, log: log, repo: repo, now: time.Now,
-		cache:   newCache(o),
-		tokens:  Tokens{Dir: filepath.Join(o.DataDir, "tokens")},
-		wake:    make(chan struct{}, 1),
-		heads:   map[string]head{},
-		reports: map[string]heard{},
-		changed: make(chan struct{}),
+		cache:    newCache(o),
+		tokens:   Tokens{Dir: filepath.Join(o.DataDir, "tokens")},
+		wake:     make(chan struct{}, 1),
+		heads:    map[string]head{},
+		reports:  map[string]heard{},
+		contacts: map[string]time.Time{},
+		changed:  make(chan struct{}),
 	}, nil
 }
 
-// Run works until ctx ends.
+// lockRepo keeps a second hub away: both would publish, each by its own memory.
+// The kernel gives the lock back however its holder ends.
+func lockRepo(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "holdfast-hub.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock repository: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock repository %s: another hub works on it: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// Run works until ctx ends; then another hub may take over.
 func (h *Hub) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch repository: %w", err)
 	}
-	defer func() { _ = w.Close() }() // nothing is lost
+	defer func() { _ = errors.Join(w.Close(), h.lock.Close()) }() // nothing is lost
 	// A push renames main.lock to main, or packs it away.
-	for _, dir := range []string{h.repo.Dir(), filepath.Join(h.repo.Dir(), "refs", "heads")} {
+	branch := filepath.Join(h.repo.Dir(), "refs", "heads", filepath.FromSlash(h.opts.Branch))
+	if err := os.MkdirAll(filepath.Dir(branch), 0o755); err != nil {
+		return fmt.Errorf("watch repository: %w", err)
+	}
+	for _, dir := range []string{h.repo.Dir(), filepath.Dir(branch)} {
 		if err := w.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
@@ -256,6 +288,9 @@ func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision,
 		return nil, err
 	}
 	rev := &revision{commit: commit, result: res, effort: effortOf(res, start)}
+	if res.CacheError != nil {
+		h.log.Info("render cache of no use; every unit is rendered anew", "error", res.CacheError.Error())
+	}
 	if hook, ok := takeEffort(h.opts.DataDir, commit); ok {
 		rev.effort = hook
 	}
@@ -280,15 +315,17 @@ func (h *Hub) readHeads(ctx context.Context) error {
 			heads[cluster] = known
 			continue
 		}
+		heads[cluster] = head{commit: b.Commit, at: b.Time}
 		data, err := h.repo.ReadPath(ctx, b.Commit, render.BundleFile)
-		if err != nil {
-			return fmt.Errorf("read published bundle of %s: %w", cluster, err)
+		if err == nil {
+			var idx *render.Index
+			if idx, err = render.ParseIndex(b.Name+":"+render.BundleFile, data); err == nil {
+				heads[cluster] = head{commit: b.Commit, digest: idx.Digest, at: b.Time}
+			}
 		}
-		idx, err := render.ParseIndex(b.Name+":"+render.BundleFile, data)
-		if err != nil {
-			return fmt.Errorf("read published bundle of %s: %w", cluster, err)
+		if err != nil { // one bad branch stops no other; it is published over
+			h.log.Info("rendered branch is no bundle", "cluster", cluster, "commit", b.Commit, "error", err.Error())
 		}
-		heads[cluster] = head{commit: b.Commit, digest: idx.Digest, at: b.Time}
 	}
 	h.setHeads(heads)
 	return nil
@@ -305,12 +342,14 @@ func (h *Hub) setHeads(heads map[string]head) {
 }
 
 // publish asks the pure core and does what it says, until it says nothing more.
+// A cluster that cannot be published to delays no other.
 func (h *Hub) publish(ctx context.Context) error {
 	for {
 		rev, d := h.decide()
 		if rev == nil || len(d.Publish) == 0 {
 			return nil
 		}
+		var failed error
 		for _, cluster := range d.Publish {
 			h.mu.Lock()
 			parent := h.heads[cluster].commit
@@ -321,11 +360,12 @@ func (h *Hub) publish(ctx context.Context) error {
 				Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", cluster, rev.commit, b.Index.Digest, rev.commit),
 			})
 			if err != nil {
-				return fmt.Errorf("publish %s: %w", cluster, err)
+				failed = errors.Join(failed, fmt.Errorf("publish %s: %w", cluster, err))
+				continue
 			}
 			h.log.Info("bundle published", "cluster", cluster, "commit", rev.commit, "digest", b.Index.Digest)
 		}
-		if err := h.readHeads(ctx); err != nil {
+		if err := errors.Join(failed, h.readHeads(ctx)); err != nil {
 			return err
 		}
 	}
@@ -337,29 +377,43 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	if h.accepted == nil {
 		return nil, rollout.Decision{}
 	}
+	now := h.now()
 	clusters := map[string]rollout.Cluster{}
 	for name, b := range h.accepted.result.Bundles {
 		c := rollout.Cluster{Want: b.Index.Digest, Published: h.heads[name].digest, PublishedAt: h.heads[name].at}
 		if rep, ok := h.reports[name]; ok {
-			c.Report = rep.forRollout(c.Published)
+			c.Report = rep.forRollout(b.Index, h.heads[name].commit)
+			if silent := now.Sub(h.contacts[name]); silent > contactTimeout {
+				c.Report.Healthy = false
+				c.Report.Waiting = fmt.Sprintf("no word from its agent for %s", silent.Round(time.Second))
+			}
 		}
 		clusters[name] = c
 	}
-	h.decision = rollout.Decide(h.now(), h.accepted.rings, clusters)
+	h.decision = rollout.Decide(now, h.accepted.rings, clusters)
 	return h.accepted, h.decision
 }
 
-// forRollout reduces a report to what a gate may look at. published is the
-// digest of the newest bundle: the one an agent means that refused a bundle.
-func (r heard) forRollout(published string) *rollout.Report {
-	out := &rollout.Report{Healthy: !r.healthySince.IsZero(), HealthySince: r.healthySince, FailingDigest: r.report.Digest}
-	if r.report.Error != "" {
-		out.Failing, out.FailingDigest = r.report.Error, published
+// contactTimeout is how long an agent may be silent, which asks again at least
+// every protocol.MaxWait, before it no longer counts as healthy.
+const contactTimeout = 2 * protocol.MaxWait
+
+// forRollout reduces a report to what a gate may look at. want is the bundle
+// that the cluster is to run, published the commit at the head of its branch.
+func (r heard) forRollout(want render.Index, published string) *rollout.Report {
+	out := &rollout.Report{HealthySince: r.healthySince, FailingDigest: r.report.Digest}
+	if r.report.Error != "" && r.report.Refused == published {
+		out.Failing, out.FailingDigest = r.report.Error, want.Digest
+		return out
+	}
+	if r.report.Digest == want.Digest && !covers(r.report, want) {
+		out.Waiting = "its agent does not report every addon of the bundle"
 		return out
 	}
 	if appliedAll(r.report) {
 		out.Applied = r.report.Digest
 	}
+	out.Healthy = !r.healthySince.IsZero()
 	for _, a := range r.report.Addons {
 		said := fmt.Sprintf("addon %s: %s", a.Name, a.Message)
 		if a.Health == "Degraded" && out.Failing == "" {
@@ -372,14 +426,42 @@ func (r heard) forRollout(published string) *rollout.Report {
 	return out
 }
 
+// covers is true when a report speaks of exactly the bundle's addons at exactly
+// their digests.
+func covers(r protocol.Report, want render.Index) bool {
+	if len(r.Addons) != len(want.Addons) {
+		return false
+	}
+	for _, w := range want.Addons {
+		if !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Name == w.Name && a.DesiredDigest == w.Digest }) {
+			return false
+		}
+	}
+	return true
+}
+
+// appliedAll is true when every addon of the report is applied as desired.
 func appliedAll(r protocol.Report) bool {
-	return r.Digest != "" && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool {
+	return r.Digest != "" && len(r.Addons) > 0 && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool {
 		return a.AppliedDigest == "" || a.AppliedDigest != a.DesiredDigest
 	})
 }
 
+// touch notes that an agent is there. After a silence its soak begins anew.
+func (h *Hub) touch(cluster string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	if rep, ok := h.reports[cluster]; ok && now.Sub(h.contacts[cluster]) > contactTimeout && !rep.healthySince.IsZero() {
+		rep.healthySince = now
+		h.reports[cluster] = rep
+	}
+	h.contacts[cluster] = now
+}
+
 // hear takes in an agent's report.
 func (h *Hub) hear(cluster string, r protocol.Report) {
+	h.touch(cluster)
 	now := h.now()
 	healthy := r.Error == "" && appliedAll(r) && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Health != "Healthy" })
 	h.mu.Lock()

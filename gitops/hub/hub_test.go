@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
@@ -141,17 +142,28 @@ func (a *agent) do(method, path string, body any) (int, []byte) {
 	return resp.StatusCode, out
 }
 
-// report says that the whole bundle is applied, with the health given.
-func (a *agent) report(digest, health string) {
-	a.t.Helper()
-	r := protocol.Report{Digest: digest, Addons: []protocol.AddonReport{{Name: "crds", DesiredDigest: "d", AppliedDigest: "d", Message: "from the test"}}}
-	r.Addons[0].Health = "Progressing"
-	if health != "" {
-		r.Addons[0].Health = "Healthy"
-		if health != "Healthy" {
-			r.Addons[0].Health = "Degraded"
-		}
+// index is that of the bundle at the head of the cluster's branch.
+func (f *fleet) index(cluster string) *render.Index {
+	f.t.Helper()
+	idx, err := render.ParseIndex("bundle.yaml", []byte(f.git(f.bare, "cat-file", "blob", "rendered/"+cluster+":bundle.yaml")))
+	if err != nil {
+		f.t.Fatal(err)
 	}
+	return idx
+}
+
+// report says that the whole bundle is applied, with the health given.
+func (a *agent) report(idx *render.Index, health v1alpha1.Health) {
+	a.t.Helper()
+	r := protocol.Report{Digest: idx.Digest}
+	for _, w := range idx.Addons {
+		r.Addons = append(r.Addons, protocol.AddonReport{Name: w.Name, DesiredDigest: w.Digest, AppliedDigest: w.Digest, Health: health, Message: "from the test"})
+	}
+	a.send(r)
+}
+
+func (a *agent) send(r protocol.Report) {
+	a.t.Helper()
 	if code, body := a.do(http.MethodPost, "/v1/clusters/"+a.cluster+"/report", r); code != http.StatusNoContent {
 		a.t.Fatalf("report: %d %s", code, body)
 	}
@@ -187,6 +199,16 @@ func (f *fleet) await(url, what string, ok func(protocol.Status) bool) protocol.
 	}
 }
 
+// never looks for a while, which is many of the hub's steps.
+func (f *fleet) never(url, what string, bad func(protocol.Status) bool) {
+	f.t.Helper()
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if bad(f.status(url)) {
+			f.t.Fatalf("%s came about", what)
+		}
+	}
+}
+
 func published(st protocol.Status) (names []string) {
 	for _, c := range st.Clusters {
 		if c.Published != "" && c.Published == c.Want {
@@ -214,7 +236,7 @@ func TestRingByRing(t *testing.T) {
 	if got := published(st); got[0] != "canary" {
 		t.Fatalf("published to %v first", got)
 	}
-	f.agent(url, "canary").report(want(st, "canary"), "Healthy")
+	f.agent(url, "canary").report(f.index("canary"), v1alpha1.HealthHealthy)
 	f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
 	stop()
 
@@ -225,11 +247,9 @@ func TestRingByRing(t *testing.T) {
 		t.Errorf("%d units were rendered again after a restart", st.Rendered)
 	}
 	// The hub has forgotten what the canary said, so the gate is shut until it says it again.
-	f.agent(url, "az1-c1").report(want(st, "az1-c1"), "Healthy")
-	if st = f.status(url); len(published(st)) != 2 {
-		t.Fatalf("az2 was published without word from the canary: %v", published(st))
-	}
-	f.agent(url, "canary").report(want(st, "canary"), "Healthy")
+	f.agent(url, "az1-c1").report(f.index("az1-c1"), v1alpha1.HealthHealthy)
+	f.never(url, "publication to az2 without word from the canary", func(st protocol.Status) bool { return len(published(st)) != 2 })
+	f.agent(url, "canary").report(f.index("canary"), v1alpha1.HealthHealthy)
 	st = f.await(url, "publication everywhere", func(st protocol.Status) bool { return len(published(st)) == 3 })
 
 	first := want(st, "canary")
@@ -258,10 +278,44 @@ func TestSickCanaryHalts(t *testing.T) {
 	defer stop()
 	st := f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
 	canary := f.agent(url, "canary")
-	canary.report(want(st, "canary"), "Degraded")
+	canary.report(f.index("canary"), v1alpha1.HealthDegraded)
 	st = f.await(url, "the halt", func(st protocol.Status) bool { return st.Rings[0].Phase == "Halted" })
-	if len(published(st)) != 1 || !strings.Contains(st.Rings[0].Message, "addon crds: from the test") {
-		t.Errorf("published %v, message %q", published(st), st.Rings[0].Message)
+	f.never(url, "publication past the halt", func(st protocol.Status) bool { return len(published(st)) != 1 })
+	if !strings.Contains(st.Rings[0].Message, "addon crds: from the test") {
+		t.Errorf("message %q", st.Rings[0].Message)
+	}
+}
+
+// TestReportMustCoverTheBundle: one healthy addon says nothing of the others.
+func TestReportMustCoverTheBundle(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	idx := f.index("canary")
+	canary := f.agent(url, "canary")
+	canary.send(protocol.Report{Digest: idx.Digest, Addons: []protocol.AddonReport{{Name: "crds", DesiredDigest: "d", AppliedDigest: "d", Health: v1alpha1.HealthHealthy}}})
+	f.never(url, "publication past a partial report", func(st protocol.Status) bool { return len(published(st)) != 1 })
+	canary.send(protocol.Report{Digest: idx.Digest, Refused: "an older one", Error: "of another revision", Addons: nil})
+	f.never(url, "a halt for another revision's error", func(st protocol.Status) bool { return st.Rings[0].Phase == "Halted" })
+}
+
+// TestAddonComesBackUnderItsVersion: removed, and added again with other content.
+func TestAddonComesBackUnderItsVersion(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	f.git(f.work, "rm", "-q", "-r", "addons/local-volume-provisioner", "salt/states/local-volume-provisioner", "kustomize/components/local-volume-provisioner")
+	f.edit("salt/states/top.sls", "- local-volume-provisioner", "# none")
+	removed := f.commit("without the provisioner")
+	f.await(url, "the removal", func(st protocol.Status) bool { return st.Commit == removed })
+	f.git(f.work, "revert", "--no-commit", "HEAD")
+	f.edit("addons/local-volume-provisioner/addon.yaml", "summary: ", "summary: Another ")
+	bad := f.commit("with another one under the same version")
+	st := f.await(url, "the refusal", func(st protocol.Status) bool { return st.Rejected == bad })
+	if len(st.Errors) != 1 || !strings.Contains(st.Errors[0], "was in this fleet before, with other content") {
+		t.Errorf("errors %q", st.Errors)
 	}
 }
 
@@ -296,6 +350,7 @@ func TestHook(t *testing.T) {
 		"Broken": {"file and line reach the person who pushes", good + " " + bad + " refs/heads/main", "salt/states/top.sls:2:"},
 		"Delete": {"deleting main would orphan the fleet", good + " " + none + " refs/heads/main", "must not be deleted"},
 		"Hub's":  {"the rendered branches are the hub's", none + " " + good + " refs/heads/rendered/canary", "belongs to the hub"},
+		"Root":   {"a branch called rendered would be in the way of rendered/…", none + " " + good + " refs/heads/rendered", "belongs to the hub"},
 		"Refs":   {"and so is its state", none + " " + good + " refs/holdfast/accepted", "belongs to the hub"},
 	}
 	for name, tc := range cases {

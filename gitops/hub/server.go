@@ -86,6 +86,7 @@ func (h *Hub) authorized(w http.ResponseWriter, r *http.Request, name string) bo
 
 func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 	cluster, after := r.PathValue("cluster"), r.URL.Query().Get("after")
+	h.touch(cluster)
 	deadline := time.NewTimer(protocol.MaxWait)
 	defer deadline.Stop()
 	for {

@@ -38,7 +38,7 @@ func Verify(ctx context.Context, repo *gitrepo.Repo, base, commit string, cache 
 	}
 	res, err := render.Fleet(ctx, tree, commit, cache)
 	if ctx.Err() != nil {
-		return nil, err
+		return nil, ctx.Err()
 	}
 	if base != "" && base != commit {
 		old, oerr := readTree(ctx, repo, base)
@@ -59,7 +59,7 @@ const historyDepth = 200
 // checkVersions takes a lower version only when the history has it with the same content.
 func checkVersions(ctx context.Context, repo *gitrepo.Repo, base string, old, tree render.Tree) error {
 	err := render.CheckVersions(old, tree)
-	if err == nil {
+	if err == nil && !render.AddsAddon(old, tree) {
 		return nil
 	}
 	commits, herr := repo.History(ctx, base, historyDepth, "addons", "salt/states", "kustomize/components")
@@ -116,7 +116,7 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		}
 		newCommit, ref := f[1], f[2]
 		switch {
-		case strings.HasPrefix(ref, "refs/heads/"+BranchPrefix), strings.HasPrefix(ref, "refs/holdfast/"):
+		case ref+"/" == "refs/heads/"+BranchPrefix, strings.HasPrefix(ref, "refs/heads/"+BranchPrefix), strings.HasPrefix(ref, "refs/holdfast/"):
 			return fmt.Errorf("%s belongs to the hub; push to %s and let it render", ref, branch)
 		case ref != "refs/heads/"+branch:
 			continue
@@ -129,12 +129,10 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		}
 		start := time.Now()
 		res, err := Verify(ctx, repo, base, newCommit, newCache(o))
-		if err == nil {
-			err = leaveEffort(o.DataDir, newCommit, effortOf(res, start))
-		}
 		if err != nil {
 			return err
 		}
+		_ = leaveEffort(o.DataDir, newCommit, effortOf(res, start)) // a note for people, no reason to refuse a push
 	}
 	return sc.Err()
 }

@@ -30,9 +30,10 @@ type Report struct {
 	// Revision and Digest are of the newest bundle that the agent has verified.
 	Revision string `json:"revision"`
 	Digest   string `json:"digest"`
-	// Error is why a newer revision could not be taken; empty when all is well.
-	Error  string        `json:"error,omitempty"`
-	Addons []AddonReport `json:"addons"`
+	// Refused is a newer revision that could not be taken, and Error why; empty when all is well.
+	Refused string        `json:"refused,omitempty"`
+	Error   string        `json:"error,omitempty"`
+	Addons  []AddonReport `json:"addons"`
 }
 
 // AddonReport is one addon's AddonStatus, shortened.

@@ -52,12 +52,16 @@ func contentHash(t Tree, addon string) string {
 // CheckVersions checks that every addon whose content differs between two trees
 // has a higher version in the new one. A lower version is taken when it is known
 // to have stood for the very same content: that is what git revert brings.
-// Removing an addon, or adding one, is fine.
+// Removing an addon is fine, and so is adding one, unless its version is known
+// to have stood for other content.
 func CheckVersions(old, new Tree, known ...Published) error {
 	before, _ := loadAddons(old) // it was accepted as it is
 	after, faults := loadAddons(new)
 	for _, name := range new.folders(addons.Dir) {
 		was, is := before[name], after[name]
+		if was == nil && is != nil && stoodForOther(known, Published{name, is.Version.String(), contentHash(new, name)}) {
+			faults = append(faults, is.Fault("version", fmt.Sprintf("%s %s was in this fleet before, with other content", name, is.Version), "raise the version"))
+		}
 		if was == nil || is == nil || is.Version.GreaterThan(was.Version) {
 			continue
 		}
@@ -73,6 +77,18 @@ func CheckVersions(old, new Tree, known ...Published) error {
 		faults = append(faults, is.Fault("version", msg, "write version: "+next.String()))
 	}
 	return joined(faults)
+}
+
+// AddsAddon is true when the new tree has an addon that the old one lacks:
+// CheckVersions then wants to know what was there before.
+func AddsAddon(old, new Tree) bool {
+	had := old.folders(addons.Dir)
+	return slices.ContainsFunc(new.folders(addons.Dir), func(name string) bool { return !slices.Contains(had, name) })
+}
+
+func stoodForOther(known []Published, p Published) bool {
+	same := func(k Published) bool { return k == p }
+	return !slices.ContainsFunc(known, same) && slices.ContainsFunc(known, func(k Published) bool { return k.Addon == p.Addon && k.Version == p.Version })
 }
 
 // firstChange names the first file of the addon that was changed, added or removed.

@@ -102,10 +102,20 @@ func decideRing(now time.Time, r Ring, clusters map[string]Cluster, d *Decision)
 	st := RingStatus{Name: r.Name}
 	var publish []string
 	var soakUntil time.Time
-	inFlight, healthy := 0, 0
+	unavailable, healthy := 0, 0
+	var sick, well []string // not published yet
 	for _, name := range r.Clusters {
 		c := clusters[name]
 		if c.Published != c.Want {
+			switch {
+			case c.Published == "" || c.runs(c.Published):
+				well = append(well, name)
+			case c.Report != nil:
+				sick = append(sick, name)
+				unavailable++
+			default: // nothing was heard of it since the hub started
+				unavailable++
+			}
 			continue
 		}
 		switch reason := c.failure(now, r.Timeout); {
@@ -117,16 +127,19 @@ func decideRing(now time.Time, r Ring, clusters map[string]Cluster, d *Decision)
 			healthy++
 			soakUntil = later(soakUntil, c.Report.HealthySince.Add(r.Soak))
 		default:
-			inFlight++
+			unavailable++
 			if r.Timeout > 0 {
 				d.recheck(c.PublishedAt.Add(r.Timeout))
 			}
 		}
 	}
-	for _, name := range r.Clusters {
-		if c := clusters[name]; c.Published != c.Want && inFlight < max(1, r.MaxUnavailable) {
+	// A cluster that is sick already may get its repair at once; a healthy one
+	// waits for room.
+	publish = append(publish, sick...)
+	for _, name := range well {
+		if unavailable < max(1, r.MaxUnavailable) {
 			publish = append(publish, name)
-			inFlight++
+			unavailable++
 		}
 	}
 	switch {
@@ -144,8 +157,11 @@ func decideRing(now time.Time, r Ring, clusters map[string]Cluster, d *Decision)
 }
 
 // healthy is true only for a report about exactly the wanted digest.
-func (c Cluster) healthy() bool {
-	return c.Report != nil && c.Report.Healthy && c.Report.Applied == c.Want
+func (c Cluster) healthy() bool { return c.runs(c.Want) }
+
+// runs is true when the cluster is healthy at exactly this digest.
+func (c Cluster) runs(digest string) bool {
+	return c.Report != nil && c.Report.Healthy && c.Report.Applied == digest
 }
 
 func (c Cluster) failure(now time.Time, timeout time.Duration) string {

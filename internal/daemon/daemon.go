@@ -51,25 +51,26 @@ func Context() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 }
 
-// Serve answers on the metrics port until ctx ends. ready says whether the
-// daemon does its work; nil is always.
-func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, ready func() error) error {
+// Serve answers on the metrics port until ctx ends. alive says whether the daemon
+// does its work; nil is always.
+func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, alive func() error) error {
 	if o.MetricsAddress == "" {
 		<-ctx.Done()
 		return nil
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready != nil {
-			if err := ready(); err != nil {
+	check := func(w http.ResponseWriter, _ *http.Request) {
+		if alive != nil {
+			if err := alive(); err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}
 		}
 		w.WriteHeader(http.StatusNoContent)
-	})
+	}
+	mux.HandleFunc("GET /healthz", check)
+	mux.HandleFunc("GET /readyz", check)
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.MetricsAddress)
 	if err != nil {
 		return fmt.Errorf("serve metrics: %w", err)

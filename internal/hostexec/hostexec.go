@@ -18,6 +18,9 @@ import (
 	"time"
 )
 
+// killWait is how long a killed process may take to be gone.
+const killWait = 3 * time.Second
+
 // Error is a command that ran and failed, or could not be run.
 type Error struct {
 	Name     string // program, without its arguments: they may carry paths of users
@@ -71,14 +74,20 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	if err := cmd.Start(); err != nil {
 		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
 	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
 	var err error
-	done := make(chan struct{})
-	go func() { err = cmd.Wait(); close(done) }()
 	select {
-	case <-done:
+	case err = <-done:
 	case <-ctx.Done():
 		killGroup(cmd.Process.Pid)
-		<-done
+		select {
+		case err = <-done:
+		case <-time.After(killWait):
+			// Not even SIGKILL ends a process that waits for a hung disk: leave
+			// it, and whoever waits for it, behind.
+			return nil, &Error{Name: c.Path, ExitCode: -1, Err: fmt.Errorf("no answer within %s, and it cannot be killed: %w", timeout, ctx.Err())}
+		}
 		err = ctx.Err()
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %s: %w", timeout, err)

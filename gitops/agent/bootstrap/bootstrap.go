@@ -51,7 +51,9 @@ func Manifests(o Options) ([]byte, error) {
 		args = append(args, "--hub-ca-file=/var/run/secrets/holdfast/ca.crt")
 	}
 	objects := []any{
-		&corev1.Namespace{TypeMeta: typ("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: Namespace}},
+		&corev1.Namespace{TypeMeta: typ("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: Namespace, Labels: map[string]string{
+			// disk-monitor is privileged: it reads the kernel log and the disks.
+			"pod-security.kubernetes.io/enforce": "privileged", "pod-security.kubernetes.io/audit": "privileged", "pod-security.kubernetes.io/warn": "privileged"}}},
 		&corev1.ServiceAccount{TypeMeta: typ("v1", "ServiceAccount"), ObjectMeta: meta},
 		// The agent installs addons, their RBAC included: whoever may grant every
 		// right must have every right (RBAC escalation check).
