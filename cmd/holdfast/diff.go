@@ -37,6 +37,9 @@ func (c *memoryCache) Put(key string, data []byte) error {
 	return nil
 }
 
+// errDifferences is how diff ends when there are some.
+var errDifferences = errors.New("there are differences")
+
 func newDiff() *cobra.Command {
 	var base string
 	var summary bool
@@ -46,7 +49,7 @@ func newDiff() *cobra.Command {
 		Long: `Show what the working tree would change on each cluster, against a commit of the same repository.
 
 Both are rendered, so that the difference is in what clusters get, not in how it is written.
-The exit code is 0 without a difference and 1 with one, as diff(1) has it.`,
+The exit code is 0 without a difference, 2 with one, and 1 for an error.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
@@ -64,7 +67,7 @@ The exit code is 0 without a difference and 1 with one, as diff(1) has it.`,
 				return err
 			}
 			if changed > 0 {
-				return &reportedError{errors.New("there are differences")}
+				return &reportedError{errDifferences}
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "no cluster would change")
 			return err

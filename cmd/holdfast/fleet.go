@@ -1,18 +1,17 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sort"
-	"time"
-
-	"k8s.io/client-go/tools/clientcmd"
-
-	"context"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
@@ -52,7 +51,7 @@ func (f *fleetFlags) each(ctx context.Context, read func(ctx context.Context, cl
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("the kubeconfig has no context; give one with --kubeconfig")
+		return nil, errors.New("the kubeconfig has no context; give one with --kubeconfig")
 	}
 	sort.Strings(names)
 	scheme := runtime.NewScheme()

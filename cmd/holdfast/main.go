@@ -21,22 +21,28 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := newRoot().ExecuteContext(ctx); err != nil {
-		report(err)
 		stop()
-		os.Exit(1)
+		os.Exit(report(err))
 	}
 }
 
-// report tells a person what went wrong, unless that was done.
-func report(err error) {
+// report tells a person what went wrong, unless that was done, and returns the
+// exit code: 1, or 2 for differences.
+func report(err error) int {
 	var silent *reportedError
-	if !errors.As(err, &silent) {
+	switch {
+	case errors.Is(err, errDifferences):
+		return 2
+	case !errors.As(err, &silent):
 		fmt.Fprintf(os.Stderr, "holdfast: %v\n", err)
 	}
+	return 1
 }
 
 // reportedError has been printed already; only the exit code is left to say.
 type reportedError struct{ error }
+
+func (e *reportedError) Unwrap() error { return e.error }
 
 func newRoot() *cobra.Command {
 	format := output.Table

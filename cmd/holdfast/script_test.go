@@ -14,8 +14,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"holdfast": func() {
 			if err := newRoot().ExecuteContext(context.Background()); err != nil {
-				report(err)
-				os.Exit(1)
+				os.Exit(report(err))
 			}
 		},
 	})
