@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -323,6 +324,9 @@ func (d *demo) stepMissing(ctx context.Context) error {
 		return err
 	}
 	d.rep.ok("disk %s of %s is pulled: Missing after %s, its volumes quarantined after %s", disk.ID, n.name, seconds(t.computeNode), seconds(t.quarantine))
+	if err := d.flavor(ctx, s, n, metav1.ConditionFalse); err != nil {
+		return err
+	}
 	if err := d.othersOpen(ctx, s, disk.ID); err != nil {
 		return err
 	}
@@ -345,6 +349,23 @@ func (d *demo) stepMissing(ctx context.Context) error {
 		return err
 	}
 	return d.replace(ctx, s, n, disk, &plan)
+}
+
+// flavor checks what the ComputeNode says of the disks that its flavor wants.
+func (d *demo) flavor(ctx context.Context, s *site, n *simNode, want metav1.ConditionStatus) error {
+	var c *metav1.Condition
+	if _, err := until(ctx, faultTimeout, "FlavorSatisfied="+string(want)+" on "+n.name, func() (bool, error) {
+		cn, _, err := s.reported(ctx, n.name, "")
+		if err != nil {
+			return false, err
+		}
+		c = meta.FindStatusCondition(cn.Status.Conditions, v1alpha1.ConditionFlavorSatisfied)
+		return c != nil && c.Status == want, nil
+	}); err != nil {
+		return err
+	}
+	d.rep.ok("against flavor %s: FlavorSatisfied=%s %s", flavor, c.Status, c.Message)
+	return nil
 }
 
 func (s *site) planOf(ctx context.Context, disk string) (*v1alpha1.Remediation, error) {
@@ -420,6 +441,9 @@ func (d *demo) replace(ctx context.Context, s *site, n *simNode, old disk.Disk, 
 		cn, gone, err := s.reported(ctx, n.name, old.ID)
 		return err == nil && gone == nil && cn.Status.State == v1alpha1.DiskHealthy && len(cn.Spec.Quarantine) == 0, err
 	}); err != nil {
+		return err
+	}
+	if err := d.flavor(ctx, s, n, metav1.ConditionTrue); err != nil {
 		return err
 	}
 	left, err := s.volumesOn(ctx, old.ID, false)

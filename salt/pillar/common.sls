@@ -2,3 +2,7 @@
 # addons/<name>/addon.yaml.
 disk-monitor:
   scanInterval: 5s
+  # What disks a node with the label holdfast.dev/flavor=database must have.
+  flavors:
+    database:
+    - {name: data, role: static, count: 2}
