@@ -381,3 +381,63 @@ func TestRestartAnywhere(t *testing.T) {
 		}
 	}
 }
+
+// thingCRD is a kind with two versions. With a webhook that nobody answers,
+// objects stored as v1 cannot be listed as v2.
+func thingCRD(storage string, webhook bool) *unstructured.Unstructured {
+	version := func(name string) map[string]any {
+		return map[string]any{"name": name, "served": true, "storage": name == storage,
+			"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}
+	}
+	spec := map[string]any{
+		"group": "example.com", "scope": "Namespaced",
+		"names":    map[string]any{"kind": "Thing", "plural": "things", "singular": "thing", "listKind": "ThingList"},
+		"versions": []any{version("v1"), version("v2")},
+	}
+	if webhook {
+		spec["conversion"] = map[string]any{"strategy": "Webhook", "webhook": map[string]any{
+			"conversionReviewVersions": []any{"v1"}, "clientConfig": map[string]any{"url": "https://127.0.0.1:1/"}}}
+	}
+	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": "things.example.com"}, "spec": spec}}
+}
+
+// TestKindThatCannotBeListed: one dead conversion webhook hung the agent for good.
+func TestKindThatCannotBeListed(t *testing.T) {
+	r := newRig(t, "c5")
+	crd := thingCRD("v1", false)
+	if err := r.c.Create(t.Context(), crd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.c.Delete(context.WithoutCancel(t.Context()), crd) })
+	old := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Thing", "metadata": map[string]any{"name": "old", "namespace": "default"}}}
+	r.until("the kind to be served", func() bool { return r.c.Create(t.Context(), old.DeepCopy()) == nil })
+	next := thingCRD("v2", true)
+	r.until("the webhook", func() bool {
+		var now unstructured.Unstructured
+		now.SetGroupVersionKind(crd.GroupVersionKind())
+		if r.c.Get(t.Context(), client.ObjectKeyFromObject(crd), &now) != nil {
+			return false
+		}
+		next.SetResourceVersion(now.GetResourceVersion())
+		return r.c.Update(t.Context(), next.DeepCopy()) == nil
+	})
+	thing := "apiVersion: example.com/v2\nkind: Thing\nmetadata: {name: fresh, namespace: default}\n"
+	addons := map[string]addon{
+		"bad":  {"0.1.0", map[string]string{"thing.yaml": thing}},
+		"good": {"0.1.0", map[string]string{"a.yaml": configMap("listed-a", "1")}},
+	}
+	r.hub.want(bundle(t, "c5", addons))
+	r.until("the good addon", func() bool { return r.value("listed-a") == "1" })
+	addons["good"] = addon{"0.1.1", map[string]string{"a.yaml": configMap("listed-a", "2")}}
+	r.hub.want(bundle(t, "c5", addons))
+	r.until("the good addon's next version", func() bool { return r.value("listed-a") == "2" })
+	r.until("word of the bad one", func() bool {
+		for _, a := range r.hub.last().Addons {
+			if a.Name == "bad" && a.Health == v1alpha1.HealthDegraded && strings.Contains(a.Message, "Thing") {
+				return true
+			}
+		}
+		return false
+	})
+}
