@@ -276,10 +276,10 @@ func TestSickCanaryHalts(t *testing.T) {
 	f := newFleet(t)
 	url, stop := f.start()
 	defer stop()
-	st := f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
 	canary := f.agent(url, "canary")
 	canary.report(f.index("canary"), v1alpha1.HealthDegraded)
-	st = f.await(url, "the halt", func(st protocol.Status) bool { return st.Rings[0].Phase == "Halted" })
+	st := f.await(url, "the halt", func(st protocol.Status) bool { return st.Rings[0].Phase == "Halted" })
 	f.never(url, "publication past the halt", func(st protocol.Status) bool { return len(published(st)) != 1 })
 	if !strings.Contains(st.Rings[0].Message, "addon crds: from the test") {
 		t.Errorf("message %q", st.Rings[0].Message)

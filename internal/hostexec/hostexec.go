@@ -82,7 +82,7 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	case <-ctx.Done():
 		killGroup(cmd.Process.Pid)
 		select {
-		case err = <-done:
+		case <-done:
 		case <-time.After(killWait):
 			// Not even SIGKILL ends a process that waits for a hung disk: leave
 			// it, and whoever waits for it, behind.
