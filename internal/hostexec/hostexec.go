@@ -74,11 +74,12 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	if err := cmd.Start(); err != nil {
 		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	var err error
+	var err, ended error
+	done := make(chan struct{})
+	go func() { ended = cmd.Wait(); close(done) }()
 	select {
-	case err = <-done:
+	case <-done:
+		err = ended
 	case <-ctx.Done():
 		killGroup(cmd.Process.Pid)
 		select {
