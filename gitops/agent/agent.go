@@ -109,14 +109,6 @@ type unitState struct {
 	held      []string
 }
 
-// fetched is a new bundle, or the hub's wish to hear a report.
-type fetched struct {
-	report           bool
-	revision, digest string
-	units            []unit
-	err              error
-}
-
 // New makes an agent that works on the cluster of cfg.
 func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	scheme := runtime.NewScheme()
@@ -186,89 +178,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.passed.Store(time.Now().Unix())
 		clear(dirty)
 		timer.Reset(a.nextCheck(time.Now()))
-	}
-}
-
-// fetchLoop brings each new revision to Run.
-func (a *Agent) fetchLoop(ctx context.Context) {
-	after, pause := "", retryAfter
-	for ctx.Err() == nil {
-		f, err := a.fetch(ctx, after)
-		if err != nil {
-			a.log.Info("hub does not answer; the cluster stays as it is", "error", err.Error())
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, retryMax)
-			continue
-		}
-		pause = retryAfter
-		if f == nil {
-			continue
-		}
-		select {
-		case a.fetched <- *f:
-			if !f.report {
-				after = f.revision
-				continue
-			}
-			select { // a report that does not arrive must not be asked for at full speed
-			case <-ctx.Done():
-			case <-time.After(retryAfter):
-			}
-		case <-ctx.Done():
-		}
-	}
-}
-
-// fetch returns nil when there is nothing new. A bundle that cannot be
-// verified is a result too: it is reported, and not asked for again.
-func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
-	d, err := a.hub.desired(ctx, after)
-	switch {
-	case err != nil:
-		return nil, err
-	case d.Revision != "" && d.Revision != after:
-	case d.Unheard:
-		return &fetched{report: true}, nil
-	default:
-		return nil, nil
-	}
-	files, err := a.hub.bundle(ctx, d.Revision)
-	if err != nil {
-		return nil, err
-	}
-	f := &fetched{revision: d.Revision}
-	f.digest, f.units, f.err = parseBundle(a.opts.Cluster, files)
-	return f, nil
-}
-
-func (a *Agent) accept(f fetched) {
-	a.lastReport = nil // say something about every revision
-	if f.report {
-		return
-	}
-	if f.err != nil {
-		a.log.Info("bundle refused; the cluster stays as it is", "revision", f.revision, "error", f.err.Error())
-		a.refused, a.fetchError = f.revision, fmt.Sprintf("revision %.12s: %s", f.revision, oneLine(f.err))
-		return
-	}
-	a.log.Info("bundle accepted", "revision", f.revision, "digest", f.digest)
-	a.revision, a.digest, a.refused, a.fetchError = f.revision, f.digest, "", ""
-	old := a.units
-	a.units, a.order = map[string]*unitState{}, nil
-	for _, u := range f.units {
-		a.order = append(a.order, u.name)
-		if was, ok := old[u.name]; ok && was.digest == u.digest {
-			was.unit = u
-			a.units[u.name] = was
-			continue
-		}
-		a.units[u.name] = &unitState{unit: u}
-	}
-	for name := range a.store.known {
-		a.removed[name] = a.units[name] == nil
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +22,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"holdfast.dev/gitops/gitrepo"
-	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/render"
 	"holdfast.dev/gitops/rollout"
 )
@@ -108,13 +106,6 @@ type revision struct {
 type head struct {
 	commit, digest string
 	at             time.Time
-}
-
-// heard is a report with when it came.
-type heard struct {
-	report       protocol.Report
-	at           time.Time
-	healthySince time.Time // without interruption, at this digest
 }
 
 // New opens the repository.
@@ -392,92 +383,4 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	}
 	h.decision = rollout.Decide(now, h.accepted.rings, clusters)
 	return h.accepted, h.decision
-}
-
-// contactTimeout is how long an agent may be silent, which asks again at least
-// every protocol.MaxWait, before it no longer counts as healthy.
-const contactTimeout = 2 * protocol.MaxWait
-
-// forRollout reduces a report to what a gate may look at. want is the bundle
-// that the cluster is to run, published the commit at the head of its branch.
-func (r heard) forRollout(want render.Index, published string) *rollout.Report {
-	out := &rollout.Report{HealthySince: r.healthySince, FailingDigest: r.report.Digest}
-	if r.report.Error != "" && r.report.Refused == published {
-		out.Failing, out.FailingDigest = r.report.Error, want.Digest
-		return out
-	}
-	if r.report.Digest == want.Digest && !covers(r.report, want) {
-		out.Waiting = "its agent does not report every addon of the bundle"
-		return out
-	}
-	if appliedAll(r.report) {
-		out.Applied = r.report.Digest
-	}
-	out.Healthy = !r.healthySince.IsZero()
-	for _, a := range r.report.Addons {
-		said := fmt.Sprintf("addon %s: %s", a.Name, a.Message)
-		if a.Health == "Degraded" && out.Failing == "" {
-			out.Failing = said
-		}
-		if a.Health == "Progressing" && out.Waiting == "" {
-			out.Waiting = said
-		}
-	}
-	return out
-}
-
-// covers is true when a report speaks of exactly the bundle's addons at exactly
-// their digests.
-func covers(r protocol.Report, want render.Index) bool {
-	if len(r.Addons) != len(want.Addons) {
-		return false
-	}
-	for _, w := range want.Addons {
-		if !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Name == w.Name && a.DesiredDigest == w.Digest }) {
-			return false
-		}
-	}
-	return true
-}
-
-// appliedAll is true when every addon of the report is applied as desired.
-func appliedAll(r protocol.Report) bool {
-	return r.Digest != "" && len(r.Addons) > 0 && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool {
-		return a.AppliedDigest == "" || a.AppliedDigest != a.DesiredDigest
-	})
-}
-
-// touch notes that an agent is there. After a silence its soak begins anew.
-func (h *Hub) touch(cluster string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := h.now()
-	if rep, ok := h.reports[cluster]; ok && now.Sub(h.contacts[cluster]) > contactTimeout && !rep.healthySince.IsZero() {
-		rep.healthySince = now
-		h.reports[cluster] = rep
-	}
-	h.contacts[cluster] = now
-}
-
-// hear takes in an agent's report.
-func (h *Hub) hear(cluster string, r protocol.Report) {
-	h.touch(cluster)
-	now := h.now()
-	healthy := r.Error == "" && appliedAll(r) && !slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Health != "Healthy" })
-	h.mu.Lock()
-	was := h.reports[cluster]
-	next := heard{report: r, at: now}
-	switch {
-	case !healthy:
-	case was.report.Digest == r.Digest && !was.healthySince.IsZero():
-		next.healthySince = was.healthySince
-	default:
-		next.healthySince = now
-	}
-	h.reports[cluster] = next
-	h.mu.Unlock()
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
 }

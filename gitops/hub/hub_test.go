@@ -253,9 +253,7 @@ func TestRingByRing(t *testing.T) {
 	st = f.await(url, "publication everywhere", func(st protocol.Status) bool { return len(published(st)) == 3 })
 
 	first := want(st, "canary")
-	if err := os.WriteFile(filepath.Join(f.work, "salt/pillar/common.sls"), []byte("remediation-controller:\n  planTimeout: 1h\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
 	second := f.commit("pillar")
 	st = f.await(url, "the pillar change on the canary", func(st protocol.Status) bool { return st.Commit == second && len(published(st)) == 1 })
 	for _, u := range st.RenderedUnits {

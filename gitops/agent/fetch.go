@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"holdfast.dev/gitops/render"
+)
+
+// fetched is a new bundle, or the hub's wish to hear a report.
+type fetched struct {
+	report           bool
+	revision, digest string
+	units            []unit
+	err              error
+}
+
+// fetchLoop brings each new revision to Run.
+func (a *Agent) fetchLoop(ctx context.Context) {
+	after, pause := "", retryAfter
+	for ctx.Err() == nil {
+		f, err := a.fetch(ctx, after)
+		if err != nil {
+			a.log.Info("hub does not answer; the cluster stays as it is", "error", err.Error())
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, retryMax)
+			continue
+		}
+		pause = retryAfter
+		if f == nil {
+			continue
+		}
+		select {
+		case a.fetched <- *f:
+			if !f.report {
+				after = f.revision
+				continue
+			}
+			select { // a report that does not arrive must not be asked for at full speed
+			case <-ctx.Done():
+			case <-time.After(retryAfter):
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// fetch returns nil when there is nothing new. A bundle that cannot be
+// verified is a result too: it is reported, and not asked for again.
+func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
+	d, err := a.hub.desired(ctx, after)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.Revision != "" && d.Revision != after:
+	case d.Unheard:
+		return &fetched{report: true}, nil
+	default:
+		return nil, nil
+	}
+	files, err := a.hub.bundle(ctx, d.Revision)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetched{revision: d.Revision}
+	f.digest, f.units, f.err = parseBundle(a.opts.Cluster, files)
+	return f, nil
+}
+
+func (a *Agent) accept(f fetched) {
+	a.lastReport = nil // say something about every revision
+	if f.report {
+		return
+	}
+	if f.err != nil {
+		a.log.Info("bundle refused; the cluster stays as it is", "revision", f.revision, "error", f.err.Error())
+		a.refused, a.fetchError = f.revision, fmt.Sprintf("revision %.12s: %s", f.revision, oneLine(f.err))
+		return
+	}
+	a.log.Info("bundle accepted", "revision", f.revision, "digest", f.digest)
+	a.revision, a.digest, a.refused, a.fetchError = f.revision, f.digest, "", ""
+	old := a.units
+	a.units, a.order = map[string]*unitState{}, nil
+	for _, u := range f.units {
+		a.order = append(a.order, u.name)
+		if was, ok := old[u.name]; ok && was.digest == u.digest {
+			was.unit = u
+			a.units[u.name] = was
+			continue
+		}
+		a.units[u.name] = &unitState{unit: u}
+	}
+	for name := range a.store.known {
+		a.removed[name] = a.units[name] == nil
+	}
+}
+
+// parseBundle verifies a bundle and takes it apart. A bundle of another
+// cluster, one without addons and one that is not whole are refused: what it
+// does not name would be pruned.
+func parseBundle(cluster string, files map[string][]byte) (digest string, units []unit, err error) {
+	b, err := render.ParseBundle(files)
+	if err != nil {
+		return "", nil, err
+	}
+	if b.Index.Cluster != cluster {
+		return "", nil, fmt.Errorf("the bundle is for cluster %q, this is %q", b.Index.Cluster, cluster)
+	}
+	if len(b.Index.Addons) == 0 {
+		return "", nil, errors.New("the bundle has no addon at all; it would remove everything")
+	}
+	for _, a := range b.Index.Addons {
+		u := unit{name: a.Name, version: a.Version, digest: a.Digest, requires: a.Requires, healthTimeout: a.HealthTimeout}
+		for _, o := range b.Objects(a.Name) {
+			obj := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal(o.Data, &obj.Object); err != nil {
+				return "", nil, fmt.Errorf("read %s: %w", o.Path, err)
+			}
+			u.objects = append(u.objects, obj)
+		}
+		units = append(units, u)
+	}
+	return b.Index.Digest, units, nil
+}
