@@ -116,7 +116,9 @@ type anyMap struct{}
 
 func (anyMap) Keys() []string { return nil }
 
-// shallow is the value of a node as [Type.Problem] takes it.
+// shallow is the value of a node as [Type.Problem] takes it: only its type
+// matters, so a number out of range may be any number here. What is rendered
+// is the node itself.
 func shallow(n *yaml.Node) any {
 	switch {
 	case n.Kind == yaml.AliasNode:

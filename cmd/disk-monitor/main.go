@@ -8,25 +8,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/monitor"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "disk-monitor:", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // exitAfterDefer: stop has been called
-	}
-}
+func main() { os.Exit(daemon.Main("disk-monitor", run)) }
 
 func run(ctx context.Context, args []string) error {
 	var o monitor.Options

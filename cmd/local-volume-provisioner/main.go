@@ -8,26 +8,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/provisioners/local"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "local-volume-provisioner:", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // exitAfterDefer: stop has been called
-	}
-}
+func main() { os.Exit(daemon.Main("local-volume-provisioner", run)) }
 
 func run(ctx context.Context, args []string) error {
 	var o local.Options

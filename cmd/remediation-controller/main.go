@@ -3,32 +3,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/remediation"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "remediation-controller:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(daemon.Main("remediation-controller", run)) }
 
 func run(ctx context.Context, args []string) error {
 	o := remediation.DefaultOptions()

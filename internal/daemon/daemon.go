@@ -84,6 +84,17 @@ func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, alive func()
 	return nil
 }
 
+// Main runs a daemon until SIGTERM or SIGINT and returns its exit code: 0 after
+// an orderly end or --help, 1 after an error, which is printed for a person.
+func Main(name string, run func(ctx context.Context, args []string) error) int {
+	ctx, stop := Context()
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		return Fail(name, err)
+	}
+	return 0
+}
+
 // Fail prints the error for a person and returns the exit code 1.
 func Fail(name string, err error) int {
 	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
