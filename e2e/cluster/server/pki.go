@@ -45,6 +45,14 @@ func newPKI(dir string, bind net.IP) (*pki, error) {
 	if err := pkiutil.WriteCertAndKey(dir, "apiserver", cert, key); err != nil {
 		return nil, fmt.Errorf("write certificate of the API server: %w", err)
 	}
+	kubelet := certConfig("kube-apiserver-kubelet-client", []string{"system:masters"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth})
+	cert, key, err = pkiutil.NewCertAndKey(p.caCert, p.caKey, kubelet)
+	if err != nil {
+		return nil, fmt.Errorf("make the API server's certificate for kubelets: %w", err)
+	}
+	if err := pkiutil.WriteCertAndKey(dir, "apiserver-kubelet-client", cert, key); err != nil {
+		return nil, fmt.Errorf("write the API server's certificate for kubelets: %w", err)
+	}
 	sa, err := pkiutil.GeneratePrivateKey(kubeadmapi.EncryptionAlgorithmECDSAP256)
 	if err != nil {
 		return nil, fmt.Errorf("make service account key: %w", err)

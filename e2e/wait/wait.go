@@ -1,0 +1,37 @@
+// Package wait polls for what has no event to wait for, with a deadline and an
+// error that says what was waited for.
+package wait
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// interval is the time between two looks.
+const interval = 20 * time.Millisecond
+
+// Until polls f until it returns true without an error, and returns how long
+// that took. After timeout the error names what was waited for and holds the
+// last error of f. The end of ctx ends it, with ctx's error.
+func Until(ctx context.Context, timeout time.Duration, what string, f func() (bool, error)) (time.Duration, error) {
+	start := time.Now()
+	deadline := start.Add(timeout)
+	for {
+		ok, err := f()
+		if ok && err == nil {
+			return time.Since(start), nil
+		}
+		if time.Now().After(deadline) {
+			if err != nil {
+				return 0, fmt.Errorf("%s: not within %s: %w", what, timeout, err)
+			}
+			return 0, fmt.Errorf("%s: not within %s", what, timeout)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(interval):
+		}
+	}
+}
