@@ -138,17 +138,17 @@ func (d *demo) stepStart(ctx context.Context) error {
 		return err
 	}
 	for _, s := range w.sites {
-		if err := w.join(ctx, s); err != nil {
+		if err := w.fleet.Join(ctx, s.client, s.name); err != nil {
 			return err
 		}
 	}
-	d.rep.ok("hub at %s; every cluster has its agent's manifests (holdfast join | kubectl apply)", w.hubURL)
+	d.rep.ok("hub at %s; every cluster has its agent's manifests (holdfast join | kubectl apply)", w.fleet.HubURL)
 	return nil
 }
 
 // tuneFleet fits the fleet that "holdfast init" wrote to the demo: a minute is a long time here.
 func (d *demo) tuneFleet() error {
-	return d.world.edit("fleet.yaml", "soak: 10m}", "soak: 1s, timeout: 20s}")
+	return d.world.fleet.Edit("fleet.yaml", "soak: 10m}", "soak: 1s, timeout: 20s}")
 }
 
 // summary closes the demo.
@@ -171,10 +171,10 @@ func (d *demo) summary() {
 func (d *demo) hold(ctx context.Context) error {
 	w := d.world
 	d.rep.line("\nEverything stays up until you press Ctrl-C.")
-	d.rep.line("  export KUBECONFIG=%s HOLDFAST_HUB=%s HOLDFAST_TOKEN_FILE=%s", w.kubeconfig, w.hubURL, w.adminToken)
+	d.rep.line("  export KUBECONFIG=%s HOLDFAST_HUB=%s HOLDFAST_TOKEN_FILE=%s", w.kubeconfig, w.fleet.HubURL, w.fleet.AdminToken)
 	d.rep.line("  %s status; %s disks; %s repairs", w.bin("holdfast"), w.bin("holdfast"), w.bin("holdfast"))
 	d.rep.line("  kubectl --context canary get computenodes,remediations,addonstatuses,pv")
-	d.rep.line("  the fleet: git -C %s push %s main", w.work, w.repo)
+	d.rep.line("  the fleet: git -C %s push %s main", w.fleet.Work, w.fleet.Repo)
 	for _, s := range w.sites {
 		for _, n := range s.nodes {
 			d.rep.line("  %-10s metrics http://%s:9808/metrics   faults: curl --unix-socket %s http://node/v1/state", n.name, n.address, filepath.Join(w.dir, n.name+".sock"))

@@ -16,6 +16,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/node/disk"
+	"holdfast.dev/e2e/wait"
 )
 
 const faultTimeout = 30 * time.Second
@@ -131,7 +132,7 @@ type faultTimes struct{ computeNode, quarantine time.Duration }
 // awaitFault waits until a disk is in the state and all its volumes are quarantined.
 func (s *site) awaitFault(ctx context.Context, nodeName, disk string, state v1alpha1.DiskState, since time.Time) (faultTimes, error) {
 	var t faultTimes
-	_, err := until(ctx, faultTimeout, fmt.Sprintf("disk %s %s in ComputeNode %s", disk, state, nodeName), func() (bool, error) {
+	_, err := wait.Until(ctx, faultTimeout, fmt.Sprintf("disk %s %s in ComputeNode %s", disk, state, nodeName), func() (bool, error) {
 		_, d, err := s.reported(ctx, nodeName, disk)
 		return d != nil && d.State == state, err
 	})
@@ -139,7 +140,7 @@ func (s *site) awaitFault(ctx context.Context, nodeName, disk string, state v1al
 		return t, err
 	}
 	t.computeNode = time.Since(since)
-	_, err = until(ctx, faultTimeout, "quarantine of disk "+disk, func() (bool, error) {
+	_, err = wait.Until(ctx, faultTimeout, "quarantine of disk "+disk, func() (bool, error) {
 		pvs, err := s.volumesOn(ctx, disk, false)
 		return len(pvs) > 0 && !slices.ContainsFunc(pvs, func(pv corev1.PersistentVolume) bool { return !quarantined(pv) }), err
 	})
@@ -166,7 +167,7 @@ func (d *demo) stepFault(ctx context.Context) error {
 	if err := s.claim(ctx, "orders-db", label); err != nil {
 		return err
 	}
-	if _, err := until(ctx, faultTimeout, "claim orders-db bound", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "claim orders-db bound", func() (bool, error) {
 		pv, err := s.bound(ctx, "orders-db")
 		return pv == pvs[0].Name, err
 	}); err != nil {
@@ -197,7 +198,7 @@ func (d *demo) stepFault(ctx context.Context) error {
 		return err
 	}
 	var ev *corev1.Event
-	if _, err := until(ctx, faultTimeout, "Event on claim orders-db", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "Event on claim orders-db", func() (bool, error) {
 		ev, err = s.warned(ctx, "orders-db")
 		return ev != nil, err
 	}); err != nil {
@@ -213,7 +214,7 @@ func (d *demo) stepFault(ctx context.Context) error {
 
 // show prints what the command line says, as a person would see it.
 func (d *demo) show(ctx context.Context, args ...string) error {
-	out, err := d.world.holdfast(ctx, args...)
+	out, err := d.world.fleet.Holdfast(ctx, args...)
 	if err != nil {
 		return err
 	}
@@ -276,13 +277,13 @@ func (d *demo) quarantineHolds(ctx context.Context, s *site, n *simNode) error {
 	if err := s.claim(ctx, "other-db", ""); err != nil {
 		return err
 	}
-	if _, err := until(ctx, faultTimeout, "claim other-db bound", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "claim other-db bound", func() (bool, error) {
 		pv, err := s.bound(ctx, "other-db")
 		return pv != "", err
 	}); err != nil {
 		return err
 	}
-	if _, err := until(ctx, faultTimeout, "the scheduler's word on late-db", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "the scheduler's word on late-db", func() (bool, error) {
 		var pod corev1.Pod
 		if err := s.client.Get(ctx, client.ObjectKey{Namespace: "default", Name: "late-db"}, &pod); err != nil {
 			return false, err
@@ -331,7 +332,7 @@ func (d *demo) stepMissing(ctx context.Context) error {
 		return err
 	}
 	var plan v1alpha1.Remediation
-	if _, err := until(ctx, faultTimeout, "a plan that waits for a new disk", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "a plan that waits for a new disk", func() (bool, error) {
 		p, err := s.planOf(ctx, disk.ID)
 		if p == nil || err != nil {
 			return false, err
@@ -354,7 +355,7 @@ func (d *demo) stepMissing(ctx context.Context) error {
 // flavor checks what the ComputeNode says of the disks that its flavor wants.
 func (d *demo) flavor(ctx context.Context, s *site, n *simNode, want metav1.ConditionStatus) error {
 	var c *metav1.Condition
-	if _, err := until(ctx, faultTimeout, "FlavorSatisfied="+string(want)+" on "+n.name, func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "FlavorSatisfied="+string(want)+" on "+n.name, func() (bool, error) {
 		cn, _, err := s.reported(ctx, n.name, "")
 		if err != nil {
 			return false, err
@@ -399,7 +400,7 @@ func (d *demo) killController(ctx context.Context, s *site) error {
 			if err != nil {
 				return err
 			}
-			if _, err := until(ctx, faultTimeout, "restart of "+p.Name, func() (bool, error) {
+			if _, err := wait.Until(ctx, faultTimeout, "restart of "+p.Name, func() (bool, error) {
 				var now corev1.Pod
 				if err := s.client.Get(ctx, client.ObjectKeyFromObject(&p), &now); err != nil {
 					return false, err
@@ -423,7 +424,7 @@ func (d *demo) replace(ctx context.Context, s *site, n *simNode, old disk.Disk, 
 		return err
 	}
 	var pvs []corev1.PersistentVolume
-	if _, err := until(ctx, faultTimeout, "volumes on the new disk "+fresh.ID, func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "volumes on the new disk "+fresh.ID, func() (bool, error) {
 		pvs, err = s.volumesOn(ctx, fresh.ID, false)
 		return len(pvs) > 0, err
 	}); err != nil {
@@ -431,13 +432,13 @@ func (d *demo) replace(ctx context.Context, s *site, n *simNode, old disk.Disk, 
 	}
 	d.rep.ok("new disk %s in %s: volume %s is offered after %s", fresh.ID, fresh.Slot, pvs[0].Name, seconds(time.Since(start)))
 	var done v1alpha1.Remediation
-	if _, err := until(ctx, time.Minute, "plan "+plan.Name+" done", func() (bool, error) {
+	if _, err := wait.Until(ctx, time.Minute, "plan "+plan.Name+" done", func() (bool, error) {
 		err := s.client.Get(ctx, client.ObjectKeyFromObject(plan), &done)
 		return done.Status.Phase == v1alpha1.PhaseSucceeded, err
 	}); err != nil {
 		return fmt.Errorf("%w: it is %s at %s: %s", err, done.Status.Phase, done.Status.Step, done.Status.Message)
 	}
-	if _, err := until(ctx, faultTimeout, "ComputeNode "+n.name+" Healthy", func() (bool, error) {
+	if _, err := wait.Until(ctx, faultTimeout, "ComputeNode "+n.name+" Healthy", func() (bool, error) {
 		cn, gone, err := s.reported(ctx, n.name, old.ID)
 		return err == nil && gone == nil && cn.Status.State == v1alpha1.DiskHealthy && len(cn.Spec.Quarantine) == 0, err
 	}); err != nil {

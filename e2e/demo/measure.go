@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 )
 
 const (
@@ -39,38 +40,30 @@ func (d *demo) measure(ctx context.Context) error {
 func (d *demo) measurePushes(ctx context.Context) error {
 	w := d.world
 	file := "salt/pillar/common.sls"
-	if err := w.addFile(file, "\nremediation-controller:\n  planTimeout: 100h\n"); err != nil {
+	if err := w.fleet.AddFile(file, "\nremediation-controller:\n  planTimeout: 100h\n"); err != nil {
 		return err
 	}
 	d.pushToApplied = nil
 	var commit string
 	for i := range benchPushes {
-		if err := w.edit(file, fmt.Sprintf("planTimeout: %dh", 100+i), fmt.Sprintf("planTimeout: %dh", 101+i)); err != nil {
+		if err := w.fleet.Edit(file, fmt.Sprintf("planTimeout: %dh", 100+i), fmt.Sprintf("planTimeout: %dh", 101+i)); err != nil {
 			return err
 		}
 		var err error
-		if commit, err = w.commit(ctx, fmt.Sprintf("sample %d", i)); err != nil {
+		if commit, err = w.fleet.Commit(ctx, fmt.Sprintf("sample %d", i)); err != nil {
 			return err
 		}
-		start, err := w.push(ctx)
+		start, err := w.fleet.Push(ctx)
 		if err != nil {
 			return err
 		}
-		if _, err := until(ctx, rolloutTimeout, "canary at "+commit[:12], func() (bool, error) {
-			st, err := w.status(ctx)
-			if err != nil {
-				return false, err
-			}
-			l, ok := rolledOut(st, commit, "canary")
-			if ok {
-				d.pushToApplied = append(d.pushToApplied, l.applied.Sub(start).Seconds())
-			}
-			return ok, nil
-		}); err != nil {
+		got, err := w.fleet.AwaitRollout(ctx, commit, rolloutTimeout, "canary")
+		if err != nil {
 			return err
 		}
+		d.pushToApplied = append(d.pushToApplied, got["canary"].Applied.Sub(start).Seconds())
 	}
-	_, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	_, err := w.awaitRollout(ctx, commit)
 	d.rep.line("   %d pushes: applied on the canary after %.2f s at the median", benchPushes, percentile(d.pushToApplied, 50))
 	return err
 }
@@ -107,7 +100,7 @@ func (d *demo) measureFaults(ctx context.Context) error {
 		if _, err := n.api.Replace(ctx, disk.Name); err != nil {
 			return err
 		}
-		if _, err := until(ctx, time.Minute, "repair of "+disk.ID, func() (bool, error) {
+		if _, err := wait.Until(ctx, time.Minute, "repair of "+disk.ID, func() (bool, error) {
 			cn, gone, err := s.reported(ctx, n.name, disk.ID)
 			return err == nil && gone == nil && cn.Status.State == v1alpha1.DiskHealthy && len(cn.Spec.Quarantine) == 0, err
 		}); err != nil {

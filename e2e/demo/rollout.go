@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"holdfast.dev/e2e/fleet"
+	"holdfast.dev/e2e/wait"
+	"holdfast.dev/gitops/render"
 )
 
 // rolloutTimeout bounds one rollout through all three rings.
@@ -14,26 +18,23 @@ const rolloutTimeout = 2 * time.Minute
 // stepFirstPush: git push of the initial fleet makes all addons healthy, canary first.
 func (d *demo) stepFirstPush(ctx context.Context) error {
 	w := d.world
-	if _, err := w.holdfast(ctx, "init", w.work); err != nil {
+	if err := w.fleet.Init(ctx, render.InitOptions{}); err != nil {
 		return err
 	}
 	// The demo's disks are small and its patience short; a person would edit the same lines.
 	if err := d.tuneFleet(); err != nil {
 		return err
 	}
-	if err := w.git(ctx, w.work, "init", "-q", "--initial-branch=main"); err != nil {
-		return err
-	}
-	commit, err := w.commit(ctx, "the fleet")
+	commit, err := w.fleet.Commit(ctx, "the fleet")
 	if err != nil {
 		return err
 	}
-	start, err := w.push(ctx)
+	start, err := w.fleet.Push(ctx)
 	if err != nil {
 		return err
 	}
 	d.rep.ok("git push of the fleet was accepted after %s: verified by the repository's hook", seconds(time.Since(start)))
-	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	got, err := w.awaitRollout(ctx, commit)
 	if err != nil {
 		return err
 	}
@@ -44,65 +45,65 @@ func (d *demo) stepFirstPush(ctx context.Context) error {
 	if err := d.show(ctx, "status"); err != nil {
 		return err
 	}
-	st, err := w.status(ctx)
+	st, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range w.sites {
-		d.firstDigest[s.name] = clusterOf(st, s.name).Published
+		d.firstDigest[s.name] = fleet.ClusterOf(st, s.name).Published
 	}
 	return nil
 }
 
 // canaryFirst checks that no later ring had anything before the canary was healthy.
-func (d *demo) canaryFirst(ctx context.Context, got map[string]landed, what string) error {
-	st, err := d.world.status(ctx)
+func (d *demo) canaryFirst(ctx context.Context, got map[string]fleet.Landed, what string) error {
+	st, err := d.world.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"az1-c1", "az2-c1"} {
-		first := got[name].healthy
-		for _, a := range clusterOf(st, name).Report.Addons {
-			if a.AppliedAt.After(got["canary"].applied.Add(-time.Millisecond)) && a.AppliedAt.Before(first) {
+		first := got[name].Healthy
+		for _, a := range fleet.ClusterOf(st, name).Report.Addons {
+			if a.AppliedAt.After(got["canary"].Applied.Add(-time.Millisecond)) && a.AppliedAt.Before(first) {
 				first = a.AppliedAt
 			}
 		}
-		if first.Before(got["canary"].healthy) {
-			return fmt.Errorf("%s: %s had it at %s, the canary was healthy only at %s", what, name, first.Format(time.StampMicro), got["canary"].healthy.Format(time.StampMicro))
+		if first.Before(got["canary"].Healthy) {
+			return fmt.Errorf("%s: %s had it at %s, the canary was healthy only at %s", what, name, first.Format(time.StampMicro), got["canary"].Healthy.Format(time.StampMicro))
 		}
 	}
 	d.rep.ok("%s: healthy on canary, then az1, then az2", what)
 	return nil
 }
 
-func (d *demo) printLatency(start time.Time, got map[string]landed) {
+func (d *demo) printLatency(start time.Time, got map[string]fleet.Landed) {
 	for _, s := range d.world.sites {
 		l := got[s.name]
-		d.rep.line("     push → applied on %-7s %7s   healthy %7s", s.name, seconds(l.applied.Sub(start)), seconds(l.healthy.Sub(start)))
+		d.rep.line("     push → applied on %-7s %7s   healthy %7s", s.name, seconds(l.Applied.Sub(start)), seconds(l.Healthy.Sub(start)))
 	}
-	d.pushToApplied = append(d.pushToApplied, got["canary"].applied.Sub(start).Seconds())
+	d.pushToApplied = append(d.pushToApplied, got["canary"].Applied.Sub(start).Seconds())
 }
 
 // stepPillar: a changed pillar value re-renders only what reads it.
 func (d *demo) stepPillar(ctx context.Context) error {
 	w := d.world
-	if err := w.addFile("salt/pillar/common.sls", "\nremediation-controller:\n  planTimeout: 24h\n"); err != nil {
+	if err := w.fleet.AddFile("salt/pillar/common.sls", "\nremediation-controller:\n  planTimeout: 24h\n"); err != nil {
 		return err
 	}
-	commit, err := w.commit(ctx, "remediation: plans may take a day")
+	commit, err := w.fleet.Commit(ctx, "remediation: plans may take a day")
 	if err != nil {
 		return err
 	}
 	d.pillarCommit = commit
-	start, err := w.push(ctx)
+	start, err := w.fleet.Push(ctx)
 	if err != nil {
 		return err
 	}
-	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	got, err := w.awaitRollout(ctx, commit)
 	if err != nil {
 		return err
 	}
-	st, err := w.status(ctx)
+	st, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,19 +136,19 @@ func badPushes() []badPush {
 			if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
 				return err
 			}
-			return w.edit("salt/states/disk-monitor/init.sls", "/etc/kubernetes/addons/disk-monitor/daemonset.yaml:", "{% if %}/etc/kubernetes/addons/disk-monitor/daemonset.yaml:")
+			return w.fleet.Edit("salt/states/disk-monitor/init.sls", "/etc/kubernetes/addons/disk-monitor/daemonset.yaml:", "{% if %}/etc/kubernetes/addons/disk-monitor/daemonset.yaml:")
 		}, []string{"salt/states/disk-monitor/init.sls:"}},
 		{"invalid manifest", func(w *world) error {
 			if err := w.bump("remediation-controller", "0.1.0", "0.1.1"); err != nil {
 				return err
 			}
-			return w.addFile("salt/states/remediation-controller/files/rbac.yaml", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
+			return w.fleet.AddFile("salt/states/remediation-controller/files/rbac.yaml", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
 		}, []string{"salt/states/remediation-controller/files/rbac.yaml:", "automountServiceAcountToken"}},
 		{"cluster in no ring", func(w *world) error {
-			return w.edit("fleet.yaml", "clusters:\n", "clusters:\n- {name: az9-c1, az: az9, kubernetes: \"1.36\", labels: {tier: lost}}\n")
+			return w.fleet.Edit("fleet.yaml", "clusters:\n", "clusters:\n- {name: az9-c1, az: az9, kubernetes: \"1.36\", labels: {tier: lost}}\n")
 		}, []string{"fleet.yaml:", "az9-c1"}},
 		{"content changed, version not", func(w *world) error {
-			return w.addFile("salt/states/disk-monitor/files/daemonset.yaml.jinja", "# changed\n")
+			return w.fleet.AddFile("salt/states/disk-monitor/files/daemonset.yaml.jinja", "# changed\n")
 		}, []string{"addons/disk-monitor/addon.yaml:", "version"}},
 	}
 }
@@ -155,7 +156,7 @@ func badPushes() []badPush {
 // stepBadPushes: what must not pass is refused in git push, with file, line and remedy.
 func (d *demo) stepBadPushes(ctx context.Context) error {
 	w := d.world
-	before, err := w.status(ctx)
+	before, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
@@ -163,10 +164,10 @@ func (d *demo) stepBadPushes(ctx context.Context) error {
 		if err := b.edit(w); err != nil {
 			return err
 		}
-		if _, err := w.commit(ctx, b.name); err != nil {
+		if _, err := w.fleet.Commit(ctx, b.name); err != nil {
 			return err
 		}
-		said, err := w.pushRefused(ctx)
+		said, err := w.fleet.PushRefused(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
@@ -178,12 +179,12 @@ func (d *demo) stepBadPushes(ctx context.Context) error {
 		d.rep.ok("%s: refused in git push", b.name)
 		d.rep.line("%s", indent(said))
 	}
-	after, err := w.status(ctx)
+	after, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range w.sites {
-		if clusterOf(before, s.name).Revision != clusterOf(after, s.name).Revision {
+		if fleet.ClusterOf(before, s.name).Revision != fleet.ClusterOf(after, s.name).Revision {
 			return fmt.Errorf("a refused push reached %s", s.name)
 		}
 	}
@@ -193,37 +194,37 @@ func (d *demo) stepBadPushes(ctx context.Context) error {
 
 // bump raises an addon's version.
 func (w *world) bump(addon, from, to string) error {
-	return w.edit(filepath.Join("addons", addon, "addon.yaml"), "version: "+from+"\n", "version: "+to+"\n")
+	return w.fleet.Edit(filepath.Join("addons", addon, "addon.yaml"), "version: "+from+"\n", "version: "+to+"\n")
 }
 
 // stepSickCanary: a change that passes every check but does not run stays on the canary.
 func (d *demo) stepSickCanary(ctx context.Context) error {
 	w := d.world
-	before, err := w.status(ctx)
+	before, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
 	if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
 		return err
 	}
-	if err := w.edit("addons/disk-monitor/addon.yaml", "registry.holdfast.dev/disk-monitor:v0.1.0", "registry.holdfast.dev/disk-monitr:v0.1.1"); err != nil {
+	if err := w.fleet.Edit("addons/disk-monitor/addon.yaml", "registry.holdfast.dev/disk-monitor:v0.1.0", "registry.holdfast.dev/disk-monitr:v0.1.1"); err != nil {
 		return err
 	}
-	commit, err := w.commit(ctx, "disk-monitor 0.1.1, with a typing error in its image")
+	commit, err := w.fleet.Commit(ctx, "disk-monitor 0.1.1, with a typing error in its image")
 	if err != nil {
 		return err
 	}
-	if _, err := w.push(ctx); err != nil {
+	if _, err := w.fleet.Push(ctx); err != nil {
 		return err
 	}
 	var why string
-	took, err := until(ctx, time.Minute, "halt at the canary", func() (bool, error) {
-		st, err := w.status(ctx)
+	took, err := wait.Until(ctx, time.Minute, "halt at the canary", func() (bool, error) {
+		st, err := w.fleet.Status(ctx)
 		if err != nil || st.Commit != commit {
 			return false, err
 		}
 		for _, s := range w.sites[1:] {
-			if clusterOf(st, s.name).Revision != clusterOf(before, s.name).Revision {
+			if fleet.ClusterOf(st, s.name).Revision != fleet.ClusterOf(before, s.name).Revision {
 				return false, fmt.Errorf("the sick change reached %s", s.name)
 			}
 		}
@@ -240,18 +241,15 @@ func (d *demo) stepSickCanary(ctx context.Context) error {
 	}
 	d.rep.ok("an image that does not exist halts at the canary after %s; az1 and az2 stay as they are", seconds(took))
 	d.rep.line("%s", indent(why))
-	if err := w.git(ctx, w.work, "revert", "--no-edit", "HEAD"); err != nil {
-		return err
-	}
-	fixed, err := w.head(ctx)
+	fixed, err := w.fleet.Revert(ctx, "HEAD")
 	if err != nil {
 		return err
 	}
-	start, err := w.push(ctx)
+	start, err := w.fleet.Push(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := w.awaitRollout(ctx, fixed, rolloutTimeout); err != nil {
+	if _, err := w.awaitRollout(ctx, fixed); err != nil {
 		return err
 	}
 	d.rep.ok("git revert heals the canary in %s", seconds(time.Since(start)))
@@ -261,27 +259,24 @@ func (d *demo) stepSickCanary(ctx context.Context) error {
 // stepRevert: going back is the previous digest everywhere, and renders nothing.
 func (d *demo) stepRevert(ctx context.Context) error {
 	w := d.world
-	if err := w.git(ctx, w.work, "revert", "--no-edit", d.pillarCommit); err != nil {
-		return err
-	}
-	commit, err := w.head(ctx)
+	commit, err := w.fleet.Revert(ctx, d.pillarCommit)
 	if err != nil {
 		return err
 	}
-	start, err := w.push(ctx)
+	start, err := w.fleet.Push(ctx)
 	if err != nil {
 		return err
 	}
-	got, err := w.awaitRollout(ctx, commit, rolloutTimeout)
+	got, err := w.awaitRollout(ctx, commit)
 	if err != nil {
 		return err
 	}
-	st, err := w.status(ctx)
+	st, err := w.fleet.Status(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range w.sites {
-		if now := clusterOf(st, s.name).Published; now != d.firstDigest[s.name] {
+		if now := fleet.ClusterOf(st, s.name).Published; now != d.firstDigest[s.name] {
 			return fmt.Errorf("%s is at %s, not at the first digest %s", s.name, now, d.firstDigest[s.name])
 		}
 	}

@@ -1,24 +1,18 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -26,6 +20,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/cluster/datadir"
+	"holdfast.dev/e2e/fleet"
 	"holdfast.dev/e2e/node"
 	"holdfast.dev/internal/hostexec"
 )
@@ -33,17 +28,13 @@ import (
 // world is everything that the demo runs: control planes, nodes, the hub and
 // the git repositories, all below one directory.
 type world struct {
-	opts  Options
-	data  *datadir.Dir
-	dir   string // data's path
-	rep   *report
-	sites []*site
-	hub   *hostexec.Process
-	// hubURL and adminToken let the command line ask the hub.
-	hubURL     string
-	adminToken string // file
-	repo, work string // bare repository, and a clone that people edit
-	kubeconfig string // a context for each cluster
+	opts       Options
+	data       *datadir.Dir
+	dir        string // data's path
+	rep        *report
+	sites      []*site
+	fleet      *fleet.Fleet // from startHub on
+	kubeconfig string       // a context for each cluster
 }
 
 // site is one cluster with its nodes.
@@ -65,7 +56,6 @@ type simNode struct {
 const (
 	nodesPerCluster = 2
 	disksPerNode    = 2
-	pollEvery       = 20 * time.Millisecond
 	flavor          = "database"
 )
 
@@ -86,7 +76,7 @@ func newWorld(ctx context.Context, o Options, rep *report) (*world, error) {
 			return nil, errors.Join(err, data.Remove(ctx))
 		}
 	}
-	w := &world{opts: o, data: data, dir: dir, rep: rep, repo: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet"), kubeconfig: filepath.Join(dir, "kubeconfig")}
+	w := &world{opts: o, data: data, dir: dir, rep: rep, kubeconfig: filepath.Join(dir, "kubeconfig")}
 	for _, s := range []site{{name: "canary", az: "az1"}, {name: "az1-c1", az: "az1"}, {name: "az2-c1", az: "az2"}} {
 		w.sites = append(w.sites, &s)
 	}
@@ -125,8 +115,8 @@ func (w *world) stop() error {
 			}
 		})
 	}
-	if w.hub != nil {
-		w.hub.Stop(5 * time.Second)
+	if w.fleet != nil {
+		w.fleet.Stop()
 	}
 	wg.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -182,7 +172,7 @@ func (w *world) startNode(ctx context.Context, s *site, n, i int) error {
 	if w.opts.Simulate {
 		args = append(args, "--simulate")
 	}
-	nd.process, err = startAndWait(ctx, time.Minute, hostexec.Command{Path: w.bin("holdfast-node"), Args: args, Stderr: log})
+	nd.process, _, err = fleet.StartProgram(ctx, time.Minute, hostexec.Command{Path: w.bin("holdfast-node"), Args: args, Stderr: log})
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", nd.name, err)
 	}
@@ -199,52 +189,23 @@ func (w *world) logFile(name string) (*os.File, error) {
 	return os.Create(filepath.Join(dir, name+".log"))
 }
 
-// startHub makes the bare repository and starts the hub on it.
+// startHub makes the fleet's repositories and starts the hub on them.
 func (w *world) startHub(ctx context.Context) error {
-	if err := w.git(ctx, w.dir, "init", "-q", "--bare", "--initial-branch=main", w.repo); err != nil {
-		return err
-	}
 	log, err := w.logFile("hub")
 	if err != nil {
 		return err
 	}
-	var first firstLine
-	w.hub, err = startAndWaitFor(ctx, 20*time.Second, hostexec.Command{Path: w.bin("holdfast-hub"), Stderr: log,
-		Args: []string{"--repo", w.repo, "--data-dir", filepath.Join(w.dir, "hub"), "--listen", "127.0.0.1:0"}}, &first)
-	if err != nil {
-		return fmt.Errorf("start hub: %w", err)
-	}
-	w.hubURL = "http://" + strings.TrimSpace(first.String())
-	token, err := w.holdfast(ctx, "join", "--admin", "--data-dir", filepath.Join(w.dir, "hub"))
-	if err != nil {
-		return err
-	}
-	w.adminToken = filepath.Join(w.dir, "admin.token")
-	return os.WriteFile(w.adminToken, token, 0o600)
+	w.fleet, err = fleet.Start(ctx, fleet.Options{BinDir: w.opts.BinDir, Dir: w.dir, Log: log, Kubeconfig: w.kubeconfig})
+	return err
 }
 
-// join brings the agent into a cluster, as "holdfast join | kubectl apply --server-side" does.
-func (w *world) join(ctx context.Context, s *site) error {
-	manifests, err := w.holdfast(ctx, "join", s.name, "--data-dir", filepath.Join(w.dir, "hub"), "--hub", w.hubURL)
-	if err != nil {
-		return err
+// awaitRollout waits until every cluster runs what commit wants, and returns when each had it.
+func (w *world) awaitRollout(ctx context.Context, commit string) (map[string]fleet.Landed, error) {
+	var names []string
+	for _, s := range w.sites {
+		names = append(names, s.name)
 	}
-	dec := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
-	for {
-		o := &unstructured.Unstructured{}
-		if err := dec.Decode(o); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read agent manifests: %w", err)
-		}
-		data, err := o.MarshalJSON()
-		if err != nil {
-			return err
-		}
-		if err := s.client.Patch(ctx, o, client.RawPatch(types.ApplyPatchType, data), client.FieldOwner("holdfast-join"), client.ForceOwnership); err != nil {
-			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
-	}
+	return w.fleet.AwaitRollout(ctx, commit, rolloutTimeout, names...)
 }
 
 // writeKubeconfig puts one context for each cluster into one file.
@@ -263,104 +224,4 @@ func (w *world) writeKubeconfig() error {
 		out.Clusters[s.name], out.Contexts[s.name], out.AuthInfos[s.name] = one.Clusters[s.name], one.Contexts[s.name], one.AuthInfos[s.name]
 	}
 	return clientcmd.WriteToFile(*out, w.kubeconfig)
-}
-
-// holdfast runs the command line and returns what it prints.
-func (w *world) holdfast(ctx context.Context, args ...string) ([]byte, error) {
-	env := append(os.Environ(), "KUBECONFIG="+w.kubeconfig, "HOLDFAST_HUB="+w.hubURL, "HOLDFAST_TOKEN_FILE="+w.adminToken)
-	return hostexec.Run(ctx, time.Minute, hostexec.Command{Path: w.bin("holdfast"), Args: args, Env: env})
-}
-
-func (w *world) git(ctx context.Context, dir string, args ...string) error {
-	_, err := hostexec.Run(ctx, time.Minute, hostexec.Command{Path: "git", Dir: dir, Env: gitEnv(), Args: args})
-	return err
-}
-
-// gitEnv keeps the demo's commits apart from the person's git configuration.
-func gitEnv() []string {
-	return append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=Platform Engineer", "GIT_AUTHOR_EMAIL=platform@example.com",
-		"GIT_COMMITTER_NAME=Platform Engineer", "GIT_COMMITTER_EMAIL=platform@example.com", "LC_ALL=C")
-}
-
-// firstLine keeps what a program prints and tells when a line is complete.
-type firstLine struct {
-	mu   sync.Mutex
-	buf  bytes.Buffer
-	full chan struct{}
-}
-
-func (f *firstLine) Write(p []byte) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	had := bytes.IndexByte(f.buf.Bytes(), '\n') >= 0
-	if !had {
-		f.buf.Write(p)
-		if bytes.IndexByte(f.buf.Bytes(), '\n') >= 0 && f.full != nil {
-			close(f.full)
-		}
-	}
-	return len(p), nil
-}
-
-func (f *firstLine) String() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	line, _, _ := strings.Cut(f.buf.String(), "\n")
-	return line
-}
-
-func startAndWait(ctx context.Context, timeout time.Duration, c hostexec.Command) (*hostexec.Process, error) {
-	return startAndWaitFor(ctx, timeout, c, &firstLine{})
-}
-
-// startAndWaitFor starts a program and waits for its first line: it is ready.
-func startAndWaitFor(ctx context.Context, timeout time.Duration, c hostexec.Command, line *firstLine) (*hostexec.Process, error) {
-	line.full = make(chan struct{})
-	c.Stdout = line
-	p, err := hostexec.Start(c)
-	if err != nil {
-		return nil, err
-	}
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-line.full:
-		return p, nil
-	case <-p.Done():
-		if err := p.Err(); err != nil {
-			return nil, err
-		}
-		return nil, errors.New("it ended before it was ready")
-	case <-t.C:
-		err = fmt.Errorf("not ready within %s", timeout)
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	p.Stop(time.Second)
-	return nil, err
-}
-
-// until polls f until it returns true; what says in the error what was waited for.
-func until(ctx context.Context, timeout time.Duration, what string, f func() (bool, error)) (time.Duration, error) {
-	start := time.Now()
-	deadline := start.Add(timeout)
-	var last error
-	for {
-		ok, err := f()
-		if ok && err == nil {
-			return time.Since(start), nil
-		}
-		last = err
-		if time.Now().After(deadline) {
-			if last != nil {
-				return 0, fmt.Errorf("%s: not within %s: %w", what, timeout, last)
-			}
-			return 0, fmt.Errorf("%s: not within %s", what, timeout)
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(pollEvery):
-		}
-	}
 }
