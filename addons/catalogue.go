@@ -5,7 +5,8 @@ package addons
 
 import "embed"
 
-// Catalogue holds the addon.yaml of every shipped addon, at <addon>/addon.yaml.
+// Catalogue holds the addon.yaml of every shipped addon, at <addon>/addon.yaml,
+// and at <addon>/alerts.yaml the Prometheus rules of those that have metrics.
 //
-//go:embed */addon.yaml
+//go:embed */addon.yaml */alerts.yaml
 var Catalogue embed.FS
