@@ -9,7 +9,7 @@ BIN      := bin
 TOOLS    := $(BIN)/tools
 # Warnings of a Go linker about the size of debug data are of no use to users.
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner remediation-controller
+BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner remediation-controller pause
 # Everything is built the same way, so that tests and binaries share what is
 # compiled: static, and with the same bytes wherever the tree lies.
 export CGO_ENABLED := 0
@@ -36,6 +36,17 @@ test: build ## Run the tests that need no root and no cluster of yours
 test-root: build ## Run the tests that need root: loop devices, mounts, the kernel log
 	@test "$$(id -u)" = 0 || { echo "make test-root needs root: run it as root or with sudo"; exit 1; }
 	go test $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
+
+.PHONY: images
+images: build ## Write the images of the addons, the agent and the hub to bin/images
+	go run ./internal/build/images/write --bin-dir $(BIN) --tag v$(VERSION)
+
+# The kubelet of the Kubernetes version that everything else here is built with.
+.PHONY: kubelet
+kubelet: $(BIN)/kubelet ## Build the kubelet into bin/ (for the lab)
+$(BIN)/kubelet: go.mod
+	@mkdir -p $(BIN)
+	go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $@ k8s.io/kubernetes/cmd/kubelet
 
 .PHONY: demo
 demo: build ## Run the main job on this machine: three clusters, git push, a disk that fails

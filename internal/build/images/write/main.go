@@ -1,0 +1,51 @@
+// Command write writes the container images of Holdfast; "make images" runs it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"holdfast.dev/internal/build/images"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		stop()
+		fmt.Fprintf(os.Stderr, "images: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	bin := flag.String("bin-dir", "bin", "directory with the programs; images/ and images.json are written there")
+	tag := flag.String("tag", "v0.1.0", "tag of the images")
+	flag.Parse()
+	cache, err := images.DefaultCache()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	done, err := images.Write(ctx, images.Options{
+		Images: images.All(), BinDir: *bin, Tag: *tag,
+		Layout: filepath.Join(*bin, "images"), File: filepath.Join(*bin, "images.json"),
+		Base: func(ctx context.Context, name string) (string, error) {
+			return images.EnsureBase(ctx, cache, name, os.Stderr)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range done {
+		fmt.Fprintf(os.Stdout, "%6.1f MB  %s\n", float64(w.Bytes)/1e6, w.Reference)
+	}
+	fmt.Fprintf(os.Stdout, "wrote %d images to %s in %.1f s\n", len(done), filepath.Join(*bin, "images"), time.Since(start).Seconds())
+	return nil
+}
