@@ -136,6 +136,24 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
+// StartDetached starts a command that outlives its caller: nothing kills it
+// when its parent dies, and it has a session of its own, which no Ctrl-C
+// reaches. All that it writes goes to log.
+func StartDetached(c Command, log *os.File) (*Process, error) {
+	p := &Process{name: c.Path, tail: &tailBuffer{limit: 2 << 10}, done: make(chan struct{})}
+	p.cmd = build(c, p.tail)
+	// Files themselves, not pipes: their reader would end with the caller.
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setsid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
 // PID is the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,6 +33,16 @@ func TestMain(m *testing.M) {
 		}
 		_, _ = io.WriteString(os.Stdout, strconv.Itoa(p.PID())+"\n")
 		time.Sleep(time.Minute)
+	case "detach":
+		log, err := os.Create(os.Getenv("HOSTEXEC_LOG"))
+		if err != nil {
+			os.Exit(3)
+		}
+		p, err := hostexec.StartDetached(self("hang"), log)
+		if err != nil {
+			os.Exit(3)
+		}
+		_, _ = io.WriteString(os.Stdout, strconv.Itoa(p.PID())+"\n")
 	}
 }
 
@@ -104,6 +115,35 @@ func TestChildDiesWithItsParent(t *testing.T) {
 			t.Fatalf("process %d outlived its parent", child)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestDetachedOutlivesItsParent(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	c := self("detach")
+	c.Env = append(c.Env, "HOSTEXEC_LOG="+log)
+	out, err := hostexec.Run(t.Context(), 10*time.Second, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) }) // the test's own, by its id
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		// It writes this long after its parent is gone.
+		if said, err := os.ReadFile(log); err == nil && string(said) == "up\n" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it writes nothing")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := syscall.Kill(child, 0); err != nil || zombie(child) {
+		t.Errorf("process %d has died with its parent (%v)", child, err)
 	}
 }
 
