@@ -48,6 +48,23 @@ $(BIN)/kubelet: go.mod
 	@mkdir -p $(BIN)
 	go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $@ k8s.io/kubernetes/cmd/kubelet
 
+.PHONY: lab-parts
+lab-parts: build kubelet images
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast-lab
+
+.PHONY: lab
+lab: lab-parts ## Run the suite on virtual machines with real kubelets and failing disks (docs/lab.md)
+	go test $(TESTFLAGS) -tags lab -count=1 -timeout 30m -v ./e2e/suites/lab
+
+.PHONY: lab-up
+lab-up: lab-parts ## Start such a lab for people, and leave it running
+	$(BIN)/holdfast-lab up --bin-dir $(BIN) --log-dir $(BIN)/lab-logs/up
+
+.PHONY: lab-down
+lab-down: ## End it, and remove what killed ones left behind
+	@test -x $(BIN)/holdfast-lab || go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast-lab
+	$(BIN)/holdfast-lab down
+
 .PHONY: demo
 demo: build ## Run the main job on this machine: three clusters, git push, a disk that fails
 	$(BIN)/holdfast demo --bin-dir $(BIN)

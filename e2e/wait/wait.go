@@ -8,8 +8,13 @@ import (
 	"time"
 )
 
-// interval is the time between two looks.
-const interval = 20 * time.Millisecond
+const (
+	// shortest is the time between the first two looks. Later ones come after a
+	// hundredth of the time that has gone by: what is measured is right to 1 %,
+	// and what takes minutes is not asked thousands of times.
+	shortest = 20 * time.Millisecond
+	longest  = time.Second
+)
 
 // Until polls f until it returns true without an error, and returns how long
 // that took. After timeout the error names what was waited for and holds the
@@ -31,7 +36,7 @@ func Until(ctx context.Context, timeout time.Duration, what string, f func() (bo
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(interval):
+		case <-time.After(min(max(shortest, time.Since(start)/100), longest)):
 		}
 	}
 }

@@ -163,6 +163,23 @@ func removeMarked(path string) error {
 	return os.RemoveAll(path)
 }
 
+// Held reports whether somebody holds the lock of a data directory: its user lives.
+func Held(path string) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(path, Marker), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at data directory: %w", err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
 func mark(path string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(path, Marker), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -17,10 +17,9 @@ security=${mirror%/debian}/debian-security
 
 echo "image: installing $(tr ',' '\n' <<<"$include" | wc -l) packages and what they need from $mirror"
 mmdebstrap --mode=auto --variant=minbase --include="$include" \
-  --aptopt='Acquire::Retries "3"' \
+  --aptopt='Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-  --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/sbin"' \
-  --essential-hook='printf "#!/bin/sh\nexit 101\n" > "$1/usr/sbin/policy-rc.d" && chmod +x "$1/usr/sbin/policy-rc.d"' \
+  --essential-hook='mkdir -p "$1/usr/sbin" && printf "#!/bin/sh\nexit 101\n" > "$1/usr/sbin/policy-rc.d" && chmod +x "$1/usr/sbin/policy-rc.d"' \
   --customize-hook="copy-in $overlay/etc $overlay/usr /" \
   --customize-hook='chroot "$1" /bin/sh /usr/lib/holdfast-lab/finish' \
   --customize-hook="copy-out /boot/vmlinuz /boot/initrd.img $out" \
@@ -31,7 +30,7 @@ mmdebstrap --mode=auto --variant=minbase --include="$include" \
 # for; mke2fs 1.47.1 could read the archive itself, Debian 12 has 1.47.0.
 echo "image: writing the file system"
 mkdir "$work/root"
-unpack='tar --numeric-owner -C "$1/root" -xf "$1/root.tar" --exclude=./dev/\* && mkfs.ext4 -q -F -L root -O ^has_journal -E root_owner=0:0 -d "$1/root" "$1/root.img" 4G && rm -rf "$1/root"'
+unpack='tar --numeric-owner -C "$1/root" -xf "$1/root.tar" --exclude=./dev/\* && mkfs.ext4 -q -F -L root -J size=16 -E root_owner=0:0 -d "$1/root" "$1/root.img" 4G && rm -rf "$1/root"'
 if [ "$(id -u)" = 0 ]; then
   bash -euc "$unpack" build "$work"
 else

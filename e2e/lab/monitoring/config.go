@@ -160,7 +160,7 @@ func (p *Pair) SetTargets(targets []Target) error {
 		maps.Copy(g.Labels, t.Labels)
 		g.Labels[model.JobLabel] = t.Job
 		for name := range g.Labels {
-			if !model.LabelName(name).IsValidLegacy() {
+			if !model.LegacyValidation.IsValidLabelName(name) {
 				return fmt.Errorf("set targets: %s: the label name %q is not valid", t.Address, name)
 			}
 		}

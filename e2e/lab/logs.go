@@ -1,0 +1,131 @@
+package lab
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/lab/machine"
+)
+
+// collectTimeout bounds what is asked of one node, which may be dying.
+const collectTimeout = 45 * time.Second
+
+// CollectLogs writes everything that explains a failure into dir: each node's
+// console, kubelet and containerd logs (which need no living node), kernel
+// log and pod logs (which do), and the cluster's objects. What cannot be had is
+// named in dir/missing.txt; an error is of this host.
+func (l *Lab) CollectLogs(ctx context.Context, dir string) error {
+	var missing strings.Builder
+	miss := func(what string, err error) {
+		if err != nil {
+			fmt.Fprintf(&missing, "%s: %v\n", what, err)
+		}
+	}
+	for _, n := range l.Nodes {
+		to := filepath.Join(dir, n.Name)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		files := []string{n.Console()}
+		for _, name := range machine.Logs {
+			files = append(files, n.Log(name))
+		}
+		for _, f := range files {
+			miss(f, copyFile(f, filepath.Join(to, filepath.Base(f))))
+		}
+		miss("kernel log of "+n.Name, n.saveOutput(ctx, "dmesg --time-format iso", filepath.Join(to, "dmesg.log")))
+		miss("journal of "+n.Name, n.saveOutput(ctx, "journalctl --boot --no-pager --lines 3000", filepath.Join(to, "journal.log")))
+		miss("pod logs of "+n.Name, n.savePodLogs(ctx, to))
+	}
+	objects := filepath.Join(dir, "objects")
+	if err := os.MkdirAll(objects, 0o755); err != nil {
+		return err
+	}
+	for name, list := range map[string]client.ObjectList{
+		"nodes": &corev1.NodeList{}, "pods": &corev1.PodList{}, "events": &corev1.EventList{}, "daemonsets": &appsv1.DaemonSetList{},
+		"persistentvolumes": &corev1.PersistentVolumeList{}, "persistentvolumeclaims": &corev1.PersistentVolumeClaimList{},
+		"computenodes": &v1alpha1.ComputeNodeList{}, "remediations": &v1alpha1.RemediationList{}, "addonstatuses": &v1alpha1.AddonStatusList{},
+	} {
+		miss(name, l.saveObjects(ctx, list, filepath.Join(objects, name+".yaml")))
+	}
+	if missing.Len() == 0 {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, "missing.txt"), []byte(missing.String()), 0o644)
+}
+
+func (n *Node) saveOutput(ctx context.Context, script, file string) error {
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
+	out, err := n.Run(ctx, script)
+	return errors.Join(err, os.WriteFile(file, []byte(out), 0o644))
+}
+
+func (n *Node) savePodLogs(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
+	out, err := n.Run(ctx, "cd /var/log && tar -cf - pods 2>/dev/null")
+	if err != nil {
+		return err
+	}
+	return untar(strings.NewReader(out), dir)
+}
+
+// untar unpacks the files of an archive below dir, and nothing else.
+func untar(r io.Reader, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // read only
+	in := tar.NewReader(r)
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if err := root.MkdirAll(filepath.Dir(h.Name), 0o755); err != nil {
+			return err
+		}
+		f, err := root.Create(h.Name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, in)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *Lab) saveObjects(ctx context.Context, list client.ObjectList, file string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := l.Client.List(ctx, list); err != nil {
+		return err
+	}
+	data, err := yaml.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
+}

@@ -1,0 +1,223 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/lab"
+)
+
+// testBadSectorSCSI and testBadSectorNVMe: a sector goes bad, and the disk is
+// replaced while the node runs.
+func testBadSectorSCSI(t *testing.T) {
+	badSectorAndSwap(t, newVictim(t, l.Nodes[0], "scsi"), "critical medium error", v1alpha1.FaultMedium)
+}
+
+func testBadSectorNVMe(t *testing.T) {
+	badSectorAndSwap(t, newVictim(t, l.Nodes[1], "nvme"), "critical medium error", v1alpha1.FaultMedium)
+}
+
+func badSectorAndSwap(t *testing.T, v *victim, says string, class v1alpha1.FaultClass) {
+	v.badSector(t, says, class)
+	v.awaitStep(t, v1alpha1.StepAwaitReplacement)
+	v.abandon(t)
+	v.pull(t)
+	serial, wwn := v.newDisk(t)
+	must(t, v.n.Swap(t.Context(), v.disk, serial, wwn))
+	v.awaitReplaced(t)
+}
+
+// testBadSectorATA: the node on which the remediation controller is, loses its
+// power in the middle of a plan for one of its own disks. The plan goes on after
+// the boot.
+func testBadSectorATA(t *testing.T) {
+	ctx := t.Context()
+	v := newVictim(t, nodeOf(t, "remediation-controller"), "ata")
+	v.badSector(t, "I/O error", v1alpha1.FaultBlockIO)
+	v.awaitStep(t, v1alpha1.StepAwaitReplacement)
+	boot := have[string](t)(v.n.BootID(ctx))
+	v.n.PowerCut()
+	// The bay of an ATA disk is changed while the power is off.
+	must(t, v.n.Pull(ctx, v.disk))
+	serial, wwn := v.newDisk(t)
+	must(t, v.n.Swap(ctx, v.disk, serial, wwn))
+	v.abandon(t)
+	eventually(t, patience, v.n.Name+" not Ready", func() (bool, error) {
+		ok, err := ready(ctx, v.n.Name)
+		return !ok, err
+	})
+	v.awaitStep(t, v1alpha1.StepAwaitReplacement) // a dead node is no new disk
+	must(t, v.n.PowerOn(ctx))
+	must(t, v.n.AwaitShell(ctx))
+	must(t, v.n.Prepare(ctx))
+	must(t, v.n.AwaitReady(ctx, boot))
+	v.awaitReplaced(t)
+}
+
+// testPulledDisk: a disk without a claim is pulled, and another one put in its place.
+func testPulledDisk(t *testing.T) {
+	const limit = 5 * time.Second
+	v := newVictim(t, l.Nodes[1], "scsi")
+	since := time.Now()
+	took := v.pull(t)
+	t.Logf("Missing %.1f s after the pull", took.Seconds())
+	if took > limit {
+		t.Errorf("Missing %s after the pull, want at most %s", took, limit)
+	}
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskMissing, since)
+	v.awaitStep(t, v1alpha1.StepAwaitReplacement)
+	serial, wwn := v.newDisk(t)
+	must(t, v.n.Swap(t.Context(), v.disk, serial, wwn))
+	v.awaitReplaced(t)
+}
+
+// podOf is the pod of an addon with one replica.
+func podOf(ctx context.Context, name string) (*corev1.Pod, error) {
+	var pods corev1.PodList
+	if err := l.Client.List(ctx, &pods, client.InNamespace(lab.SystemNamespace), client.MatchingLabels{"app.kubernetes.io/name": name}); err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		if podReady(&pods.Items[i]) {
+			return &pods.Items[i], nil
+		}
+	}
+	return nil, fmt.Errorf("no pod of %s is ready", name)
+}
+
+// nodeOf is the node on which that pod runs.
+func nodeOf(t *testing.T, name string) *lab.Node {
+	t.Helper()
+	p := have[*corev1.Pod](t)(podOf(t.Context(), name))
+	for _, n := range l.Nodes {
+		if n.Name == p.Spec.NodeName {
+			return n
+		}
+	}
+	t.Fatalf("pod %s runs on %s, which is no node of the lab", p.Name, p.Spec.NodeName)
+	return nil
+}
+
+// testAgentKilled kills the agent while it applies an addon: when it has said
+// that it does, its node's network is cut, so that it gets no further, and then
+// it is killed.
+func testAgentKilled(t *testing.T) {
+	const addon = "local-volume-provisioner"
+	ctx := t.Context()
+	pod := have[*corev1.Pod](t)(podOf(ctx, "holdfast-agent"))
+	n := nodeOf(t, "holdfast-agent")
+	restarts := pod.Status.ContainerStatuses[0].RestartCount
+	statuses := have[watch.Interface](t)(l.Client.Watch(ctx, &v1alpha1.AddonStatusList{}, client.MatchingFields{"metadata.name": addon}))
+	defer statuses.Stop()
+
+	must(t, l.Fleet.AddFile("salt/pillar/common.sls", addon+":\n  logLevel: debug\n  storageClasses: [{name: local-ssd}, {name: local-hdd}]\n"))
+	killed := make(chan error, 1)
+	go func() { killed <- cutAndKill(ctx, statuses.ResultChan(), n, pod) }()
+	took := have[time.Duration](t)(l.Push(ctx, "another storage class"))
+	must(t, <-killed)
+	t.Logf("every addon is healthy %.1f s after the push", took.Seconds())
+
+	var class storagev1.StorageClass
+	must(t, l.Client.Get(ctx, client.ObjectKey{Name: "local-hdd"}, &class))
+	pod = have[*corev1.Pod](t)(podOf(ctx, "holdfast-agent"))
+	if now := pod.Status.ContainerStatuses[0].RestartCount; now != restarts+1 {
+		t.Errorf("the agent was restarted %d times, want once", now-restarts)
+	}
+	awaitHealthy(t)
+}
+
+// cutAndKill waits until the agent applies, cuts it off, kills it and sees that
+// it had not finished.
+func cutAndKill(ctx context.Context, statuses <-chan watch.Event, n *lab.Node, pod *corev1.Pod) error {
+	var name string
+	for e := range statuses {
+		if s, ok := e.Object.(*v1alpha1.AddonStatus); ok && s.Status.DesiredDigest != s.Status.AppliedDigest {
+			name = s.Name
+			break
+		}
+	}
+	if name == "" {
+		return errors.Join(errors.New("the agent was never seen applying"), ctx.Err())
+	}
+	if err := n.CutNetwork(ctx, true); err != nil {
+		return err
+	}
+	err := n.KillPod(ctx, pod)
+	var s v1alpha1.AddonStatus
+	if err == nil {
+		err = l.Client.Get(ctx, client.ObjectKey{Name: name}, &s)
+	}
+	if err == nil && s.Status.DesiredDigest == s.Status.AppliedDigest {
+		err = errors.New("the agent had finished when its network was cut")
+	}
+	return errors.Join(err, n.CutNetwork(ctx, false))
+}
+
+// reboots is how often each of the two nodes is restarted.
+const reboots = 10
+
+// testReboots: restarts of healthy nodes are no faults, not for a moment.
+func testReboots(t *testing.T) {
+	ctx := t.Context()
+	var plans v1alpha1.RemediationList
+	must(t, l.Client.List(ctx, &plans))
+	nodes := have[watch.Interface](t)(l.Client.Watch(ctx, &v1alpha1.ComputeNodeList{}))
+	var seen sync.WaitGroup
+	var reports int
+	var faults error
+	seen.Go(func() {
+		for e := range nodes.ResultChan() {
+			if cn, ok := e.Object.(*v1alpha1.ComputeNode); ok {
+				reports++
+				faults = errors.Join(faults, faultsOf(cn))
+			}
+		}
+	})
+	err := l.OnAll(ctx, func(ctx context.Context, n *lab.Node) error {
+		for i := range reboots {
+			start := time.Now()
+			if err := rebootAndReport(ctx, n); err != nil {
+				return fmt.Errorf("reboot %d of %s: %w", i+1, n.Name, err)
+			}
+			t.Logf("reboot %d of %s: its disks are reported again after %.0f s", i+1, n.Name, time.Since(start).Seconds())
+		}
+		return nil
+	})
+	nodes.Stop()
+	seen.Wait()
+	must(t, err)
+	must(t, faults)
+	t.Logf("%d reboots, %d reports, no fault", reboots*len(l.Nodes), reports)
+	before := len(plans.Items)
+	must(t, l.Client.List(ctx, &plans))
+	if len(plans.Items) != before {
+		t.Errorf("%d new plans", len(plans.Items)-before)
+	}
+	awaitHealthy(t)
+}
+
+// rebootAndReport restarts a node and waits until its monitor has reported from
+// the new boot.
+func rebootAndReport(ctx context.Context, n *lab.Node) error {
+	if err := n.Reboot(ctx); err != nil {
+		return err
+	}
+	boot, err := n.BootID(ctx)
+	if err != nil {
+		return err
+	}
+	return n.AwaitReport(ctx, boot)
+}

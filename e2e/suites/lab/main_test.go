@@ -1,0 +1,146 @@
+//go:build lab
+
+// Package lab_test is the suite that proves Holdfast on real kubelets, kernels
+// and failing disks. docs/lab.md says how to run a part of it and how to add to it.
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast.dev/e2e/lab"
+	"holdfast.dev/e2e/lab/machine"
+	"holdfast.dev/e2e/wait"
+)
+
+const (
+	binDir = "../../../bin"
+	// patience is for one step in the cluster; the nodes are emulated.
+	patience = 2 * time.Minute
+)
+
+var (
+	began = time.Now()
+	l     *lab.Lab
+	logs  string // directory
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if err := start(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := l.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "lab: end:", err)
+		code = 1
+	}
+	if code == 0 {
+		bench("lab_suite_seconds", time.Since(began).Seconds(), "s")
+	}
+	return code
+}
+
+// start makes the lab: two nodes like those of lab-up, and in the first one a
+// spare disk on each bus for faults that nothing else is to see.
+func start(ctx context.Context) (err error) {
+	logs = os.Getenv("HOLDFAST_LAB_LOGS")
+	if logs == "" {
+		logs = filepath.Join(binDir, "lab-logs", began.UTC().Format("20060102-150405"))
+	}
+	if logs, err = filepath.Abs(logs); err != nil {
+		return err
+	}
+	nodes := []lab.NodeOptions{lab.ExampleNode(1), lab.ExampleNode(2)}
+	for i, bus := range buses {
+		d := machine.Disk{Name: "spare" + string(bus), Bus: bus, Serial: "SPARE" + strings.ToUpper(string(bus)), Size: 64 << 20}
+		if bus != machine.NVMe {
+			d.WWN = 0x5000c500a1bf0000 + uint64(i)
+		}
+		nodes[0].Disks = append(nodes[0].Disks, lab.Disk{Disk: d})
+	}
+	l, err = lab.Start(ctx, lab.Options{BinDir: binDir, LogDir: logs, Nodes: nodes, Log: os.Stdout})
+	return err
+}
+
+var buses = []machine.Bus{machine.ATA, machine.SCSI, machine.NVMe}
+
+func bench(name string, value float64, unit string) {
+	fmt.Printf("BENCH name=%s value=%.1f unit=%s\n", name, value, unit)
+}
+
+// TestLab runs the parts in this order in one lab: each finds it healthy and
+// leaves it healthy. One that fails leaves it in nobody knows what state, so
+// that is the end.
+func TestLab(t *testing.T) {
+	stage(t, "Nodes", testNodes)
+	stage(t, "DiskFaults", testDiskFaults)
+	stage(t, "NodeFaults", testNodeFaults)
+	stage(t, "Push", testPush)
+	stage(t, "BadSectorSCSI", testBadSectorSCSI)
+	stage(t, "BadSectorNVMe", testBadSectorNVMe)
+	stage(t, "BadSectorATAAndPowerCut", testBadSectorATA)
+	stage(t, "PulledDisk", testPulledDisk)
+	stage(t, "AgentKilled", testAgentKilled)
+	stage(t, "Reboots", testReboots)
+}
+
+// stage runs one part. When it fails, everything that explains it is kept and named.
+func stage(t *testing.T, name string, f func(t *testing.T)) {
+	ok := t.Run(name, func(t *testing.T) {
+		start := time.Now()
+		defer func() {
+			if !t.Failed() {
+				t.Logf("took %.0f s", time.Since(start).Seconds())
+				return
+			}
+			dir := filepath.Join(logs, name)
+			// t.Context has ended, maybe.
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+			defer cancel()
+			if err := l.CollectLogs(ctx, dir); err != nil {
+				t.Errorf("collect logs: %v", err)
+			}
+			t.Logf("everything that explains this failure is in %s", dir)
+		}()
+		f(t)
+	})
+	if !ok && os.Getenv("KEEPGOING") == "" {
+		t.FailNow()
+	}
+}
+
+// eventually waits until f is true; what names it in the failure.
+func eventually(t *testing.T, timeout time.Duration, what string, f func() (bool, error)) time.Duration {
+	t.Helper()
+	took, err := wait.Until(t.Context(), timeout, what, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// have returns v, or ends the test.
+func have[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
