@@ -99,10 +99,10 @@ func printInfo(out io.Writer, pid int) error {
 }
 
 func newShell() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "shell NODE [COMMAND...]",
 		Short: "Open a shell in a node, or run a command there",
-		Args:  cobra.MinimumNArgs(1), DisableFlagParsing: false,
+		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := theLab()
 			if err != nil {
@@ -117,6 +117,8 @@ func newShell() *cobra.Command {
 			}, len(args) == 1)
 		},
 	}
+	c.Flags().SetInterspersed(false) // flags after NODE are the command's
+	return c
 }
 
 func newConsole() *cobra.Command {

@@ -173,7 +173,7 @@ func newDo() *cobra.Command {
 		fmt.Fprintf(&help, "  %-30s %s\n", strings.TrimSpace(a.Name+" "+a.Args), a.Help)
 	}
 	fmt.Fprintf(&help, "\nDisks are named by their places: %s. What node preparation makes of them\nis mounted below /mnt/holdfast of the node.", strings.Join(diskNames(), ", "))
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use: "do NODE ACTION [ARGUMENT...]", Short: "Let a disk, the power, the network or the kernel of a node fail, or undo it", Long: help.String(),
 		Example: "  holdfast-lab do n1 pull nvme\n  holdfast-lab do n1 swap nvme NEW0001 0",
 		Args:    cobra.MinimumNArgs(2), DisableFlagsInUseLine: true,
@@ -185,6 +185,8 @@ func newDo() *cobra.Command {
 			return lab.Ask(cmd.Context(), i, args)
 		},
 	}
+	c.Flags().SetInterspersed(false) // -30m is an argument
+	return c
 }
 
 func diskNames() []string {

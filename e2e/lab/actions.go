@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"holdfast.dev/e2e/lab/machine"
 )
 
@@ -54,6 +57,13 @@ var Actions = []Action{
 	{"cut-network", "", "unplug the cable of the cluster's network; shell and console stay", func(ctx context.Context, n *Node, _ []string) error { return n.CutNetwork(ctx, true) }},
 	{"restore-network", "", "plug it in again", func(ctx context.Context, n *Node, _ []string) error { return n.CutNetwork(ctx, false) }},
 	{"kill-kubelet", "", "kill -9; it starts again", func(ctx context.Context, n *Node, _ []string) error { return n.KillKubelet(ctx) }},
+	{"kill-pod", "NAMESPACE NAME", "kill -9 every process of a pod of the node", func(ctx context.Context, n *Node, a []string) error {
+		var pod corev1.Pod
+		if err := n.lab.Client.Get(ctx, client.ObjectKey{Namespace: a[0], Name: a[1]}, &pod); err != nil {
+			return err
+		}
+		return n.KillPod(ctx, &pod)
+	}},
 	{"jump-clock", "DURATION", "set the clock off, such as by 2h or -30m", func(ctx context.Context, n *Node, a []string) error {
 		d, err := time.ParseDuration(a[0])
 		if err != nil {

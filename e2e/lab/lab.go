@@ -35,6 +35,9 @@ const (
 	ClusterName = "lab"
 	// SystemNamespace is where the addons are.
 	SystemNamespace = "holdfast-system"
+	// scrapeInterval is what emulated nodes bear: a scrape costs each of their
+	// daemons some 20 ms.
+	scrapeInterval = 5 * time.Second
 	// Flavor is the NodeFlavor of the nodes.
 	Flavor = "lab"
 	// Group is the flavor's group that all prepared disks belong to.
@@ -152,7 +155,8 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	if err := l.startFleet(ctx); err != nil {
 		return err
 	}
-	if l.Monitoring, err = monitoring.Start(ctx, monitoring.Options{Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address()}); err != nil {
+	if l.Monitoring, err = monitoring.Start(ctx, monitoring.Options{
+		Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address(), ScrapeInterval: scrapeInterval}); err != nil {
 		return err
 	}
 	l.say("hub at %s, Prometheus at %s, Alertmanager at %s", l.Fleet.HubURL, l.Monitoring.PrometheusURL(), l.Monitoring.AlertmanagerURL())

@@ -236,13 +236,13 @@ func (n *Node) AwaitReady(ctx context.Context, boot string) error {
 	return err
 }
 
-// AwaitReport waits until the node's disk monitor has reported from the boot
-// with this id.
-func (n *Node) AwaitReport(ctx context.Context, boot string) error {
+// AwaitReport waits until the node's disk monitor has reported from a later boot
+// than the one with this id.
+func (n *Node) AwaitReport(ctx context.Context, before string) error {
 	_, err := wait.Until(ctx, bootTimeout, "report of node "+n.Name, func() (bool, error) {
 		var cn v1alpha1.ComputeNode
 		err := n.lab.Client.Get(ctx, client.ObjectKey{Name: n.Name}, &cn)
-		return err == nil && cn.Status.BootID == boot, err
+		return err == nil && cn.Status.BootID != before, err
 	})
 	return err
 }
@@ -253,14 +253,16 @@ func (n *Node) PowerCut() {
 	n.shell.Reset()
 }
 
+// BeginReboot has the node restart in an orderly way.
+func (n *Node) BeginReboot(ctx context.Context) error {
+	defer n.shell.Reset() // its connection ends without a word
+	_, err := n.Run(ctx, "systemctl --no-block reboot")
+	return err
+}
+
 // Reboot restarts the node in an orderly way and returns when its new kernel
 // runs commands.
-func (n *Node) Reboot(ctx context.Context) error {
-	return n.restart(ctx, func(ctx context.Context) error {
-		_, err := n.Run(ctx, "systemctl --no-block reboot")
-		return err
-	})
-}
+func (n *Node) Reboot(ctx context.Context) error { return n.restart(ctx, n.BeginReboot) }
 
 // Panic makes the node's kernel panic, and restart.
 func (n *Node) Panic(ctx context.Context) error {
@@ -310,6 +312,9 @@ func (n *Node) KillKubelet(ctx context.Context) error {
 
 // KillPod kills every process of a pod's containers with -9.
 func (n *Node) KillPod(ctx context.Context, pod *corev1.Pod) error {
+	if pod.Spec.NodeName != n.Name {
+		return fmt.Errorf("kill pod %s/%s: it is on node %q", pod.Namespace, pod.Name, pod.Spec.NodeName)
+	}
 	var b strings.Builder
 	for _, c := range pod.Status.ContainerStatuses {
 		if _, id, ok := strings.Cut(c.ContainerID, "containerd://"); ok && c.State.Running != nil {

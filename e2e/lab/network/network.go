@@ -22,6 +22,7 @@ import (
 
 	"github.com/containers/gvisor-tap-vsock/pkg/types"
 	"github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
+	"github.com/sirupsen/logrus"
 )
 
 // Addresses of the network.
@@ -53,6 +54,8 @@ type Network struct {
 // Start starts a network. Machines connect to the UNIX socket that is made at
 // path (QEMU: -netdev stream,addr.type=unix).
 func Start(path string) (*Network, error) {
+	// The library tells its logger's default of every machine that loses its power.
+	logrus.SetLevel(logrus.PanicLevel)
 	vn, err := virtualnetwork.New(&types.Configuration{
 		MTU: mtu, Subnet: Subnet, GatewayIP: Gateway, GatewayMacAddress: "52:54:00:4d:ff:01",
 		GatewayVirtualIPs: []string{Host}, NAT: map[string]string{Host: "127.0.0.1"}, Protocol: types.QemuProtocol,

@@ -17,6 +17,7 @@ import (
 	"holdfast.dev/e2e/lab"
 	"holdfast.dev/e2e/lab/guest"
 	"holdfast.dev/e2e/lab/machine"
+	"holdfast.dev/e2e/wait"
 )
 
 // testNodes turns the nodes on: both are Ready in time, and run no pod yet. A
@@ -188,7 +189,7 @@ func ready(ctx context.Context, name string) (bool, error) {
 
 // testNodeFaults: each fault of a node is seen in the API or in the node, and undone.
 func testNodeFaults(t *testing.T) {
-	a, b := l.Nodes[0], l.Nodes[1]
+	a := l.Nodes[0]
 	ctx := t.Context()
 	t.Run("KillKubelet", func(t *testing.T) {
 		pid := "systemctl show --property MainPID --value kubelet.service"
@@ -210,43 +211,48 @@ func testNodeFaults(t *testing.T) {
 			t.Errorf("the restored clock is off by %s", off)
 		}
 	})
-	t.Run("CutNetwork", func(t *testing.T) {
-		must(t, b.CutNetwork(ctx, true))
-		took := eventually(t, patience, "n2 not Ready", func() (bool, error) {
-			ok, err := ready(ctx, b.Name)
-			return !ok, err
-		})
-		t.Logf("the API knows after %.0f s", took.Seconds())
-		sh(t, b, "true") // the shell has a network of its own
-		must(t, b.CutNetwork(ctx, false))
-		eventually(t, patience, "n2 Ready", func() (bool, error) { return ready(ctx, b.Name) })
-	})
-	// These also end what the kernels have logged of the faults before.
-	t.Run("PanicAndPowerCut", func(t *testing.T) {
-		boots := map[string]string{}
-		for _, n := range l.Nodes {
-			boots[n.Name] = have[string](t)(n.BootID(ctx))
-		}
+	// At once, for it takes a minute each. The panic also ends what the first
+	// node's kernel has logged of the faults before.
+	t.Run("PanicAndCutNetwork", func(t *testing.T) {
 		must(t, l.OnAll(ctx, func(ctx context.Context, n *lab.Node) error {
 			if n == a {
-				if err := n.Panic(ctx); err != nil {
-					return err
-				}
-			} else {
-				n.PowerCut()
-				if n.Running() {
-					return errors.New("it has power")
-				}
-				if err := n.PowerOn(ctx); err != nil {
-					return err
-				}
+				return panicAndReturn(ctx, n)
 			}
-			if err := n.AwaitShell(ctx); err != nil {
-				return err
-			}
-			return n.AwaitReady(ctx, boots[n.Name])
+			return cutOff(ctx, n)
 		}))
 	})
+}
+
+func panicAndReturn(ctx context.Context, n *lab.Node) error {
+	boot, err := n.BootID(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.Panic(ctx); err != nil {
+		return err
+	}
+	return n.AwaitReady(ctx, boot)
+}
+
+// cutOff cuts a node's network until the API knows, while the shell goes on.
+func cutOff(ctx context.Context, n *lab.Node) error {
+	if err := n.CutNetwork(ctx, true); err != nil {
+		return err
+	}
+	if _, err := wait.Until(ctx, patience, n.Name+" not Ready", func() (bool, error) {
+		ok, err := ready(ctx, n.Name)
+		return !ok, err
+	}); err != nil {
+		return err
+	}
+	if _, err := n.Run(ctx, "true"); err != nil {
+		return fmt.Errorf("shell without the cluster's network: %w", err)
+	}
+	if err := n.CutNetwork(ctx, false); err != nil {
+		return err
+	}
+	_, err := wait.Until(ctx, patience, n.Name+" Ready", func() (bool, error) { return ready(ctx, n.Name) })
+	return err
 }
 
 // clockOff is how far a node's clock is from this host's.

@@ -78,7 +78,7 @@ func Manifests(o Options) ([]byte, error) {
 
 func deployment(meta metav1.ObjectMeta, labels map[string]string, image string, args []string) *appsv1.Deployment {
 	probe := func(path string) *corev1.Probe {
-		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port)}}, PeriodSeconds: 10}
+		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port)}}, PeriodSeconds: 10, TimeoutSeconds: 5}
 	}
 	return &appsv1.Deployment{
 		TypeMeta: typ("apps/v1", "Deployment"), ObjectMeta: meta,
