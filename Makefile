@@ -54,7 +54,8 @@ lab-parts: build kubelet images
 
 .PHONY: lab
 lab: lab-parts ## Run the suite on virtual machines with real kubelets and failing disks (docs/lab.md)
-	go test $(TESTFLAGS) -tags lab -count=1 -timeout 30m -v ./e2e/suites/lab
+	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m ./e2e/lab/...
+	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 
 .PHONY: lab-up
 lab-up: lab-parts ## Start such a lab for people, and leave it running

@@ -115,7 +115,8 @@ func follow(ctx context.Context, out io.Writer, log io.Reader, process *hostexec
 		}
 		select {
 		case <-process.Done():
-			return errors.Join(errors.New("it has ended"), process.Err())
+			_, err := io.Copy(out, in) // what it said at last
+			return errors.Join(errors.New("it has ended"), process.Err(), err)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:

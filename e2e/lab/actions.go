@@ -108,6 +108,8 @@ func (l *Lab) Do(ctx context.Context, args []string) error {
 	if want := strings.Fields(Actions[a].Args); len(args)-2 != len(want) {
 		return fmt.Errorf("%s needs %d arguments: %s", args[1], len(want), Actions[a].Args)
 	}
+	l.Nodes[n].acting.Lock()
+	defer l.Nodes[n].acting.Unlock()
 	if err := Actions[a].run(ctx, l.Nodes[n], args[2:]); err != nil {
 		return fmt.Errorf("%s %s: %w", args[0], args[1], err)
 	}

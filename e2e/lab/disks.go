@@ -340,6 +340,13 @@ func (n *Node) Swap(ctx context.Context, name, serial string, wwn uint64) error 
 // disk's own file system; its data are written and forgotten by the page
 // cache before.
 func (n *Node) BadSectors(ctx context.Context, name, file string) (int64, error) {
+	dir, err := n.MountPoint(name)
+	if err != nil {
+		return 0, err
+	}
+	if !strings.HasPrefix(filepath.Clean(file), dir+"/") {
+		return 0, fmt.Errorf("%s is not on disk %s, which is mounted at %s", file, name, dir)
+	}
 	out, err := n.Run(ctx, fmt.Sprintf(`
 sync %[1]s
 # physical_offset of the first extent, in blocks of 512 bytes

@@ -48,8 +48,8 @@ const (
 type Options struct {
 	// BinDir holds Holdfast's programs, the kubelet and the directory "images".
 	BinDir string
-	// LogDir receives logs that stay: of the control plane, the hub and the
-	// monitoring as they are written, of the nodes by CollectLogs.
+	// LogDir receives logs that stay: of the control plane and the hub as they are
+	// written, all others by CollectLogs.
 	LogDir string
 	// Nodes are declared; they are made and stay off until PowerOn or Up.
 	Nodes []NodeOptions
@@ -115,7 +115,9 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if l.image, err = image.Ensure(ctx, l.o.Cache, o.Log); err != nil {
 		return nil, err
 	}
-	l.ImageBuild = l.image.Took
+	if l.ImageBuild = l.image.Took; l.ImageBuild > 0 {
+		l.say("system image built in %.0f s", l.ImageBuild.Seconds())
+	}
 	var removed []string
 	if l.data, removed, err = datadir.Create(ctx, DefaultParent(), "r"); err != nil {
 		return nil, err

@@ -25,9 +25,13 @@ const collectTimeout = 45 * time.Second
 
 // CollectLogs writes everything that explains a failure into dir: each node's
 // console, kubelet and containerd logs (which need no living node), kernel
-// log and pod logs (which do), and the cluster's objects. What cannot be had is
+// log and pod logs (which do), those of the monitoring, its alerts, and the
+// cluster's objects. What cannot be had is
 // named in dir/missing.txt; an error is of this host.
 func (l *Lab) CollectLogs(ctx context.Context, dir string) error {
+	if err := os.RemoveAll(dir); err != nil { // of an earlier failure
+		return err
+	}
 	var missing strings.Builder
 	miss := func(what string, err error) {
 		if err != nil {
@@ -39,7 +43,7 @@ func (l *Lab) CollectLogs(ctx context.Context, dir string) error {
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			return err
 		}
-		files := []string{n.Console()}
+		files := []string{n.Console(), n.Log("qemu")}
 		for _, name := range machine.Logs {
 			files = append(files, n.Log(name))
 		}
@@ -50,6 +54,10 @@ func (l *Lab) CollectLogs(ctx context.Context, dir string) error {
 		miss("journal of "+n.Name, n.saveOutput(ctx, "journalctl --boot --no-pager --lines 3000", filepath.Join(to, "journal.log")))
 		miss("pod logs of "+n.Name, n.savePodLogs(ctx, to))
 	}
+	for _, f := range l.Monitoring.Logs() {
+		miss(f, copyFile(f, filepath.Join(dir, filepath.Base(f))))
+	}
+	miss("alerts", l.saveAlerts(ctx, filepath.Join(dir, "alerts.yaml")))
 	objects := filepath.Join(dir, "objects")
 	if err := os.MkdirAll(objects, 0o755); err != nil {
 		return err
@@ -77,7 +85,7 @@ func (n *Node) saveOutput(ctx context.Context, script, file string) error {
 func (n *Node) savePodLogs(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
 	defer cancel()
-	out, err := n.Run(ctx, "cd /var/log && tar -cf - pods 2>/dev/null")
+	out, err := n.Run(ctx, "cd /var/log; tar -cf - pods 2>/dev/null || [ $? -eq 1 ] # 1: a log grew meanwhile")
 	if err != nil {
 		return err
 	}
@@ -115,6 +123,18 @@ func untar(r io.Reader, dir string) error {
 			return err
 		}
 	}
+}
+
+func (l *Lab) saveAlerts(ctx context.Context, file string) error {
+	alerts, err := l.Monitoring.Alerts(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := yaml.Marshal(alerts)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
 }
 
 func (l *Lab) saveObjects(ctx context.Context, list client.ObjectList, file string) error {

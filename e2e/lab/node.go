@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"embed"
@@ -57,8 +58,8 @@ type Disk struct {
 	StorageClass, Filesystem string
 }
 
-// Node is a machine with a kubelet. Its methods may be called concurrently,
-// but for the ones that turn its power on and off.
+// Node is a machine with a kubelet. Its methods may be called concurrently, but
+// for those that change its disks or turn its power on and off.
 type Node struct {
 	*machine.Machine
 	Name    string
@@ -71,6 +72,7 @@ type Node struct {
 	o      NodeOptions
 	shell  *guest.Shell
 	disks  []*prepared
+	acting sync.Mutex // one action of Do at a time
 }
 
 // newNode makes the node's machine. It is off.

@@ -198,7 +198,16 @@ func mark(path string) (*os.File, error) {
 // A parent that its last user removed meanwhile is made again.
 func lockParent(ctx context.Context, parent string) (unlock func(), err error) {
 	for {
-		if err := os.MkdirAll(parent, 0o700); err != nil {
+		if err := os.MkdirAll(parent, 0o700); errors.Is(err, os.ErrExist) {
+			// Somebody made it first, and it was gone again when MkdirAll looked what it is.
+			if info, serr := os.Lstat(parent); serr == nil && !info.IsDir() {
+				return nil, err
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		f, err := os.Open(parent)

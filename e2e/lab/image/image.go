@@ -87,9 +87,6 @@ func build(ctx context.Context, cache, dir string, log io.Writer) (err error) {
 	if _, err := hostexec.LookPath("mmdebstrap"); err != nil {
 		return fmt.Errorf("%w (apt-get install mmdebstrap)", err)
 	}
-	if err := removeOld(cache); err != nil {
-		return err
-	}
 	tmp, err := os.MkdirTemp(cache, "building-")
 	if err != nil {
 		return err
@@ -111,18 +108,25 @@ func build(ctx context.Context, cache, dir string, log io.Writer) (err error) {
 	if err := os.RemoveAll(src); err != nil {
 		return err
 	}
+	if err := removeOld(cache, tmp); err != nil {
+		return err
+	}
 	return os.Rename(tmp, dir)
 }
 
 // removeOld removes images of other versions and what builds that were killed
-// left: each is more than a gigabyte. The caller holds the cache's lock.
-func removeOld(cache string) error {
+// left, but for keep: each is more than a gigabyte. The caller holds the cache's
+// lock. A lab that runs on an old image loses it at its machines' next start.
+func removeOld(cache, keep string) error {
 	for _, pattern := range []string{"image-*", "building-*"} {
 		old, err := filepath.Glob(filepath.Join(cache, pattern))
 		if err != nil {
 			return err
 		}
 		for _, dir := range old {
+			if dir == keep {
+				continue
+			}
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}

@@ -103,7 +103,8 @@ func (m *Machine) Console() string { return m.path("console.log") }
 // ConsoleSocket is a UNIX socket that speaks with the serial console.
 func (m *Machine) ConsoleSocket() string { return m.path("console.sock") }
 
-// Log is the file behind the machine's /dev/virtio-ports/NAME; see Logs.
+// Log is the file behind the machine's /dev/virtio-ports/NAME (see Logs), or
+// what QEMU itself says for the name "qemu".
 func (m *Machine) Log(name string) string { return m.path(name + ".log") }
 
 // Logs are the ports through which the machine writes logs straight to files
@@ -126,7 +127,7 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 }
 
 func (m *Machine) powerOn(ctx context.Context) error {
-	out, err := os.OpenFile(m.path("qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	out, err := os.OpenFile(m.Log("qemu"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}

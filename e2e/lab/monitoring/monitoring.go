@@ -176,6 +176,9 @@ func (p *Pair) PrometheusURL() string { return p.prometheus.url() }
 // AlertmanagerURL is where a person looks at alerts.
 func (p *Pair) AlertmanagerURL() string { return p.alertmanager.url() }
 
+// Logs are the files that both write their logs to.
+func (p *Pair) Logs() []string { return []string{p.prometheus.log.Name(), p.alertmanager.log.Name()} }
+
 // PIDs are the process ids.
 func (p *Pair) PIDs() (prometheus, alertmanager int) {
 	return p.prometheus.process.PID(), p.alertmanager.process.PID()

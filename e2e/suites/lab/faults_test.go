@@ -20,8 +20,8 @@ import (
 	"holdfast.dev/e2e/wait"
 )
 
-// testNodes turns the nodes on: both are Ready in time, and run no pod yet. A
-// containerd takes an archive of ours.
+// testNodes turns the nodes on until both are Ready. A containerd takes an OCI
+// archive of ours.
 func testNodes(t *testing.T) {
 	took := have[time.Duration](t)(l.Up(t.Context()))
 	if l.ImageBuild > 0 {

@@ -66,7 +66,6 @@ func testBadSectorAndPowerCut(t *testing.T) {
 		ok, err := ready(ctx, v.n.Name)
 		return !ok, err
 	})
-	v.awaitStep(t, v1alpha1.StepAwaitReplacement) // a dead node is no new disk
 	must(t, v.n.PowerOn(ctx))
 	must(t, v.n.AwaitShell(ctx))
 	must(t, v.n.Prepare(ctx))
@@ -136,8 +135,8 @@ func testAgentKilled(t *testing.T) {
 	must(t, l.Fleet.AddFile("salt/pillar/common.sls", addon+":\n  logLevel: debug\n  storageClasses: [{name: local-ssd}, {name: local-hdd}]\n"))
 	killed := make(chan error, 1)
 	go func() { killed <- cutAndKill(ctx, statuses.ResultChan(), n, pod) }()
-	took := have[time.Duration](t)(l.Push(ctx, "another storage class"))
-	must(t, <-killed)
+	took, err := l.Push(ctx, "another storage class")
+	must(t, errors.Join(<-killed, err))
 	t.Logf("every addon is healthy %.1f s after the push", took.Seconds())
 
 	var class storagev1.StorageClass
@@ -173,7 +172,7 @@ func cutAndKill(ctx context.Context, statuses <-chan watch.Event, n *lab.Node, p
 	if err == nil && s.Status.DesiredDigest == s.Status.AppliedDigest {
 		err = errors.New("the agent had finished when its network was cut")
 	}
-	return errors.Join(err, n.CutNetwork(ctx, false))
+	return errors.Join(err, n.CutNetwork(context.WithoutCancel(ctx), false))
 }
 
 // rebootsVariable overrides how many restarts there are, over all nodes.
@@ -186,22 +185,32 @@ func testReboots(t *testing.T) {
 	if v := os.Getenv(rebootsVariable); v != "" {
 		reboots = have[int](t)(strconv.Atoi(v))
 	}
+	each := reboots / len(l.Nodes)
+	if each < 1 || each*len(l.Nodes) != reboots {
+		t.Fatalf("%s=%d is no multiple of the %d nodes", rebootsVariable, reboots, len(l.Nodes))
+	}
 	var before, after v1alpha1.RemediationList
 	must(t, l.Client.List(ctx, &before))
 	nodes := have[watch.Interface](t)(l.Client.Watch(ctx, &v1alpha1.ComputeNodeList{}))
-	var seen sync.WaitGroup
-	var reports int
+	var watched sync.WaitGroup
 	var faults error
-	seen.Go(func() {
+	boots := map[string]map[string]bool{} // node → boot ids of its reports
+	watched.Go(func() {
 		for e := range nodes.ResultChan() {
-			if cn, ok := e.Object.(*v1alpha1.ComputeNode); ok {
-				reports++
-				faults = errors.Join(faults, faultsOf(cn))
+			cn, ok := e.Object.(*v1alpha1.ComputeNode)
+			if !ok {
+				faults = errors.Join(faults, fmt.Errorf("the watch of ComputeNodes ended early: %v", e.Object))
+				return
 			}
+			if boots[cn.Name] == nil {
+				boots[cn.Name] = map[string]bool{}
+			}
+			boots[cn.Name][cn.Status.BootID] = true
+			faults = errors.Join(faults, faultsOf(cn))
 		}
 	})
 	err := l.OnAll(ctx, func(ctx context.Context, n *lab.Node) error {
-		for i := range reboots / len(l.Nodes) {
+		for i := range each {
 			start := time.Now()
 			if err := rebootAndReport(ctx, n); err != nil {
 				return fmt.Errorf("reboot %d of %s: %w", i+1, n.Name, err)
@@ -210,19 +219,21 @@ func testReboots(t *testing.T) {
 		}
 		return nil
 	})
-	nodes.Stop()
-	seen.Wait()
+	// Quiet again before the watch ends: what the last boot brings must be seen, too.
 	must(t, err)
+	awaitHealthy(t)
+	nodes.Stop()
+	watched.Wait()
 	must(t, faults)
-	t.Logf("%d reboots, %d reports, no fault", reboots, reports)
-	if reports < reboots {
-		t.Errorf("the watch saw %d reports only: it may have missed a fault", reports)
+	for _, n := range l.Nodes {
+		if got := len(boots[n.Name]); got != each+1 { // and the one before
+			t.Errorf("the watch saw reports of %d boots of %s, want %d", got, n.Name, each+1)
+		}
 	}
 	must(t, l.Client.List(ctx, &after))
 	if len(after.Items) != len(before.Items) {
 		t.Errorf("%d new plans", len(after.Items)-len(before.Items))
 	}
-	awaitHealthy(t)
 }
 
 // rebootAndReport restarts a node and waits until its monitor has reported from

@@ -6,6 +6,7 @@ package lab_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "lab: end:", err)
 		code = 1
 	}
-	if code == 0 {
+	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
 		bench("lab_suite_seconds", time.Since(began).Seconds(), "s")
 	}
 	return code
