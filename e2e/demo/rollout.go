@@ -3,10 +3,12 @@ package demo
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"holdfast.dev/addons"
 	"holdfast.dev/e2e/fleet"
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/render"
@@ -133,13 +135,13 @@ type badPush struct {
 func badPushes() []badPush {
 	return []badPush{
 		{"broken Jinja", func(w *world) error {
-			if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
+			if err := w.bump("disk-monitor"); err != nil {
 				return err
 			}
 			return w.fleet.Edit("salt/states/disk-monitor/init.sls", "/etc/kubernetes/addons/disk-monitor/daemonset.yaml:", "{% if %}/etc/kubernetes/addons/disk-monitor/daemonset.yaml:")
 		}, []string{"salt/states/disk-monitor/init.sls:"}},
 		{"invalid manifest", func(w *world) error {
-			if err := w.bump("remediation-controller", "0.1.0", "0.1.1"); err != nil {
+			if err := w.bump("remediation-controller"); err != nil {
 				return err
 			}
 			return w.fleet.AddFile("salt/states/remediation-controller/files/rbac.yaml", "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: extra\n  namespace: holdfast-system\nautomountServiceAcountToken: false\n")
@@ -193,8 +195,18 @@ func (d *demo) stepBadPushes(ctx context.Context) error {
 }
 
 // bump raises an addon's version.
-func (w *world) bump(addon, from, to string) error {
-	return w.fleet.Edit(filepath.Join("addons", addon, "addon.yaml"), "version: "+from+"\n", "version: "+to+"\n")
+func (w *world) bump(addon string) error {
+	file := addons.File(addon)
+	data, err := os.ReadFile(filepath.Join(w.fleet.Work, filepath.FromSlash(file)))
+	if err != nil {
+		return err
+	}
+	a, err := addons.Load(file, data)
+	if err != nil {
+		return err
+	}
+	next := a.Version.IncPatch()
+	return w.fleet.Edit(file, "version: "+a.Version.String()+"\n", "version: "+next.String()+"\n")
 }
 
 // stepSickCanary: a change that passes every check but does not run stays on the canary.
@@ -204,13 +216,13 @@ func (d *demo) stepSickCanary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.bump("disk-monitor", "0.1.0", "0.1.1"); err != nil {
+	if err := w.bump("disk-monitor"); err != nil {
 		return err
 	}
-	if err := w.fleet.Edit("addons/disk-monitor/addon.yaml", "registry.holdfast.dev/disk-monitor:v0.1.0", "registry.holdfast.dev/disk-monitr:v0.1.1"); err != nil {
+	if err := w.fleet.Edit("addons/disk-monitor/addon.yaml", "registry.holdfast.dev/disk-monitor:", "registry.holdfast.dev/disk-monitr:"); err != nil {
 		return err
 	}
-	commit, err := w.fleet.Commit(ctx, "disk-monitor 0.1.1, with a typing error in its image")
+	commit, err := w.fleet.Commit(ctx, "disk-monitor, with a typing error in its image")
 	if err != nil {
 		return err
 	}
