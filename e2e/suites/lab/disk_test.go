@@ -262,11 +262,15 @@ func (v *victim) newDisk(t *testing.T) (serial string, wwn uint64) {
 	return d.Serial + "N", d.WWN
 }
 
-// pull takes the disk out and waits until it is Missing. It returns how long that took.
+// pull takes the disk out and waits until it is Missing. It returns how long that
+// took from when the machine had the disk no more: an emulated machine asks its
+// kernel first.
 func (v *victim) pull(t *testing.T) time.Duration {
 	t.Helper()
-	since := time.Now()
+	order := time.Now()
 	must(t, v.n.Pull(t.Context(), v.disk))
+	since := time.Now()
+	t.Logf("disk %s is out %.1f s after the order", v.id, since.Sub(order).Seconds())
 	eventually(t, patience, "disk "+v.id+" Missing in ComputeNode", func() (bool, error) {
 		d, err := v.reported(t.Context())
 		return err == nil && d.State == v1alpha1.DiskMissing, err
