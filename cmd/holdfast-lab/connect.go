@@ -32,7 +32,12 @@ func theLab() (lab.Info, error) {
 	return lab.Info{}, errors.New("no lab runs: start one with \"make lab-up\"")
 }
 
-func node(i lab.Info, name string) (lab.NodeInfo, error) {
+// theNode is a node of it.
+func theNode(name string) (lab.NodeInfo, error) {
+	i, err := theLab()
+	if err != nil {
+		return lab.NodeInfo{}, err
+	}
 	n := slices.IndexFunc(i.Nodes, func(n lab.NodeInfo) bool { return n.Name == name })
 	if n < 0 {
 		return lab.NodeInfo{}, fmt.Errorf("there is no node %q in the lab", name)
@@ -104,11 +109,7 @@ func newShell() *cobra.Command {
 		Short: "Open a shell in a node, or run a command there",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			i, err := theLab()
-			if err != nil {
-				return err
-			}
-			n, err := node(i, args[0])
+			n, err := theNode(args[0])
 			if err != nil {
 				return err
 			}
@@ -127,11 +128,7 @@ func newConsole() *cobra.Command {
 		Short: "Talk to a node's serial console (root without a password); Ctrl-] ends it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			i, err := theLab()
-			if err != nil {
-				return err
-			}
-			n, err := node(i, args[0])
+			n, err := theNode(args[0])
 			if err != nil {
 				return err
 			}
