@@ -2,7 +2,7 @@
 # Builds the image of a lab machine: Debian 12 from the mirrors that apt on this
 # machine is set up for. Usage: build.sh PACKAGES-FILE OVERLAY-DIR OUT-DIR
 #
-# OUT-DIR receives root.img (ext4, label "root"), vmlinuz and initrd.img.
+# OUT-DIR receives root.img (ext4, label "root"), vmlinux and initrd.img.
 set -euo pipefail
 packages=$1 overlay=$2 out=$3
 
@@ -22,7 +22,7 @@ mmdebstrap --mode=auto --variant=minbase --include="$include" \
   --essential-hook='mkdir -p "$1/usr/sbin" && printf "#!/bin/sh\nexit 101\n" > "$1/usr/sbin/policy-rc.d" && chmod +x "$1/usr/sbin/policy-rc.d"' \
   --customize-hook="copy-in $overlay/etc $overlay/usr /" \
   --customize-hook='chroot "$1" /bin/sh /usr/lib/holdfast-lab/finish' \
-  --customize-hook="copy-out /boot/vmlinuz /boot/initrd.img $out" \
+  --customize-hook="copy-out /boot/vmlinux /boot/initrd.img $out" \
   bookworm "$work/root.tar" \
   "deb $mirror bookworm main" "deb $mirror bookworm-updates main" "deb $security bookworm-security main"
 

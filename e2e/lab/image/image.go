@@ -29,7 +29,7 @@ const buildTimeout = 30 * time.Minute
 // Image is a system image. Its files are never written to: machines run on overlays.
 type Image struct {
 	Root   string // ext4 file system, raw
-	Kernel string
+	Kernel string // unpacked, for the PVH entry
 	Initrd string
 	// Took is how long it took to build; 0 when it was in the cache.
 	Took time.Duration
@@ -56,7 +56,7 @@ func Ensure(ctx context.Context, cache string, log io.Writer) (Image, error) {
 		return Image{}, fmt.Errorf("find image: %w", err)
 	}
 	dir := filepath.Join(cache, "image-"+key)
-	img := Image{Root: filepath.Join(dir, "root.img"), Kernel: filepath.Join(dir, "vmlinuz"), Initrd: filepath.Join(dir, "initrd.img")}
+	img := Image{Root: filepath.Join(dir, "root.img"), Kernel: filepath.Join(dir, "vmlinux"), Initrd: filepath.Join(dir, "initrd.img")}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Image{}, fmt.Errorf("make image cache: %w", err)
 	}

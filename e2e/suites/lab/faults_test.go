@@ -213,17 +213,20 @@ func testNodeFaults(t *testing.T) {
 	})
 	// At once, for it takes a minute each. The panic also ends what the first
 	// node's kernel has logged of the faults before.
-	t.Run("PanicAndCutNetwork", func(t *testing.T) {
+	t.Run("RestartsAndCutNetwork", func(t *testing.T) {
 		must(t, l.OnAll(ctx, func(ctx context.Context, n *lab.Node) error {
 			if n == a {
-				return panicAndReturn(ctx, n)
+				return resetAndPanic(ctx, n)
 			}
 			return cutOff(ctx, n)
 		}))
 	})
 }
 
-func panicAndReturn(ctx context.Context, n *lab.Node) error {
+func resetAndPanic(ctx context.Context, n *lab.Node) error {
+	if err := n.Reset(ctx); err != nil {
+		return err
+	}
 	boot, err := n.BootID(ctx)
 	if err != nil {
 		return err
