@@ -1,5 +1,5 @@
 // Command disk-monitor runs on a node and reports the state of its disks; see
-// monitor/README.md.
+// monitor/README.md. "disk-monitor smart DEVICE…" prints what disks say themselves.
 package main
 
 import (
@@ -20,6 +20,9 @@ import (
 func main() { os.Exit(daemon.Main("disk-monitor", run)) }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "smart" {
+		return runSmart(ctx, os.Stdout, args[1:])
+	}
 	var o monitor.Options
 	fs := flag.NewFlagSet("disk-monitor", flag.ContinueOnError)
 	o.BindFlags(fs)

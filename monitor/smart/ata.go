@@ -1,0 +1,276 @@
+package smart
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ATAHealth is what is of ATA disks alone.
+type ATAHealth struct {
+	Attributes []Attribute `json:"attributes"`
+	// Errors is how many errors the disk has logged over its life.
+	Errors *uint64 `json:"errors,omitempty"`
+	// SelfTestFailures counts among the last 21 tests.
+	SelfTestFailures int `json:"selfTestFailures"`
+}
+
+// Attribute is a vendor's attribute: a number that the standards leave to the
+// vendor, see attributes.go.
+type Attribute struct {
+	ID   uint8  `json:"id"`
+	Name string `json:"name"` // empty when it has no meaning that vendors share
+	// Value falls from 100, 200 or 253 on; at or below Threshold the attribute has failed.
+	Value     uint8 `json:"value"`
+	Worst     uint8 `json:"worst"`
+	Threshold uint8 `json:"threshold"`
+	// Prefailure attributes predict a failure, the others tell of age.
+	Prefailure bool `json:"prefailure"`
+	// Raw is all 48 bits, Count those that count, once taken out of what the
+	// vendor packs beside.
+	Raw   uint64 `json:"raw"`
+	Count uint64 `json:"count"`
+}
+
+// Failed says that the attribute is at or below its threshold. A threshold of 0
+// never fails.
+func (a Attribute) Failed() bool { return a.Threshold > 0 && a.Value <= a.Threshold }
+
+// Attribute returns the attribute with an id.
+func (h *ATAHealth) Attribute(id uint8) (Attribute, bool) {
+	for _, a := range h.Attributes {
+		if a.ID == id {
+			return a, true
+		}
+	}
+	return Attribute{}, false
+}
+
+// ataCommand is an ATA command that reads whole sectors, or none.
+type ataCommand struct {
+	command, feature, lbaLow uint8
+	smart                    bool // the registers that every SMART command has
+}
+
+// Commands of ACS-4 and, for what it has dropped, of ATA/ATAPI-7.
+var (
+	ataIdentify       = ataCommand{command: 0xec}
+	smartData         = ataCommand{command: 0xb0, feature: 0xd0, smart: true}
+	smartThresholds   = ataCommand{command: 0xb0, feature: 0xd1, smart: true}
+	smartStatus       = ataCommand{command: 0xb0, feature: 0xda, smart: true}
+	smartErrorSummary = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x01, smart: true}
+	smartSelfTestLog  = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x06, smart: true}
+)
+
+const sector = 512
+
+// passThrough is the command in ATA PASS-THROUGH (16), SAT-5. A
+// command without data asks for the registers it leaves.
+func (c ataCommand) passThrough(data []byte) []byte {
+	const (
+		nonData, pioIn                   = 3 << 1, 4 << 1
+		fromDevice, blocks, inCount      = 1 << 3, 1 << 2, 2
+		checkCondition                   = 1 << 5
+		smartLBAMid, smartLBAHigh   byte = 0x4f, 0xc2
+	)
+	cdb := []byte{0x85, nonData, checkCondition, 4: c.feature, 8: c.lbaLow, 14: c.command, 15: 0}
+	if len(data) > 0 {
+		cdb[1], cdb[2], cdb[6] = pioIn, fromDevice|blocks|inCount, byte(len(data)/sector)
+	}
+	if c.smart {
+		cdb[10], cdb[12] = smartLBAMid, smartLBAHigh
+	}
+	return cdb
+}
+
+func (c ataCommand) read(d Device) ([]byte, error) {
+	data := make([]byte, sector)
+	n, sense, err := d.SCSI(c.passThrough(data), data)
+	if err != nil {
+		return nil, err
+	}
+	if r, ok := sense.ata(); ok && r.status&0x01 != 0 { // ERR
+		return nil, ataError(r)
+	}
+	if n != sector {
+		return nil, fmt.Errorf("%d bytes, want %d", n, sector)
+	}
+	return data, nil
+}
+
+func ataError(r ataRegisters) error {
+	if r.error&0x04 != 0 { // ABRT
+		return fmt.Errorf("%w: ATA status 0x%02x, error 0x%02x", ErrUnsupported, r.status, r.error)
+	}
+	return fmt.Errorf("ATA status 0x%02x, error 0x%02x", r.status, r.error)
+}
+
+func readATA(ctx context.Context, d Device) (*Report, error) {
+	id, err := ataIdentify.read(d)
+	if err != nil {
+		return nil, fmt.Errorf("identify: %w", err)
+	}
+	// ACS-4, IDENTIFY DEVICE word 255: with the signature there is a checksum.
+	if id[510] == 0xa5 && checksum(id) != 0 {
+		return nil, errors.New("identify: the checksum is wrong")
+	}
+	word := func(i int) uint16 { return binary.LittleEndian.Uint16(id[2*i:]) }
+	r := &Report{Protocol: ATA, Serial: swapped(id[20:40]), Firmware: swapped(id[46:54]), Model: swapped(id[54:94]), ATA: &ATAHealth{}}
+	r.CapacityBytes = ataCapacity(word)
+	if rpm := word(217); rpm == 1 {
+		r.RPM = new(uint16)
+	} else if rpm > 0x400 && rpm != 0xffff {
+		r.RPM = &rpm
+	}
+	if word(82)&1 == 0 {
+		return nil, fmt.Errorf("%w: no SMART", ErrUnsupported)
+	}
+	if word(85)&1 == 0 {
+		return nil, fmt.Errorf("%w: SMART is turned off (smartctl -s on)", ErrUnsupported)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if r.Failing, err = returnStatus(d); err != nil {
+		r.problem("SMART status", err)
+	}
+	data, err := smartData.read(d)
+	if err != nil {
+		return nil, fmt.Errorf("read SMART data: %w", err)
+	}
+	if checksum(data) != 0 {
+		return nil, errors.New("read SMART data: the checksum is wrong")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	thresholds, err := smartThresholds.read(d)
+	if err != nil {
+		r.problem("thresholds", err)
+	}
+	r.attributes(data, thresholds)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r.ataLogs(d)
+	return r, nil
+}
+
+// ataCapacity is the number of sectors that can be addressed times their size
+// (ACS-4, IDENTIFY DEVICE words 60, 100, 106 and 117).
+func ataCapacity(word func(int) uint16) uint64 {
+	sectors := uint64(word(61))<<16 | uint64(word(60))
+	if word(83)&(1<<10) != 0 {
+		sectors = uint64(word(103))<<48 | uint64(word(102))<<32 | uint64(word(101))<<16 | uint64(word(100))
+	}
+	size := uint64(sector)
+	if w := word(106); w&0xd000 == 0x5000 { // valid, and sectors of another size
+		size = 2 * (uint64(word(118))<<16 | uint64(word(117)))
+	}
+	return times(sectors, size)
+}
+
+// returnStatus is the disk's own prediction (ACS-3, SMART RETURN STATUS): the
+// registers come back as they were sent, or as 0xf4 and 0x2c.
+func returnStatus(d Device) (failing *bool, err error) {
+	_, sense, err := d.SCSI(smartStatus.passThrough(nil), nil)
+	if err != nil {
+		return nil, err
+	}
+	regs, ok := sense.ata()
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%w: the registers did not come back", ErrUnsupported)
+	case regs.status&0x01 != 0:
+		return nil, ataError(regs)
+	case regs.lbaMid == 0x4f && regs.lbaHigh == 0xc2:
+		return ptr(false), nil
+	case regs.lbaMid == 0xf4 && regs.lbaHigh == 0x2c:
+		return ptr(true), nil
+	}
+	return nil, fmt.Errorf("LBA registers 0x%02x and 0x%02x mean nothing", regs.lbaMid, regs.lbaHigh)
+}
+
+// attributes takes apart the 30 entries of 12 bytes that follow the revision
+// number, as SFF-8035i has them. thresholds may be nil.
+func (r *Report) attributes(data, thresholds []byte) {
+	limits := map[uint8]uint8{}
+	if thresholds != nil && checksum(thresholds) == 0 {
+		for i := range 30 {
+			if e := thresholds[2+12*i:]; e[0] != 0 {
+				limits[e[0]] = e[1]
+			}
+		}
+	} else if thresholds != nil {
+		r.problem("thresholds", errors.New("the checksum is wrong"))
+	}
+	for i := range 30 {
+		e := data[2+12*i:]
+		if e[0] == 0 {
+			continue
+		}
+		a := Attribute{ID: e[0], Prefailure: e[1]&1 != 0, Value: e[3], Worst: e[4], Threshold: limits[e[0]]}
+		for j := range 6 {
+			a.Raw |= uint64(e[5+j]) << (8 * j)
+		}
+		a.Name, a.Count = decode(a.ID, a.Raw, r.Model)
+		r.ATA.Attributes = append(r.ATA.Attributes, a)
+	}
+	if a, ok := r.ATA.Attribute(attrPowerOn); ok {
+		r.PowerOnHours = &a.Count
+	}
+	if a, ok := r.ATA.Attribute(attrPowerCycles); ok {
+		r.PowerCycles = &a.Count
+	}
+	for _, id := range []uint8{attrTemperature, attrAirflow} {
+		if a, ok := r.ATA.Attribute(id); ok && a.Count > 0 && a.Count < 128 {
+			r.Celsius = ptr(int(a.Count))
+			break
+		}
+	}
+}
+
+// ataLogs reads the summary error log and the self-test log (ATA/ATAPI-7,
+// SMART READ LOG).
+func (r *Report) ataLogs(d Device) {
+	if log, err := smartErrorSummary.read(d); err != nil {
+		r.problem("error log", err)
+	} else if checksum(log) != 0 {
+		r.problem("error log", errors.New("the checksum is wrong"))
+	} else {
+		r.ATA.Errors = ptr(uint64(binary.LittleEndian.Uint16(log[452:])))
+	}
+	log, err := smartSelfTestLog.read(d)
+	switch {
+	case err != nil:
+		r.problem("self-test log", err)
+	case checksum(log) != 0:
+		r.problem("self-test log", errors.New("the checksum is wrong"))
+	default:
+		for i := range 21 {
+			switch log[2+24*i+1] >> 4 {
+			case 0x3, 0x4, 0x5, 0x6, 0x7, 0x8:
+				r.ATA.SelfTestFailures++
+			}
+		}
+	}
+}
+
+// checksum is 0 for a sector whose last byte makes it so.
+func checksum(b []byte) (sum uint8) {
+	for _, c := range b {
+		sum += c
+	}
+	return sum
+}
+
+// swapped is an ATA string: the bytes of each word are exchanged.
+func swapped(b []byte) string {
+	out := make([]byte, len(b))
+	for i := 0; i+1 < len(b); i += 2 {
+		out[i], out[i+1] = b[i+1], b[i]
+	}
+	return strings.TrimSpace(text(out))
+}

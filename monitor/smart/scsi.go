@@ -1,0 +1,297 @@
+package smart
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// SCSIHealth is what the log pages of a SCSI or SAS disk tell (SPC-6 and
+// SBC-4, log parameters). A nil pointer is a page or parameter that it does not have.
+type SCSIHealth struct {
+	// Read, Write and Verify are the error counters.
+	Read   *ErrorCounters `json:"read,omitempty"`
+	Write  *ErrorCounters `json:"write,omitempty"`
+	Verify *ErrorCounters `json:"verify,omitempty"`
+	// ASC and ASCQ are the informational exception; 0x5d is a predicted failure.
+	ASC             uint8   `json:"asc"`
+	ASCQ            uint8   `json:"ascq"`
+	TripCelsius     *int    `json:"tripCelsius,omitempty"`
+	StartStopCycles *uint64 `json:"startStopCycles,omitempty"`
+	// ScanErrors are the places that the background scan found bad.
+	ScanErrors int `json:"scanErrors"`
+	// SelfTestFailures counts among the last 20 tests.
+	SelfTestFailures int `json:"selfTestFailures"`
+}
+
+// ErrorCounters are the parameters of the log pages 0x02, 0x03 and 0x05.
+type ErrorCounters struct {
+	Corrected      uint64 `json:"corrected"`
+	Uncorrected    uint64 `json:"uncorrected"`
+	BytesProcessed uint64 `json:"bytesProcessed"`
+}
+
+// Log pages.
+const (
+	pageSupported   = 0x00
+	pageWriteErrors = 0x02
+	pageReadErrors  = 0x03
+	pageVerify      = 0x05
+	pageTemperature = 0x0d
+	pageStartStop   = 0x0e
+	pageSelfTests   = 0x10
+	pageSolidState  = 0x11
+	pageBackground  = 0x15
+	pageExceptions  = 0x2f
+)
+
+type inquiry struct{ vendor, product, revision string }
+
+func inquire(d Device) (inquiry, error) {
+	data := make([]byte, 96)
+	n, _, err := d.SCSI([]byte{0x12, 0, 0, 0, byte(len(data)), 0}, data)
+	if err != nil {
+		return inquiry{}, fmt.Errorf("inquiry: %w", err)
+	}
+	if n < 36 {
+		return inquiry{}, fmt.Errorf("inquiry: %d bytes, want 36 at least", n)
+	}
+	if kind := data[0] & 0x1f; kind != 0x00 && kind != 0x14 { // block device, zoned block device
+		return inquiry{}, fmt.Errorf("%w: it is a SCSI device of type 0x%02x and no disk", ErrUnsupported, kind)
+	}
+	return inquiry{text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
+}
+
+// vpd reads a page of vital product data and returns what follows its header.
+func vpd(d Device, page uint8) ([]byte, error) {
+	data := make([]byte, 252)
+	n, _, err := d.SCSI([]byte{0x12, 1, page, 0, byte(len(data)), 0}, data)
+	if err != nil {
+		return nil, err
+	}
+	if n < 4 || data[1] != page {
+		return nil, fmt.Errorf("another page than 0x%02x, of %d bytes", page, n)
+	}
+	return data[4:min(n, 4+int(binary.BigEndian.Uint16(data[2:])))], nil
+}
+
+func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
+	r := &Report{Protocol: SCSI, Vendor: inq.vendor, Model: inq.product, Firmware: inq.revision, SCSI: &SCSIHealth{}}
+	if serial, err := vpd(d, 0x80); err == nil {
+		r.Serial = text(serial)
+	} else {
+		r.problem("serial number", err)
+	}
+	// SBC-4, Block Device Characteristics VPD page: 1 is a disk that does not rotate, up to 0x400 is reserved.
+	if c, err := vpd(d, 0xb1); err == nil && len(c) >= 2 {
+		if rpm := binary.BigEndian.Uint16(c); rpm == 1 {
+			r.RPM = new(uint16)
+		} else if rpm > 0x400 && rpm != 0xffff {
+			r.RPM = &rpm
+		}
+	} else if err != nil && !errors.Is(err, ErrUnsupported) {
+		r.problem("rotation rate", err)
+	}
+	if size, err := capacity16(d); err == nil {
+		r.CapacityBytes = size
+	} else {
+		r.problem("capacity", err)
+	}
+	supported, err := logSense(d, pageSupported)
+	if err != nil {
+		return nil, fmt.Errorf("list log pages: %w", err)
+	}
+	for _, p := range []struct {
+		page uint8
+		name string
+		read func(params)
+	}{
+		{pageExceptions, "informational exceptions", r.exceptions},
+		{pageReadErrors, "read errors", func(l params) { r.SCSI.Read = l.counters() }},
+		{pageWriteErrors, "write errors", func(l params) { r.SCSI.Write = l.counters() }},
+		{pageVerify, "verify errors", func(l params) { r.SCSI.Verify = l.counters() }},
+		{pageTemperature, "temperature", r.temperature},
+		{pageStartStop, "start-stop cycles", r.startStop},
+		{pageSelfTests, "self-tests", r.scsiSelfTests},
+		{pageSolidState, "solid state media", r.solidState},
+		{pageBackground, "background scan", r.backgroundScan},
+	} {
+		if !slices.Contains(supported, p.page) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		data, err := logSense(d, p.page)
+		if err != nil {
+			r.problem(p.name, err)
+			continue
+		}
+		l, err := parameters(data)
+		if err != nil {
+			r.problem(p.name, err)
+		}
+		p.read(l)
+	}
+	return r, nil
+}
+
+func capacity16(d Device) (uint64, error) {
+	data := make([]byte, 32)
+	n, _, err := d.SCSI([]byte{0x9e, 0x10, 13: byte(len(data)), 15: 0}, data)
+	if err != nil {
+		return 0, err
+	}
+	if n < 12 {
+		return 0, fmt.Errorf("%d bytes, want 12 at least", n)
+	}
+	last, block := binary.BigEndian.Uint64(data), uint64(binary.BigEndian.Uint32(data[8:]))
+	if block == 0 || last+1 == 0 || last+1 > (1<<63)/block {
+		return 0, fmt.Errorf("%d+1 blocks of %d bytes", last, block)
+	}
+	return (last + 1) * block, nil
+}
+
+// logSense reads a log page and returns what follows its header.
+func logSense(d Device, page uint8) ([]byte, error) {
+	const cumulative = 1 << 6
+	// Some disks hang when more is asked for than there is (smartmontools'
+	// scsicmds.cpp): first the length, then the page.
+	head := make([]byte, 4)
+	length, err := logSenseInto(d, cumulative|page, head)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, 4+min(length, 16<<10))
+	if length, err = logSenseInto(d, cumulative|page, data); err != nil {
+		return nil, err
+	}
+	return data[4:min(len(data), 4+length)], nil
+}
+
+func logSenseInto(d Device, page uint8, data []byte) (length int, err error) {
+	cdb := []byte{0x4d, 0, page, 9: 0}
+	binary.BigEndian.PutUint16(cdb[7:], uint16(len(data)))
+	n, _, err := d.SCSI(cdb, data)
+	if err != nil {
+		return 0, err
+	}
+	if n < 4 || data[0]&0x3f != page&0x3f {
+		return 0, fmt.Errorf("another page than 0x%02x, of %d bytes", page&0x3f, n)
+	}
+	if len(data) > 4 && n < len(data) {
+		clear(data[n:])
+		return n - 4, nil
+	}
+	return int(binary.BigEndian.Uint16(data[2:])), nil
+}
+
+// params are the parameters of a log page by their code.
+type params map[uint16][]byte
+
+// parameters takes a page apart. With an error it returns those before the error.
+func parameters(data []byte) (params, error) {
+	out := params{}
+	for len(data) >= 4 {
+		code, length := binary.BigEndian.Uint16(data), int(data[3])
+		if len(data) < 4+length {
+			return out, fmt.Errorf("parameter 0x%04x has %d bytes of %d", code, len(data)-4, length)
+		}
+		out[code] = data[4 : 4+length]
+		data = data[4+length:]
+	}
+	return out, nil
+}
+
+// number is a big-endian counter, which may have any width; more than 64 bits
+// read as the greatest number.
+func (l params) number(code uint16) (uint64, bool) {
+	b, ok := l[code]
+	if !ok || len(b) == 0 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range b {
+		if n>>56 != 0 {
+			return 1<<64 - 1, true
+		}
+		n = n<<8 | uint64(c)
+	}
+	return n, true
+}
+
+// counters reads an Error Counter log page (SPC-6).
+func (l params) counters() *ErrorCounters {
+	if len(l) == 0 {
+		return nil
+	}
+	var c ErrorCounters
+	c.Corrected, _ = l.number(0x0003)
+	c.BytesProcessed, _ = l.number(0x0005)
+	c.Uncorrected, _ = l.number(0x0006)
+	return &c
+}
+
+func (r *Report) exceptions(l params) {
+	p := l[0]
+	if len(p) < 3 {
+		return
+	}
+	r.SCSI.ASC, r.SCSI.ASCQ = p[0], p[1]
+	// Additional sense code 5Dh is a predicted failure; 5Dh/FFh is a test of the report.
+	r.Failing = ptr(p[0] == 0x5d && p[1] != 0xff)
+	if r.Celsius == nil && p[2] != 0 && p[2] != 0xff {
+		r.Celsius = ptr(int(p[2]))
+	}
+}
+
+func (r *Report) temperature(l params) {
+	if p := l[0]; len(p) >= 2 && p[1] != 0xff { // not available
+		r.Celsius = ptr(int(p[1]))
+	}
+	if p := l[1]; len(p) >= 2 && p[1] != 0 && p[1] != 0xff {
+		r.SCSI.TripCelsius = ptr(int(p[1]))
+	}
+}
+
+func (r *Report) startStop(l params) {
+	if n, ok := l.number(0x0004); ok && n != 0xffffffff {
+		r.SCSI.StartStopCycles, r.PowerCycles = &n, &n
+	}
+}
+
+func (r *Report) scsiSelfTests(l params) {
+	for code, p := range l {
+		if code < 1 || code > 20 || len(p) < 1 {
+			continue
+		}
+		switch p[0] & 0x0f { // SPC-6, Self-Test Results log page
+		case 0x3, 0x4, 0x5, 0x6, 0x7:
+			r.SCSI.SelfTestFailures++
+		}
+	}
+}
+
+func (r *Report) solidState(l params) {
+	if p := l[0x0001]; len(p) >= 4 { // SBC-4, Solid State Media log page
+		r.PercentUsed = ptr(p[3])
+	}
+}
+
+func (r *Report) backgroundScan(l params) {
+	if p := l[0]; len(p) >= 4 { // SBC-4, Background Scan log page, accumulated minutes
+		r.PowerOnHours = ptr(uint64(binary.BigEndian.Uint32(p)) / 60)
+	}
+	for code, p := range l {
+		if code == 0 || code > 0x0800 || len(p) < 8 {
+			continue
+		}
+		// The high half says what became of the place; 5 and 8 were rewritten
+		// or reassigned by the disk without loss.
+		if status := p[4] >> 4; status != 0 && status != 5 && status != 8 {
+			r.SCSI.ScanErrors++
+		}
+	}
+}

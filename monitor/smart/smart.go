@@ -1,0 +1,164 @@
+// Package smart asks disks for their health: ATA SMART, SCSI log pages, the
+// NVMe health log. It speaks to the kernel's ioctls and starts no program.
+//
+// Everything read is what the disk says at that moment. A disk that does not
+// answer gives an error, never an earlier answer and never zeros.
+package smart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Protocol is the language a disk speaks.
+type Protocol string
+
+// Protocols.
+const (
+	ATA  Protocol = "ata"
+	SCSI Protocol = "scsi"
+	NVMe Protocol = "nvme"
+)
+
+// Report is what a disk says of itself. A nil pointer is something that it
+// does not tell.
+type Report struct {
+	Protocol Protocol `json:"protocol"`
+	Vendor   string   `json:"vendor,omitempty"` // SCSI alone
+	Model    string   `json:"model"`
+	Serial   string   `json:"serial"`
+	Firmware string   `json:"firmware"`
+	// CapacityBytes is 0 for a disk that does not tell.
+	CapacityBytes uint64 `json:"capacityBytes"`
+	// RPM is the speed of rotation; 0 for a disk that does not rotate.
+	RPM *uint16 `json:"rpm,omitempty"`
+	// Failing is the disk's own prediction that it will fail.
+	Failing *bool `json:"failing,omitempty"`
+	// Celsius is the disk's temperature.
+	Celsius      *int    `json:"celsius,omitempty"`
+	PowerOnHours *uint64 `json:"powerOnHours,omitempty"`
+	PowerCycles  *uint64 `json:"powerCycles,omitempty"`
+	// PercentUsed is the vendor's estimate of the endurance used up; it may be
+	// more than 100, and 255 stands for anything above 254.
+	PercentUsed *uint8 `json:"percentUsed,omitempty"`
+
+	// One of these has what is of one protocol alone.
+	ATA  *ATAHealth  `json:"ata,omitempty"`
+	SCSI *SCSIHealth `json:"scsi,omitempty"`
+	NVMe *NVMeHealth `json:"nvme,omitempty"`
+
+	// Problems are parts of the report that could not be read.
+	Problems []string `json:"problems,omitempty"`
+}
+
+func (r *Report) problem(what string, err error) {
+	r.Problems = append(r.Problems, what+": "+err.Error())
+}
+
+// Errors of a Reader.
+var (
+	// ErrNoAnswer is a disk that has not answered in time.
+	ErrNoAnswer = errors.New("the disk does not answer")
+	// ErrUnsupported is a disk, or a command, that has no such thing.
+	ErrUnsupported = errors.New("the disk does not offer this")
+)
+
+// Reader reads disks, each under the deadline of its call. A disk that hangs
+// its caller in the kernel costs one goroutine, however often it is asked: until
+// the first call is over the next ones fail at once. It is safe for concurrent use.
+type Reader struct {
+	mu   sync.Mutex
+	busy map[string]bool
+	read func(ctx context.Context, device string) (*Report, error) // in tests; else readFile
+}
+
+// Read asks the disk with this device file, such as /dev/sda or /dev/nvme0n1.
+// The error is ErrNoAnswer when ctx ends first, or while an earlier call hangs.
+func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
+	if !r.begin(device) {
+		return nil, fmt.Errorf("read %s: %w since an earlier reading", device, ErrNoAnswer)
+	}
+	type result struct {
+		report *Report
+		err    error
+	}
+	done := make(chan result, 1) // nobody may be there to receive
+	read := r.read
+	if read == nil {
+		read = readFile
+	}
+	go func() {
+		defer r.end(device)
+		report, err := read(ctx, device)
+		done <- result{report, err}
+	}()
+	select {
+	case got := <-done:
+		if got.err != nil {
+			return nil, fmt.Errorf("read %s: %w", device, got.err)
+		}
+		return got.report, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("read %s: %w: %w", device, ErrNoAnswer, context.Cause(ctx))
+	}
+}
+
+func (r *Reader) begin(device string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[device] {
+		return false
+	}
+	if r.busy == nil {
+		r.busy = map[string]bool{}
+	}
+	r.busy[device] = true
+	return true
+}
+
+func (r *Reader) end(device string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.busy, device)
+}
+
+func readFile(ctx context.Context, device string) (_ *Report, err error) {
+	f, err := Open(device)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return Read(ctx, f)
+}
+
+// Device sends commands to one disk. Commands only read.
+type Device interface {
+	// NVMe tells whether the disk takes NVMe commands; if not, it takes SCSI's.
+	NVMe() bool
+	// Admin executes an NVMe admin command that reads into data. The error is a
+	// StatusError when the disk refuses.
+	Admin(c AdminCommand, data []byte) error
+	// SCSI executes a command that reads into data (none when empty) and returns
+	// how much was read. Sense is what the disk says beside; the error is a
+	// SenseError when it refuses.
+	SCSI(cdb, data []byte) (n int, sense Sense, err error)
+}
+
+// Read asks a disk for everything it tells. It fails when the disk cannot be
+// identified or has no health to tell; of other parts that fail, the report has
+// the reason. ctx is looked at between two commands.
+func Read(ctx context.Context, d Device) (*Report, error) {
+	if d.NVMe() {
+		return readNVMe(ctx, d)
+	}
+	inq, err := inquire(d)
+	if err != nil {
+		return nil, err
+	}
+	if inq.vendor == "ATA" { // SAT-5: what translates ATA names itself so
+		return readATA(ctx, d)
+	}
+	return readSCSI(ctx, d, inq)
+}
