@@ -287,6 +287,17 @@ func (n *Node) Pull(ctx context.Context, name string) error {
 	return err
 }
 
+// SmartJSON is what "disk-monitor smart -o json" says of a device of the node,
+// such as sda, and what smartctl does.
+func (n *Node) SmartJSON(ctx context.Context, dev string) (ours, smartctl []byte, err error) {
+	a, err := n.Run(ctx, "/run/holdfast-lab/payload/disk-monitor smart -o json /dev/"+dev+" 2>/dev/null || true # what failed is in the JSON")
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := n.Run(ctx, "smartctl -j -x /dev/"+dev+" || true # its exit code is a set of findings")
+	return []byte(a), []byte(b), err
+}
+
 // Insert puts a disk back that was pulled, and mounts what is on it.
 func (n *Node) Insert(ctx context.Context, name string) error {
 	if err := n.Machine.Insert(ctx, name); err != nil {

@@ -194,14 +194,19 @@ func (l *Lab) startProxy(netw, address string) (*network.Proxy, error) {
 }
 
 // writePayload makes the file system with what every machine runs: the kubelet,
-// and containerd's directory with the images in it.
+// containerd's directory with the images in it, and disk-monitor for people and
+// tests that want to ask a disk.
 func (l *Lab) writePayload(ctx context.Context) error {
 	src := filepath.Join(l.dir, "payload")
 	if err := os.Mkdir(src, 0o755); err != nil {
 		return err
 	}
-	if err := os.Link(filepath.Join(l.o.BinDir, "kubelet"), filepath.Join(src, "kubelet")); err != nil {
-		if err := copyFile(filepath.Join(l.o.BinDir, "kubelet"), filepath.Join(src, "kubelet")); err != nil {
+	for _, name := range []string{"kubelet", "disk-monitor"} {
+		from, to := filepath.Join(l.o.BinDir, name), filepath.Join(src, name)
+		if os.Link(from, to) == nil {
+			continue
+		}
+		if err := copyFile(from, to); err != nil {
 			return err
 		}
 	}

@@ -55,7 +55,10 @@ func fails(t *testing.T, n *lab.Node, script string, args ...any) string {
 func testDiskFaults(t *testing.T) {
 	n := l.Nodes[0]
 	for _, bus := range buses {
-		t.Run(string(bus), func(t *testing.T) { spareFaults(t, n, "spare"+string(bus)) })
+		t.Run(string(bus), func(t *testing.T) {
+			sameSmart(t, n, have[string](t)(n.AwaitDevice(t.Context(), "spare"+string(bus))))
+			spareFaults(t, n, "spare"+string(bus))
+		})
 	}
 	t.Run("scsi_debug", func(t *testing.T) {
 		dev := have[string](t)(n.DebugDisk(t.Context(), 16, true))
@@ -63,6 +66,7 @@ func testDiskFaults(t *testing.T) {
 			t.Errorf("a read of the bad sector says %q", said)
 		}
 		sh(t, n, "dd if=/dev/%s of=/dev/null bs=512 count=1 iflag=direct", dev)
+		sameSmart(t, n, dev)
 		must(t, n.RemoveDebugDisk(t.Context()))
 		sh(t, n, "[ ! -e /dev/%s ]", dev)
 	})
@@ -138,6 +142,7 @@ func spareFaults(t *testing.T, n *lab.Node, disk string) {
 		if w := have[int64](t)(strconv.ParseInt(warning(), 0, 16)); w != 4 {
 			t.Errorf("the critical warning is %d", w)
 		}
+		sameSmart(t, n, dev)
 		set(machine.Fault{})
 		if w := have[int64](t)(strconv.ParseInt(warning(), 0, 16)); w != 0 {
 			t.Errorf("the critical warning stays %d", w)
