@@ -96,7 +96,7 @@ func smartRows(r *smart.Report) [][]string {
 		if r.ATA.Errors != nil {
 			row("errors logged", "%d", *r.ATA.Errors)
 		}
-		row("failed self-tests", "%d", r.ATA.SelfTestFailures)
+		row("failed self-tests", "%s", orUnknown(r.ATA.SelfTestFailures))
 		for _, a := range r.ATA.Attributes {
 			row(strings.TrimSpace(strconv.Itoa(int(a.ID))+" "+a.Name), "%s", attributeText(a))
 		}
@@ -111,8 +111,16 @@ func smartRows(r *smart.Report) [][]string {
 	return rows
 }
 
+// orUnknown is a number, or that the disk does not tell it.
+func orUnknown[T any](n *T) string {
+	if n == nil {
+		return "unknown"
+	}
+	return fmt.Sprint(*n)
+}
+
 func attributeText(a smart.Attribute) string {
-	s := fmt.Sprintf("%d (value %d, worst %d, threshold %d)", a.Count, a.Value, a.Worst, a.Threshold)
+	s := fmt.Sprintf("%d (value %d, worst %d, threshold %s)", a.Count, a.Value, a.Worst, orUnknown(a.Threshold))
 	if a.Failed() {
 		s += " FAILED"
 	}
@@ -131,19 +139,22 @@ func nvmeRows(h *smart.NVMeHealth) [][]string {
 		{"errors logged", strconv.FormatUint(h.ErrorLogEntries, 10)},
 		{"unsafe shutdowns", strconv.FormatUint(h.UnsafeShutdowns, 10)},
 		{"written", fmt.Sprintf("%d bytes", h.BytesWritten)},
-		{"failed self-tests", strconv.Itoa(h.SelfTestFailures)},
+		{"failed self-tests", orUnknown(h.SelfTestFailures)},
 	}
 }
 
 func scsiRows(h *smart.SCSIHealth) [][]string {
-	rows := [][]string{{"informational exception", fmt.Sprintf("0x%02x/0x%02x", h.ASC, h.ASCQ)}}
+	rows := [][]string{{"informational exception", orUnknown[uint8](nil)}}
+	if h.ASC != nil && h.ASCQ != nil {
+		rows[0][1] = fmt.Sprintf("0x%02x/0x%02x", *h.ASC, *h.ASCQ)
+	}
 	for _, c := range []struct {
 		name string
 		*smart.ErrorCounters
 	}{{"read", h.Read}, {"write", h.Write}, {"verify", h.Verify}} {
 		if c.ErrorCounters != nil {
-			rows = append(rows, []string{c.name + " errors", fmt.Sprintf("%d uncorrected, %d corrected", c.Uncorrected, c.Corrected)})
+			rows = append(rows, []string{c.name + " errors", fmt.Sprintf("%s uncorrected, %s corrected", orUnknown(c.Uncorrected), orUnknown(c.Corrected))})
 		}
 	}
-	return append(rows, []string{"bad places found by scans", strconv.Itoa(h.ScanErrors)}, []string{"failed self-tests", strconv.Itoa(h.SelfTestFailures)})
+	return append(rows, []string{"bad places found by scans", orUnknown(h.ScanErrors)}, []string{"failed self-tests", orUnknown(h.SelfTestFailures)})
 }

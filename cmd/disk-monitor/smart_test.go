@@ -11,16 +11,16 @@ import (
 )
 
 func TestSmartTable(t *testing.T) {
-	yes, hours := true, uint64(11041)
+	yes, hours, limit := true, uint64(11041), uint8(10)
 	r := &smart.Report{Protocol: smart.ATA, Model: "EXAMPLE 8TB", Serial: "ZA1", Failing: &yes, PowerOnHours: &hours, Problems: []string{"error log: no answer"},
-		ATA: &smart.ATAHealth{Attributes: []smart.Attribute{{ID: 5, Name: "reallocated sectors", Value: 9, Worst: 9, Threshold: 10, Count: 4000}, {ID: 250, Count: 7}}}}
+		ATA: &smart.ATAHealth{Attributes: []smart.Attribute{{ID: 5, Name: "reallocated sectors", Value: 9, Worst: 9, Threshold: &limit, Count: 4000}, {ID: 250, Count: 7}}}}
 	var b bytes.Buffer
 	if err := output.Print(&b, output.Table, nil, []string{"FIELD", "VALUE"}, smartRows(r)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		"predicts its failure   true\n", "power-on               11041 h\n", "5 reallocated sectors  4000 (value 9, worst 9, threshold 10) FAILED\n",
-		"250                    7 (value 0, worst 0, threshold 0)\n", "not read               error log: no answer\n",
+		"250                    7 (value 0, worst 0, threshold unknown)\n", "failed self-tests      unknown\n", "not read               error log: no answer\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no line %q in:\n%s", want, b.String())

@@ -14,7 +14,7 @@ type ATAHealth struct {
 	// Errors is how many errors the disk has logged over its life.
 	Errors *uint64 `json:"errors,omitempty"`
 	// SelfTestFailures counts among the last 21 tests.
-	SelfTestFailures int `json:"selfTestFailures"`
+	SelfTestFailures *int `json:"selfTestFailures,omitempty"`
 }
 
 // Attribute is a vendor's attribute: a number that the standards leave to the
@@ -23,9 +23,10 @@ type Attribute struct {
 	ID   uint8  `json:"id"`
 	Name string `json:"name"` // empty when it has no meaning that vendors share
 	// Value falls from 100, 200 or 253 on; at or below Threshold the attribute has failed.
-	Value     uint8 `json:"value"`
-	Worst     uint8 `json:"worst"`
-	Threshold uint8 `json:"threshold"`
+	// A nil Threshold could not be read.
+	Value     uint8  `json:"value"`
+	Worst     uint8  `json:"worst"`
+	Threshold *uint8 `json:"threshold,omitempty"`
 	// Prefailure attributes predict a failure, the others tell of age.
 	Prefailure bool `json:"prefailure"`
 	// Raw is all 48 bits, Count those that count, once taken out of what the
@@ -35,8 +36,10 @@ type Attribute struct {
 }
 
 // Failed says that the attribute is at or below its threshold. A threshold of 0
-// never fails.
-func (a Attribute) Failed() bool { return a.Threshold > 0 && a.Value <= a.Threshold }
+// never fails; false with a threshold that was not read means nothing.
+func (a Attribute) Failed() bool {
+	return a.Threshold != nil && *a.Threshold > 0 && a.Value <= *a.Threshold
+}
 
 // Attribute returns the attribute with an id.
 func (h *ATAHealth) Attribute(id uint8) (Attribute, bool) {
@@ -196,11 +199,11 @@ func returnStatus(d Device) (failing *bool, err error) {
 // attributes takes apart the 30 entries of 12 bytes that follow the revision
 // number, as SFF-8035i has them. thresholds may be nil.
 func (r *Report) attributes(data, thresholds []byte) {
-	limits := map[uint8]uint8{}
+	limits := map[uint8]*uint8{}
 	if thresholds != nil && checksum(thresholds) == 0 {
 		for i := range 30 {
 			if e := thresholds[2+12*i:]; e[0] != 0 {
-				limits[e[0]] = e[1]
+				limits[e[0]] = ptr(e[1])
 			}
 		}
 	} else if thresholds != nil {
@@ -249,12 +252,14 @@ func (r *Report) ataLogs(d Device) {
 	case checksum(log) != 0:
 		r.problem("self-test log", errors.New("the checksum is wrong"))
 	default:
+		failures := 0
 		for i := range 21 {
 			switch log[2+24*i+1] >> 4 {
 			case 0x3, 0x4, 0x5, 0x6, 0x7, 0x8:
-				r.ATA.SelfTestFailures++
+				failures++
 			}
 		}
+		r.ATA.SelfTestFailures = &failures
 	}
 }
 

@@ -77,10 +77,16 @@ func (d *File) Admin(c AdminCommand, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if status != 0 { // a positive number is the disk's refusal, and data says nothing
-		return StatusError{Type: uint8(status>>8) & 7, Code: uint8(status)}
+	return adminStatus(status)
+}
+
+// adminStatus is what NVME_IOCTL_ADMIN_CMD returns: a positive number is the
+// disk's refusal, and then the data says nothing (drivers/nvme/host/ioctl.c).
+func adminStatus(result int) error {
+	if result == 0 {
+		return nil
 	}
-	return nil
+	return StatusError{Type: uint8(result>>8) & 7, Code: uint8(result)}
 }
 
 // sgIO is struct sg_io_hdr of include/scsi/sg.h.

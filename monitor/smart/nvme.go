@@ -64,8 +64,8 @@ type NVMeHealth struct {
 	WarningTempMins   uint32          `json:"warningTemperatureMinutes"`
 	CriticalTempMins  uint32          `json:"criticalTemperatureMinutes"`
 	SensorsCelsius    []int           `json:"sensorsCelsius,omitempty"`
-	Errors            []NVMeError     `json:"errors,omitempty"` // the newest first
-	SelfTestFailures  int             `json:"selfTestFailures"` // of the last 20
+	Errors            []NVMeError     `json:"errors,omitempty"`           // the newest first
+	SelfTestFailures  *int            `json:"selfTestFailures,omitempty"` // of the last 20
 	SelfTestInPercent *uint8          `json:"selfTestPercent,omitempty"`
 }
 
@@ -234,12 +234,14 @@ func (r *Report) nvmeSelfTests(d Device) error {
 	if page[0]&0x0f != 0 {
 		r.NVMe.SelfTestInPercent = ptr(page[1] & 0x7f)
 	}
+	failures := 0
 	for i := range 20 {
 		switch page[4+28*i] & 0x0f {
 		case 0x5, 0x6, 0x7: // fatal or unknown error, a segment that failed
-			r.NVMe.SelfTestFailures++
+			failures++
 		}
 	}
+	r.NVMe.SelfTestFailures = &failures
 	return nil
 }
 

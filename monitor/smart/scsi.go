@@ -16,21 +16,22 @@ type SCSIHealth struct {
 	Write  *ErrorCounters `json:"write,omitempty"`
 	Verify *ErrorCounters `json:"verify,omitempty"`
 	// ASC and ASCQ are the informational exception; 0x5d is a predicted failure.
-	ASC             uint8   `json:"asc"`
-	ASCQ            uint8   `json:"ascq"`
+	ASC             *uint8  `json:"asc,omitempty"`
+	ASCQ            *uint8  `json:"ascq,omitempty"`
 	TripCelsius     *int    `json:"tripCelsius,omitempty"`
 	StartStopCycles *uint64 `json:"startStopCycles,omitempty"`
 	// ScanErrors are the places that the background scan found bad.
-	ScanErrors int `json:"scanErrors"`
+	ScanErrors *int `json:"scanErrors,omitempty"`
 	// SelfTestFailures counts among the last 20 tests.
-	SelfTestFailures int `json:"selfTestFailures"`
+	SelfTestFailures *int `json:"selfTestFailures,omitempty"`
 }
 
-// ErrorCounters are the parameters of the log pages 0x02, 0x03 and 0x05.
+// ErrorCounters are the parameters of the log pages 0x02, 0x03 and 0x05. A
+// counter that the disk does not have is nil, not 0.
 type ErrorCounters struct {
-	Corrected      uint64 `json:"corrected"`
-	Uncorrected    uint64 `json:"uncorrected"`
-	BytesProcessed uint64 `json:"bytesProcessed"`
+	Corrected      *uint64 `json:"corrected,omitempty"`
+	Uncorrected    *uint64 `json:"uncorrected,omitempty"`
+	BytesProcessed *uint64 `json:"bytesProcessed,omitempty"`
 }
 
 // Log pages.
@@ -227,11 +228,13 @@ func (l params) counters() *ErrorCounters {
 	if len(l) == 0 {
 		return nil
 	}
-	var c ErrorCounters
-	c.Corrected, _ = l.number(0x0003)
-	c.BytesProcessed, _ = l.number(0x0005)
-	c.Uncorrected, _ = l.number(0x0006)
-	return &c
+	counter := func(code uint16) *uint64 {
+		if n, ok := l.number(code); ok {
+			return &n
+		}
+		return nil
+	}
+	return &ErrorCounters{Corrected: counter(0x0003), BytesProcessed: counter(0x0005), Uncorrected: counter(0x0006)}
 }
 
 func (r *Report) exceptions(l params) {
@@ -239,7 +242,7 @@ func (r *Report) exceptions(l params) {
 	if len(p) < 3 {
 		return
 	}
-	r.SCSI.ASC, r.SCSI.ASCQ = p[0], p[1]
+	r.SCSI.ASC, r.SCSI.ASCQ = &p[0], &p[1]
 	// Additional sense code 5Dh is a predicted failure; 5Dh/FFh is a test of the report.
 	r.Failing = ptr(p[0] == 0x5d && p[1] != 0xff)
 	if r.Celsius == nil && p[2] != 0 && p[2] != 0xff {
@@ -263,15 +266,20 @@ func (r *Report) startStop(l params) {
 }
 
 func (r *Report) scsiSelfTests(l params) {
+	if len(l) == 0 {
+		return
+	}
+	failures := 0
 	for code, p := range l {
 		if code < 1 || code > 20 || len(p) < 1 {
 			continue
 		}
 		switch p[0] & 0x0f { // SPC-6, Self-Test Results log page
 		case 0x3, 0x4, 0x5, 0x6, 0x7:
-			r.SCSI.SelfTestFailures++
+			failures++
 		}
 	}
+	r.SCSI.SelfTestFailures = &failures
 }
 
 func (r *Report) solidState(l params) {
@@ -284,6 +292,10 @@ func (r *Report) backgroundScan(l params) {
 	if p := l[0]; len(p) >= 4 { // SBC-4, Background Scan log page, accumulated minutes
 		r.PowerOnHours = ptr(uint64(binary.BigEndian.Uint32(p)) / 60)
 	}
+	if len(l) == 0 {
+		return
+	}
+	bad := 0
 	for code, p := range l {
 		if code == 0 || code > 0x0800 || len(p) < 8 {
 			continue
@@ -291,7 +303,8 @@ func (r *Report) backgroundScan(l params) {
 		// The high half says what became of the place; 5 and 8 were rewritten
 		// or reassigned by the disk without loss.
 		if status := p[4] >> 4; status != 0 && status != 5 && status != 8 {
-			r.SCSI.ScanErrors++
+			bad++
 		}
 	}
+	r.SCSI.ScanErrors = &bad
 }

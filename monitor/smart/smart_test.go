@@ -106,7 +106,7 @@ func TestNVMe(t *testing.T) {
 		t.Errorf("health: %+v", r)
 	}
 	h := r.NVMe
-	if h.BytesRead != 512_000_000 || h.MediaErrors != 2 || h.ErrorLogEntries != 5 || h.SelfTestFailures != 1 || len(h.SensorsCelsius) != 1 || h.SensorsCelsius[0] != 35 {
+	if h.BytesRead != 512_000_000 || h.MediaErrors != 2 || h.ErrorLogEntries != 5 || *h.SelfTestFailures != 1 || len(h.SensorsCelsius) != 1 || h.SensorsCelsius[0] != 35 {
 		t.Errorf("log: %+v", h)
 	}
 	if want := (smart.NVMeError{Count: 5, Type: 2, Code: 0x81, LBA: 81920, Namespace: 1}); len(h.Errors) != 1 || h.Errors[0] != want {
@@ -230,7 +230,7 @@ func TestATA(t *testing.T) {
 	if r.Model != "ST8000NM0055-1RM112" || r.Serial != "ZA1234XY" || r.Firmware != "SN05" || r.CapacityBytes != 15628053168*512 || *r.RPM != 7200 {
 		t.Errorf("identity: %+v", r)
 	}
-	if *r.Failing || *r.PowerOnHours != 0x2bc1 || *r.Celsius != 36 || *r.ATA.Errors != 7 || r.ATA.SelfTestFailures != 1 || len(r.Problems) != 0 {
+	if *r.Failing || *r.PowerOnHours != 0x2bc1 || *r.Celsius != 36 || *r.ATA.Errors != 7 || *r.ATA.SelfTestFailures != 1 || len(r.Problems) != 0 {
 		t.Errorf("health: %+v %+v", r, r.ATA)
 	}
 	for id, want := range map[uint8]uint64{5: 8, 188: 12, 197: 2, 7: 3, 250: 77} {
@@ -262,6 +262,15 @@ func TestATASilence(t *testing.T) {
 	d.sense[status] = smart.Sense{}
 	if r := read(t, d); r.Failing != nil || len(r.Problems) != 1 {
 		t.Errorf("registers that do not come back: %+v", r)
+	}
+	for _, page := range []string{thresholds, logRead + "00010006"} {
+		d = ataDisk("EXAMPLE", pass, attr{5, 3, 9, 10, 8})
+		d.scsi[page][100]++
+		r := read(t, d)
+		a, _ := r.ATA.Attribute(5)
+		if len(r.Problems) != 1 || (page == thresholds) != (a.Threshold == nil) || (page != thresholds) != (r.ATA.SelfTestFailures == nil) {
+			t.Errorf("page %s with a wrong checksum: %+v, problems %q", page, r.ATA, r.Problems)
+		}
 	}
 	d = ataDisk("EXAMPLE", pass)
 	d.scsi[smartRead][20]++
@@ -313,10 +322,10 @@ func TestSCSI(t *testing.T) {
 		t.Errorf("health: %+v", r)
 	}
 	h := r.SCSI
-	if h.Read.Uncorrected != 5 || h.Read.Corrected != 256 || h.Write.Corrected != 7 || h.Write.BytesProcessed != 1<<40 || h.Verify.Uncorrected != math.MaxUint64 {
+	if *h.Read.Uncorrected != 5 || *h.Read.Corrected != 256 || *h.Write.Corrected != 7 || *h.Write.BytesProcessed != 1<<40 || h.Verify.Corrected != nil || *h.Verify.Uncorrected != math.MaxUint64 {
 		t.Errorf("counters: %+v %+v %+v", h.Read, h.Write, h.Verify)
 	}
-	if h.ASC != 0x5d || h.ASCQ != 0x10 || *h.TripCelsius != 60 || h.SelfTestFailures != 1 || h.ScanErrors != 1 || len(r.Problems) != 0 {
+	if *h.ASC != 0x5d || *h.ASCQ != 0x10 || *h.TripCelsius != 60 || *h.SelfTestFailures != 1 || *h.ScanErrors != 1 || len(r.Problems) != 0 {
 		t.Errorf("log pages: %+v, problems %q", h, r.Problems)
 	}
 }
@@ -325,7 +334,7 @@ func TestSCSIWithoutPages(t *testing.T) {
 	d := scsiDisk()
 	d.scsi["4d004000"] = page(0, "\x00\x0d")
 	r := read(t, d)
-	if r.Failing != nil || r.SCSI.Read != nil || *r.Celsius != 34 {
+	if r.Failing != nil || r.SCSI.Read != nil || r.SCSI.ASC != nil || r.SCSI.ScanErrors != nil || r.SCSI.SelfTestFailures != nil || *r.Celsius != 34 {
 		t.Errorf("only a temperature: %+v %+v", r, r.SCSI)
 	}
 	// Cut short within a parameter: what came before counts, and the rest is said to be missing.
@@ -333,7 +342,7 @@ func TestSCSIWithoutPages(t *testing.T) {
 	p := d.scsi["4d004300"]
 	p[3] -= 2
 	d.scsi["4d004300"] = p[:len(p)-2]
-	if r := read(t, d); len(r.Problems) != 1 || r.SCSI.Read.Corrected != 256 {
+	if r := read(t, d); len(r.Problems) != 1 || *r.SCSI.Read.Corrected != 256 || r.SCSI.Read.Uncorrected != nil {
 		t.Errorf("page cut short: %+v, problems %q", r.SCSI.Read, r.Problems)
 	}
 	delete(d.scsi, "4d004000")
@@ -368,6 +377,22 @@ func TestAnyAnswer(t *testing.T) {
 	}
 }
 
+// The ioctl succeeds when the disk refuses: its result is the status, with the
+// bit "do not retry" (0x4000) beside.
+func TestAdminStatus(t *testing.T) {
+	if err := smart.AdminStatus(0); err != nil {
+		t.Errorf("success is %v", err)
+	}
+	for result, want := range map[int]smart.StatusError{0x4002: {Type: 0, Code: 2}, 0x4109: {Type: 1, Code: 9}, 0x0281: {Type: 2, Code: 0x81}} {
+		if err := smart.AdminStatus(result); !errors.Is(err, want) {
+			t.Errorf("result %#x is %v, want %v", result, err, want)
+		}
+	}
+	if !errors.Is(smart.AdminStatus(0x4109), smart.ErrUnsupported) || errors.Is(smart.AdminStatus(0x0281), smart.ErrUnsupported) {
+		t.Error("an invalid log page is what the disk does not offer, a media error is not")
+	}
+}
+
 func TestReaderOfHungDisk(t *testing.T) {
 	hang := make(chan struct{})
 	calls := 0
@@ -392,10 +417,14 @@ func TestReaderOfHungDisk(t *testing.T) {
 		t.Errorf("the disk beside it: %v", err)
 	}
 	close(hang)
+	deadline := time.Now().Add(10 * time.Second)
 	for { // the first call is over soon
 		_, err := r.Read(t.Context(), "/dev/sda")
 		if err == nil {
 			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the disk answers, but its reader says %v", err)
 		}
 		time.Sleep(time.Millisecond)
 	}

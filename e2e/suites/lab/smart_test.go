@@ -88,14 +88,24 @@ func sameSmart(t *testing.T, n *lab.Node, dev string) {
 	check("serial", got.Serial, want.Serial)
 	check("firmware", got.Firmware, cmp.Or(want.Firmware, want.Revision))
 	check("capacity", got.CapacityBytes, want.Capacity.Bytes)
-	if want.Temperature != nil && got.Celsius != nil {
-		check("temperature", *got.Celsius, want.Temperature.Current)
+	// What smartctl can tell, we must; the reverse is not asked.
+	if w := want.Temperature; w != nil {
+		check("temperature told", got.Celsius != nil, true)
+		if got.Celsius != nil {
+			check("temperature", *got.Celsius, w.Current)
+		}
 	}
-	if want.PowerOn != nil && got.PowerOnHours != nil {
-		check("power-on hours", *got.PowerOnHours, want.PowerOn.Hours)
+	if w := want.PowerOn; w != nil {
+		check("power-on hours told", got.PowerOnHours != nil, true)
+		if got.PowerOnHours != nil {
+			check("power-on hours", *got.PowerOnHours, w.Hours)
+		}
 	}
-	if want.Status != nil && got.Failing != nil {
-		check("prediction", *got.Failing, !want.Status.Passed)
+	if w := want.Status; w != nil {
+		check("prediction told", got.Failing != nil, true)
+		if got.Failing != nil {
+			check("prediction", *got.Failing, !w.Passed)
+		}
 	}
 	check("is ATA", got.ATA != nil, want.ATA != nil)
 	check("is NVMe", got.NVMe != nil, want.NVMe != nil)
@@ -103,7 +113,11 @@ func sameSmart(t *testing.T, n *lab.Node, dev string) {
 		check("number of attributes", len(h.Attributes), len(want.ATA.Table))
 		for _, w := range want.ATA.Table {
 			g, _ := h.Attribute(w.ID)
-			check("attribute", [5]uint64{uint64(g.ID), uint64(g.Value), uint64(g.Worst), uint64(g.Threshold), g.Raw},
+			if g.Threshold == nil {
+				t.Errorf("attribute %d of %s has no threshold, smartctl says %d", w.ID, dev, w.Thresh)
+				continue
+			}
+			check("attribute", [5]uint64{uint64(g.ID), uint64(g.Value), uint64(g.Worst), uint64(*g.Threshold), g.Raw},
 				[5]uint64{uint64(w.ID), uint64(w.Value), uint64(w.Worst), uint64(w.Thresh), w.Raw.Value})
 		}
 	}
