@@ -25,6 +25,9 @@ func theLab() (lab.Info, error) {
 		return lab.Info{}, err
 	}
 	for _, i := range running {
+		if i.Detached && !i.Started {
+			return lab.Info{}, fmt.Errorf("the lab of process %d still starts", i.PID)
+		}
 		if i.Detached {
 			return i, nil
 		}

@@ -321,7 +321,9 @@ func (n *Node) Insert(ctx context.Context, name string) error {
 	if p.id == "" {
 		return nil
 	}
-	_, err = n.Run(ctx, fmt.Sprintf("udevadm settle --timeout=20\nmountpoint -q %[1]s || mount %[1]s", p.mountPoint()))
+	// What is still mounted there is of the device that has gone; its dead file
+	// system does not come back with the disk.
+	_, err = n.Run(ctx, fmt.Sprintf("udevadm settle --timeout=20\n! mountpoint -q %[1]s || umount --lazy %[1]s\nmount %[1]s", p.mountPoint()))
 	return err
 }
 

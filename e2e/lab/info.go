@@ -23,6 +23,8 @@ type Info struct {
 	PID int `json:"pid"`
 	// Detached is true when no test waits for the lab: lab-down may end it.
 	Detached bool `json:"detached"`
+	// Started is false while the lab starts: what comes after Logs is not known then.
+	Started bool `json:"started"`
 	// Dir is the lab's directory, Logs what stays after its end.
 	Dir  string `json:"dir"`
 	Logs string `json:"logs"`
@@ -50,11 +52,13 @@ type NodeInfo struct {
 
 // Info describes the lab.
 func (l *Lab) Info() Info {
-	i := Info{
-		PID: os.Getpid(), Detached: l.o.Detached, Dir: l.dir, Logs: l.o.LogDir, Control: filepath.Join(l.dir, "control.sock"), Accelerator: l.Accelerator,
-		Kubeconfig: l.Cluster.Kubeconfig(), HubURL: l.Fleet.HubURL, AdminToken: l.Fleet.AdminToken, FleetRepo: l.Fleet.Repo, FleetWork: l.Fleet.Work,
-		PrometheusURL: l.Monitoring.PrometheusURL(), AlertmanagerURL: l.Monitoring.AlertmanagerURL(),
+	i := Info{PID: os.Getpid(), Detached: l.o.Detached, Started: l.started, Dir: l.dir, Logs: l.o.LogDir}
+	if !l.started {
+		return i
 	}
+	i.Control, i.Accelerator = filepath.Join(l.dir, "control.sock"), l.Accelerator
+	i.Kubeconfig, i.HubURL, i.AdminToken, i.FleetRepo, i.FleetWork = l.Cluster.Kubeconfig(), l.Fleet.HubURL, l.Fleet.AdminToken, l.Fleet.Repo, l.Fleet.Work
+	i.PrometheusURL, i.AlertmanagerURL = l.Monitoring.PrometheusURL(), l.Monitoring.AlertmanagerURL()
 	for _, n := range l.Nodes {
 		i.Nodes = append(i.Nodes, NodeInfo{Name: n.Name, Address: n.Address, SSHPort: n.SSHPort, Key: l.keys.Private, Console: n.ConsoleSocket()})
 	}
@@ -118,7 +122,7 @@ func Down(ctx context.Context) (did []string, err error) {
 		if err := end(ctx, i); err != nil {
 			return did, fmt.Errorf("end the lab of process %d: %w", i.PID, err)
 		}
-		did = append(did, fmt.Sprintf("ended the lab of process %d; its logs are in %s", i.PID, i.Logs))
+		did = append(did, fmt.Sprintf("ended the lab of process %d; the logs of its control plane and hub are in %s", i.PID, i.Logs))
 	}
 	removed, err := datadir.RemoveStale(ctx, DefaultParent())
 	for _, path := range removed {

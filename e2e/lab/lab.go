@@ -28,6 +28,7 @@ import (
 	"holdfast.dev/e2e/lab/machine"
 	"holdfast.dev/e2e/lab/monitoring"
 	"holdfast.dev/e2e/lab/network"
+	"holdfast.dev/internal/build/cache"
 )
 
 const (
@@ -53,7 +54,7 @@ type Options struct {
 	LogDir string
 	// Nodes are declared; they are made and stay off until PowerOn or Up.
 	Nodes []NodeOptions
-	// Cache is the directory of system images; default is image.DefaultCache.
+	// Cache is the directory of system images; default is the user's.
 	Cache string
 	// Detached labs live until Down ends them.
 	Detached bool
@@ -72,6 +73,7 @@ type Lab struct {
 	ImageBuild  time.Duration
 
 	o            Options
+	started      bool
 	watching     sync.WaitGroup
 	stopWatching context.CancelFunc
 
@@ -104,9 +106,11 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 		return nil, err
 	}
 	if o.Cache == "" {
-		if l.o.Cache, err = image.DefaultCache(); err != nil {
+		caches, err := cache.Default()
+		if err != nil {
 			return nil, err
 		}
+		l.o.Cache = filepath.Join(caches, "lab")
 	}
 	if err := os.MkdirAll(l.o.LogDir, 0o755); err != nil {
 		return nil, err
@@ -120,7 +124,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	var removed []string
 	if l.data, removed, err = datadir.Create(ctx, DefaultParent(), "r"); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.image.Close())
 	}
 	for _, path := range removed {
 		l.say("removed %s, which a lab that was killed left behind", path)
@@ -138,6 +142,9 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 }
 
 func (l *Lab) start(ctx context.Context) (err error) {
+	if err := l.writeInfo(); err != nil { // from now on Down can end it
+		return err
+	}
 	l.Accelerator = machine.Accelerator(ctx, l.image)
 	l.say("machines run on %s", l.Accelerator)
 	if l.keys, err = guest.NewKeys(l.dir); err != nil {
@@ -175,6 +182,7 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.watching.Go(func() { l.watchTargets(watch) })
 	l.stopWatching = stop
+	l.started = true
 	return l.writeInfo()
 }
 
@@ -296,5 +304,5 @@ func (l *Lab) Stop() error {
 	if l.net != nil {
 		errs = errors.Join(errs, l.net.Close())
 	}
-	return errors.Join(errs, l.data.Remove(ctx))
+	return errors.Join(errs, l.data.Remove(ctx), l.image.Close())
 }

@@ -60,6 +60,7 @@ func testDiskFaults(t *testing.T) {
 			spareFaults(t, n, "spare"+string(bus))
 		})
 	}
+	t.Run("pulled while mounted", func(t *testing.T) { pullMounted(t, l.Nodes[1], string(machine.NVMe)) })
 	t.Run("scsi_debug", func(t *testing.T) {
 		dev := have[string](t)(n.DebugDisk(t.Context(), 16, true))
 		if said := fails(t, n, "dd if=/dev/%s of=/dev/null bs=512 skip=4660 count=1 iflag=direct", dev); !strings.Contains(said, "No data available") {
@@ -167,6 +168,21 @@ func spareFaults(t *testing.T, n *lab.Node, disk string) {
 	dev = have[string](t)(n.AwaitDevice(ctx, disk))
 	if s := sh(t, n, "lsblk --nodeps --noheadings --raw --output SERIAL /dev/%s", dev); s != d.Serial+"B" {
 		t.Errorf("the new disk has serial %q", s)
+	}
+}
+
+// pullMounted pulls a disk whose file system is mounted: what was on it is there
+// again when the disk is.
+func pullMounted(t *testing.T, n *lab.Node, disk string) {
+	dir := have[string](t)(n.MountPoint(disk))
+	sh(t, n, "echo kept > %[1]s/row; sync %[1]s/row", dir)
+	must(t, n.Pull(t.Context(), disk))
+	if d := have[string](t)(n.Device(t.Context(), disk)); d != "" {
+		t.Errorf("the pulled disk is %s", d)
+	}
+	must(t, n.Insert(t.Context(), disk))
+	if row := sh(t, n, "cat %[1]s/row; rm %[1]s/row; sync %[1]s", dir); row != "kept" {
+		t.Errorf("the file on the disk says %q", row)
 	}
 }
 

@@ -94,7 +94,11 @@ func TestLab(t *testing.T) {
 	stage(t, "Reboots", testReboots)
 }
 
-// stage runs one part. When it fails, everything that explains it is kept and named.
+// keepTime is left of the test's time when it is declared stuck, for the logs.
+const keepTime = 6 * time.Minute
+
+// stage runs one part. When it fails, or when the test's time is over,
+// everything that explains it is kept and named.
 func stage(t *testing.T, name string, f func(t *testing.T)) {
 	ok := t.Run(name, func(t *testing.T) {
 		start := time.Now()
@@ -103,20 +107,32 @@ func stage(t *testing.T, name string, f func(t *testing.T)) {
 				t.Logf("took %.0f s", time.Since(start).Seconds())
 				return
 			}
-			dir := filepath.Join(logs, name)
-			// t.Context has ended, maybe.
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-			defer cancel()
-			if err := l.CollectLogs(ctx, dir); err != nil {
-				t.Errorf("collect logs: %v", err)
-			}
-			t.Logf("everything that explains this failure is in %s", dir)
+			t.Log(keepLogs(name))
 		}()
+		if end, ok := t.Deadline(); ok {
+			// go test's own end of time leaves no deferred function a chance.
+			stuck := time.AfterFunc(time.Until(end)-keepTime, func() {
+				fmt.Fprintf(os.Stdout, "stage %s is stuck: the time of the test is over\n%s\n", name, keepLogs(name))
+			})
+			defer stuck.Stop()
+		}
 		f(t)
 	})
 	if !ok {
 		t.FailNow()
 	}
+}
+
+// keepLogs keeps what explains the failure of a stage, and says where.
+func keepLogs(stage string) string {
+	dir := filepath.Join(logs, stage)
+	// The test's context has ended, maybe.
+	ctx, cancel := context.WithTimeout(context.Background(), keepTime-time.Minute)
+	defer cancel()
+	if err := l.CollectLogs(ctx, dir); err != nil {
+		return fmt.Sprintf("collect logs: %v", err)
+	}
+	return "everything that explains this failure is in " + dir
 }
 
 // eventually waits until f is true; what names it in the failure.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"holdfast.dev/internal/build/cache"
 	"holdfast.dev/internal/build/images"
 )
 
@@ -28,7 +29,7 @@ func run(ctx context.Context) error {
 	bin := flag.String("bin-dir", "bin", "directory with the programs; images/ and images.json are written there")
 	tag := flag.String("tag", "v0.1.0", "tag of the images")
 	flag.Parse()
-	cache, err := images.DefaultCache()
+	caches, err := cache.Default()
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func run(ctx context.Context) error {
 		Images: images.All(), BinDir: *bin, Tag: *tag,
 		Layout: filepath.Join(*bin, "images"), File: filepath.Join(*bin, "images.json"),
 		Base: func(ctx context.Context, name string) (string, error) {
-			return images.EnsureBase(ctx, cache, name, os.Stderr)
+			return images.EnsureBase(ctx, filepath.Join(caches, "images"), name, os.Stderr)
 		},
 	})
 	if err != nil {
