@@ -79,6 +79,15 @@ func (h *host) plug(dev, name string) {
 	h.write("sys/block/"+dev+"/loop/backing_file", "/"+name+"\n")
 }
 
+// plugDisk adds a real disk, with a serial; its disk id is "model-<serial>".
+func (h *host) plugDisk(dev, serial string) {
+	h.t.Helper()
+	h.write("sys/block/"+dev+"/size", "2048\n")
+	h.write("sys/block/"+dev+"/dev", "8:0\n")
+	h.write("sys/block/"+dev+"/device/model", "model\n")
+	h.write("sys/block/"+dev+"/device/serial", serial+"\n")
+}
+
 func (h *host) prepare(names ...string) {
 	h.t.Helper()
 	text := "apiVersion: holdfast.dev/v1alpha1\nkind: NodeDisks\ndisks:\n"
@@ -128,6 +137,12 @@ func (m *memory) edit(f func(*v1alpha1.ComputeNode)) {
 	defer m.mu.Unlock()
 	f(m.obj)
 	m.bump()
+}
+
+func (m *memory) object() *v1alpha1.ComputeNode {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.obj.DeepCopy()
 }
 
 func (m *memory) bump() {
@@ -215,6 +230,12 @@ func (m *memory) await(t *testing.T, what string, ok func(*v1alpha1.ComputeNode)
 // watch runs a monitor of h; stop ends it and waits.
 func watch(t *testing.T, h *host, api API, o Options) (m *Monitor, stop func()) {
 	t.Helper()
+	return watchWith(t, h, api, o, func(*Monitor) {})
+}
+
+// watchWith is watch, with a change to the monitor before it runs.
+func watchWith(t *testing.T, h *host, api API, o Options, change func(*Monitor)) (m *Monitor, stop func()) {
+	t.Helper()
 	fs, err := hostfs.Open(h.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +244,7 @@ func watch(t *testing.T, h *host, api API, o Options) (m *Monitor, stop func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(m)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

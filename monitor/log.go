@@ -170,6 +170,7 @@ func (m *Monitor) addFault(ids []string, ev *kernel.Event) {
 		FirstSeen: metav1.NewTime(ev.First), LastSeen: metav1.NewTime(ev.Last),
 	}
 	for _, id := range ids {
+		m.health.soon(id, time.Now()) // what does the disk itself say to that
 		found := false
 		for i := range m.status.Disks {
 			if d := &m.status.Disks[i]; d.ID == id {

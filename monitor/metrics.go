@@ -26,6 +26,7 @@ type metrics struct {
 	state, info, size, faults, condition            *prometheus.Desc
 	records, lost, malformed                        *prometheus.Desc
 	writes, writeErrors, writeConflicts, lastReport *prometheus.Desc
+	smart                                           smartMetrics
 }
 
 func newMetrics(m *Monitor) *metrics {
@@ -59,6 +60,7 @@ func newMetrics(m *Monitor) *metrics {
 		writes:         desc("report_writes_total", "Writes of the ComputeNode's status."),
 		writeErrors:    desc("report_errors_total", "Failed writes of the ComputeNode's status."),
 		writeConflicts: desc("report_conflicts_total", "Writes that were made again because the object had changed."),
+		smart:          newSmartMetrics(desc),
 		lastReport:     desc("last_report_timestamp_seconds", "When the ComputeNode's status was last written; 0 if never."),
 	}
 }
@@ -71,6 +73,7 @@ func (c *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.state, c.info, c.size, c.faults, c.condition, c.records, c.lost, c.malformed, c.writes, c.writeErrors, c.writeConflicts, c.lastReport} {
 		ch <- d
 	}
+	c.smart.describe(ch)
 }
 
 func (c *metrics) own() []prometheus.Collector {
@@ -116,6 +119,9 @@ func (c *metrics) Collect(ch chan<- prometheus.Metric) {
 		for _, f := range d.Faults {
 			emit(c.faults, prometheus.CounterValue, float64(f.Count), d.ID, string(f.Class))
 		}
+	}
+	for i := range p.readings {
+		c.smart.collect(emit, &p.readings[i])
 	}
 	for _, cond := range p.status.Conditions {
 		for _, s := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {

@@ -59,6 +59,8 @@ type Monitor struct {
 	inbox   chan func() // what other goroutines have for the loop
 
 	// Owned by loop.
+	health     health
+	changed    bool // since the last evaluation, by what is not worth one of its own
 	view       report.View
 	status     *v1alpha1.ComputeNodeStatus
 	names      inventory.Names
@@ -77,8 +79,9 @@ type Monitor struct {
 
 // published is what other goroutines may read.
 type published struct {
-	status *v1alpha1.ComputeNodeStatus
-	writer *report.Writer // nil before the stored status was read
+	status   *v1alpha1.ComputeNodeStatus
+	writer   *report.Writer // nil before the stored status was read
+	readings []smartReading
 }
 
 // pendingEvent waits for a look at the host that begins after it.
@@ -97,6 +100,11 @@ func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error
 		opts: o, host: host, api: api, log: log, pace: report.DefaultPace(),
 		scanAsk: make(chan struct{}, 1), inbox: make(chan func(), 16), flavorName: make(chan string, 1),
 		status: &v1alpha1.ComputeNodeStatus{},
+		health: health{interval: o.SmartInterval, gap: min(healthGap, o.SmartInterval), thresholds: o.Thresholds, disks: map[string]*diskHealth{}},
+	}
+	m.health.reader.Ask = askHost(host)
+	if m.health.thresholds == nil {
+		m.health.thresholds = verdict.DefaultThresholds()
 	}
 	m.view.BootID = boot
 	m.view.Settled = func(id string) bool {
@@ -171,8 +179,12 @@ func (m *Monitor) loop(ctx context.Context) {
 			f()
 		case <-t.C:
 			m.tick(time.Now())
+			m.askDue(ctx, time.Now())
 		}
 		t.Stop()
+		if m.changed && len(m.inbox) == 0 {
+			m.evaluate()
+		}
 	}
 }
 
@@ -184,7 +196,7 @@ func (m *Monitor) untilNext(now time.Time) time.Duration {
 			next = now.Add(scanTimeout) // said so already
 		}
 	}
-	return max(0, min(next.Sub(now), 10*time.Second))
+	return max(0, min(next.Sub(now), m.health.untilNext(now), 10*time.Second))
 }
 
 func (m *Monitor) tick(now time.Time) {
@@ -245,6 +257,7 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 	}
 	m.view.Snapshot, m.view.Looked = s, true
 	m.names.Update(&s, start)
+	m.listHealth(now)
 	if s.Err != nil || m.view.PreparedErr != nil {
 		m.metrics.scanErrors.Inc()
 	}
@@ -293,7 +306,15 @@ func (m *Monitor) absent() []string {
 func (m *Monitor) listenUevents(ctx context.Context) {
 	u, err := inventory.ListenUevents()
 	if err == nil {
-		err = u.Run(ctx, func() { m.tell(ctx, func() { m.scanSoon(debounce) }) })
+		err = u.Run(ctx, func(e inventory.Uevent) {
+			m.tell(ctx, func() {
+				if e.Controller != "" {
+					m.controllerSays(e.Controller)
+				} else {
+					m.scanSoon(debounce)
+				}
+			})
+		})
 	}
 	if err != nil {
 		m.log.Info("the kernel announces no changes of disks; they are noticed at the scan interval", "error", err.Error())
@@ -352,7 +373,7 @@ func (m *Monitor) evaluate() {
 	if !m.view.Looked {
 		return // a restart must not make every disk Unknown for a moment
 	}
-	m.view.Now = time.Now()
+	m.view.Now, m.view.Health, m.changed = time.Now(), m.healthView(), false
 	before := m.status
 	m.status = report.Next(before, &m.view)
 	if m.position.Started {
@@ -360,7 +381,7 @@ func (m *Monitor) evaluate() {
 	}
 	m.logChanges(before)
 	public := m.status.DeepCopy()
-	m.published.Store(&published{public, m.writer})
+	m.published.Store(&published{status: public, writer: m.writer, readings: m.readings()})
 	if m.writer != nil {
 		m.writer.Offer(public)
 	}

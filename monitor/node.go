@@ -2,11 +2,15 @@ package monitor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,6 +84,15 @@ func (m *Monitor) serve(ctx context.Context) error {
 		served <- srv.Serve(listener)
 		cancel()
 	}()
+	if m.opts.Socket != "" {
+		stop, err := m.serveSocket(m.opts.Socket)
+		if err != nil {
+			// The disks are watched all the same.
+			m.log.Error("programs of the node cannot ask", "error", err.Error())
+		} else {
+			defer stop()
+		}
+	}
 	m.log.Info("monitor started", "node", m.opts.NodeName, "hostRoot", m.opts.HostRoot, "address", listener.Addr().String())
 	err = m.Run(ctx)
 	shutCtx, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -91,4 +104,51 @@ func (m *Monitor) serve(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("serve metrics: %w", serveErr))
 	}
 	return err
+}
+
+// serveSocket answers programs of the node, root alone, on a UNIX socket: the
+// status as it is now, whether the API server knows it or not.
+func (m *Monitor) serveSocket(socket string) (stop func(), err error) {
+	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		if err := os.Remove(socket); err != nil { // of a process that was killed
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	// The address of a socket has 107 bytes (unix(7)), a path may have more.
+	dir, err := os.Open(filepath.Dir(socket))
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	defer func() { _ = dir.Close() }() // read only
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)), Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	listener.SetUnlinkOnClose(false) // by a name that is gone then
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen: %w", err), listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		p := m.published.Load()
+		if p == nil {
+			http.Error(w, "the disks have not been looked at", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(p.status) // to one that left
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			m.log.Error("programs of the node cannot ask", "error", err.Error())
+		}
+	}()
+	return func() {
+		_ = srv.Close() // nobody waits for its answers any more
+		<-done
+		_ = os.Remove(socket) // else the next start does
+	}, nil
 }

@@ -6,8 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"time"
+
+	"holdfast.dev/monitor/verdict"
 )
+
+// DefaultSocket is the socket that "disk-monitor check" asks unless it is told otherwise.
+const DefaultSocket = "/run/holdfast/disk-monitor.sock"
 
 // Options are the settings of one monitor.
 type Options struct {
@@ -17,6 +24,8 @@ type Options struct {
 	HostRoot string
 	// MetricsAddress is where /metrics, /healthz and /readyz are served.
 	MetricsAddress string
+	// Socket is the UNIX socket that programs of the node ask; empty for none.
+	Socket string
 	// ScanInterval is the time between two looks at the disks when the kernel
 	// announces no change.
 	ScanInterval time.Duration
@@ -24,6 +33,11 @@ type Options struct {
 	Settle time.Duration
 	// BootSettle is how long after the host's boot no disk is missing yet.
 	BootSettle time.Duration
+	// SmartInterval is the time between two questions to a disk for its health;
+	// 0 asks none. A disk whose numbers are bad is asked every 20 s.
+	SmartInterval time.Duration
+	// Thresholds judge the answers; nil are the default ones.
+	Thresholds *verdict.Thresholds
 	LogLevel   slog.Level
 }
 
@@ -32,9 +46,22 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.NodeName, "node-name", "", "name of the Node that this process runs on (required)")
 	fs.StringVar(&o.HostRoot, "host-root", "/", "directory where the host's root is mounted")
 	fs.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9808", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.Socket, "socket", "", "UNIX socket that \"disk-monitor check\" asks, such as "+DefaultSocket+"; empty for none")
 	fs.DurationVar(&o.ScanInterval, "scan-interval", 5*time.Second, "time between two looks at the disks when the kernel announces no change")
 	fs.DurationVar(&o.Settle, "settle", 2*time.Second, "how long a disk must be absent to be missing")
 	fs.DurationVar(&o.BootSettle, "boot-settle", 30*time.Second, "how long after the host's boot no disk is missing yet")
+	fs.DurationVar(&o.SmartInterval, "smart-interval", 5*time.Minute, "time between two questions to a disk for its health; 0 asks none")
+	fs.Func("thresholds", "which numbers of a disk's health speak against it: a file, or the text of one that begins with { (default: monitor/verdict/thresholds.yaml)", func(v string) (err error) {
+		name, data := "--thresholds", []byte(v)
+		if !strings.HasPrefix(v, "{") {
+			name = v
+			if data, err = os.ReadFile(v); err != nil {
+				return err
+			}
+		}
+		o.Thresholds, err = verdict.ParseThresholds(name, data)
+		return err
+	})
 	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error")
 }
 
@@ -55,6 +82,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Settle < 0 || o.BootSettle < 0 {
 		errs = append(errs, errors.New("--settle and --boot-settle must not be negative"))
+	}
+	if o.SmartInterval != 0 && o.SmartInterval < healthGap {
+		errs = append(errs, fmt.Errorf("--smart-interval %s is less than %s, and not 0", o.SmartInterval, healthGap))
 	}
 	return errors.Join(errs...)
 }

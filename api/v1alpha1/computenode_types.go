@@ -103,7 +103,7 @@ type ComputeNodeStatus struct {
 	// +listType=map
 	// +listMapKey=id
 	Disks []Disk `json:"disks,omitempty"`
-	// Conditions: InventoryRead, FlavorSatisfied, KernelLogRead.
+	// Conditions: InventoryRead, FlavorSatisfied, KernelLogRead, HealthRead.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -127,6 +127,9 @@ const (
 	ConditionFlavorSatisfied = "FlavorSatisfied"
 	// ConditionKernelLogRead is False while the kernel log cannot be read.
 	ConditionKernelLogRead = "KernelLogRead"
+	// ConditionHealthRead is False while a disk does not answer when it is asked for its SMART
+	// data; it is missing when disks are not asked.
+	ConditionHealthRead = "HealthRead"
 )
 
 // KernelLogPosition is the last kernel log record that has been dealt with.
@@ -223,7 +226,7 @@ type Fault struct {
 	Evidence string `json:"evidence,omitempty"`
 }
 
-// Severity of a fault: Critical fails the disk, Warning degrades it.
+// Severity of a fault. Critical: data or a device is lost. Warning: something that should not be, and may pass.
 // +kubebuilder:validation:Enum=Warning;Critical
 type Severity string
 
@@ -247,6 +250,15 @@ const (
 	FaultNVMe          FaultClass = "NVMe"          // controller timeout or reset
 	FaultDeviceOffline FaultClass = "DeviceOffline" // the kernel gave the device up
 	FaultFilesystem    FaultClass = "Filesystem"    // the filesystem shut down or found corruption
+	FaultSMART         FaultClass = "SMART"         // what the disk says of itself
+	FaultIntegrity     FaultClass = "Integrity"     // a checksum or an authentication tag is wrong
+	FaultArray         FaultClass = "Array"         // a member has left its array, or the array has lost too many
+	FaultPath          FaultClass = "Path"          // one of several ways to the disk is lost
+	FaultMapper        FaultClass = "Mapper"        // a pool, snapshot or cache above the disk has failed
+	FaultHungIO        FaultClass = "HungIO"        // a task of the kernel has waited for I/O for minutes
+	FaultController    FaultClass = "Controller"    // the adapter that the disk is connected to
+	FaultPCIe          FaultClass = "PCIe"          // the bus that the disk or its adapter is connected to
+	FaultNetwork       FaultClass = "Network"       // the network, or the server behind it, of a remote disk
 	FaultMissing       FaultClass = "Missing"       // the disk is not there
 )
 

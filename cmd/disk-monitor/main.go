@@ -1,5 +1,6 @@
 // Command disk-monitor runs on a node and reports the state of its disks; see
-// monitor/README.md. "disk-monitor smart DEVICE…" prints what disks say themselves.
+// monitor/README.md. "disk-monitor smart DEVICE…" prints what disks say themselves,
+// "disk-monitor check CHECK" is a plugin of node-problem-detector.
 package main
 
 import (
@@ -17,11 +18,23 @@ import (
 	"holdfast.dev/monitor"
 )
 
-func main() { os.Exit(daemon.Main("disk-monitor", run)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		os.Exit(runCheck(context.Background(), os.Stdout, os.Args[2:]))
+	}
+	os.Exit(daemon.Main("disk-monitor", run))
+}
 
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "smart" {
-		return runSmart(ctx, os.Stdout, args[1:])
+	if len(args) > 0 {
+		switch args[0] {
+		case "smart":
+			return runSmart(ctx, os.Stdout, args[1:])
+		case "patterns":
+			return runPatterns(os.Stdout, args[1:])
+		case "install":
+			return runInstall(args[1:])
+		}
 	}
 	var o monitor.Options
 	fs := flag.NewFlagSet("disk-monitor", flag.ContinueOnError)

@@ -50,6 +50,7 @@ func newDisks(format *output.Format) *cobra.Command {
 			return printDisks(cmd, *format, all)
 		},
 	}
+	cmd.AddCommand(newDisksShow(format))
 	fleet.bind(cmd.Flags())
 	cmd.Flags().BoolVar(&bad, "bad", false, "only disks that are not Healthy, or quarantined")
 	return cmd

@@ -54,6 +54,10 @@ func (l *Lab) startFleet(ctx context.Context) (err error) {
 	if _, err := l.Fleet.Holdfast(ctx, "pin", l.Fleet.Work, "--images", l.imagesFile()); err != nil {
 		return err
 	}
+	// A warning that a disk takes back must not cost a test five minutes.
+	if err := l.Fleet.Edit("salt/pillar/common.sls", "  scanInterval: 5s", "  scanInterval: 5s\n  smartInterval: 20s"); err != nil {
+		return err
+	}
 	// The nodes' flavor is the lab's own.
 	return l.Fleet.Edit("salt/pillar/common.sls", "    database:\n    - {name: data, role: static, count: 2}", fmt.Sprintf("    %s:\n    - {name: %s, role: static, count: %d}", Flavor, Group, l.staticDisks()))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"syscall"
 	"time"
 
@@ -40,9 +41,14 @@ func ListenUevents() (*Uevents, error) {
 	return u, nil
 }
 
-// Run calls changed for each event of a block device until the context ends.
-// It also calls it when events were lost.
-func (u *Uevents) Run(ctx context.Context, changed func()) error {
+// Uevent is an event of a block device, or of the NVMe controller that is named:
+// it has sent an asynchronous event (drivers/nvme/host/core.c nvme_aen_uevent),
+// such as that its health has changed.
+type Uevent struct{ Controller string }
+
+// Run calls changed for each event until the context ends. It also calls it, as
+// for a block device, when events were lost.
+func (u *Uevents) Run(ctx context.Context, changed func(Uevent)) error {
 	stop := context.AfterFunc(ctx, func() {
 		// The only errors are of a closed socket.
 		_ = u.f.SetReadDeadline(time.Unix(1, 0))
@@ -56,12 +62,14 @@ func (u *Uevents) Run(ctx context.Context, changed func()) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			changed()
+			changed(Uevent{})
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("read uevent: %w", err)
-		case fromKernel(from) && isBlock(buf[:n]):
-			changed()
+		case fromKernel(from):
+			if e, ok := parseUevent(buf[:n]); ok {
+				changed(e)
+			}
 		}
 	}
 }
@@ -83,12 +91,23 @@ func fromKernel(from unix.Sockaddr) bool {
 	return ok && a.Pid == 0
 }
 
-// isBlock looks at "action@devpath\0KEY=value\0…".
-func isBlock(msg []byte) bool {
-	for _, field := range bytes.Split(msg, []byte{0}) {
-		if string(field) == "SUBSYSTEM=block" {
-			return true
+// parseUevent reads "action@devpath\0KEY=value\0…". It is false for events that
+// are neither of a block device nor an NVMe controller's own.
+func parseUevent(msg []byte) (e Uevent, ok bool) {
+	fields := bytes.Split(msg, []byte{0})
+	var subsystem string
+	told := false
+	for _, field := range fields {
+		if v, ok := bytes.CutPrefix(field, []byte("SUBSYSTEM=")); ok {
+			subsystem = string(v)
 		}
+		told = told || bytes.HasPrefix(field, []byte("NVME_AEN="))
 	}
-	return false
+	switch {
+	case subsystem == "block":
+		return Uevent{}, true
+	case subsystem == "nvme" && told:
+		return Uevent{Controller: path.Base(string(fields[0]))}, true
+	}
+	return Uevent{}, false
 }

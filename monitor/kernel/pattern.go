@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"math/bits"
 	"regexp"
 	"strings"
 	"time"
@@ -107,8 +106,8 @@ func compile(patterns []Pattern) []bucket {
 // find is the first pattern that matches msg, its devices, and whether it is
 // an attach.
 func (m *Matcher) find(msg []byte) (p *Pattern, devices []string, attach bool) {
-	for got := m.literals.in(msg); got != 0; got &= got - 1 {
-		i := bits.TrailingZeros64(got)
+	got := m.literals.in(msg)
+	for i, ok := got.first(); ok; i, ok = got.first() {
 		for j := range m.buckets[i].patterns {
 			c := &m.buckets[i].patterns[j]
 			at := c.re.FindSubmatchIndex(msg)

@@ -17,6 +17,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/kernel"
 	"holdfast.dev/monitor/verdict"
 )
 
@@ -48,6 +49,22 @@ type View struct {
 	// been opened, and what was last said of it stands.
 	LogErr  error
 	LogRead bool
+	// Health is what is known of the disks that are asked for their health, by
+	// id; nil when none is asked.
+	Health map[string]Health
+}
+
+// Health is what a disk says of itself.
+type Health struct {
+	// Read is true once the disk has answered, or has been found to have nothing
+	// to tell. Findings speak against it.
+	Read     bool
+	Findings []verdict.Finding
+	// Err is why the last question had no answer, since when; Silent that the
+	// disk is to blame.
+	Err      string
+	ErrSince time.Time
+	Silent   bool
 }
 
 // Next is the status that follows prev. It is pure, and deterministic but for
@@ -174,6 +191,8 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	}
 	facts.Previous = d.State
 	d.Faults = b.keep(&d, present)
+	b.health(&d)
+	facts.Silent = b.view.Health[id].Silent
 	facts.Faults = d.Faults
 	if state := verdict.State(facts); state != d.State {
 		d.State = state
@@ -197,16 +216,54 @@ func absence(d *v1alpha1.Disk, prepared bool) string {
 	return "no block device has this id; it is quarantined or to be replaced"
 }
 
+// health brings the disk's SMART fault to what the disk says now. What it said
+// stands while it says nothing, and goes when nobody asks.
+func (b *builder) health(d *v1alpha1.Disk) {
+	h := b.view.Health[d.ID]
+	if b.view.Health != nil && !h.Read {
+		return
+	}
+	at := slices.IndexFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultSMART })
+	if len(h.Findings) == 0 {
+		if at >= 0 {
+			d.Faults = slices.Delete(d.Faults, at, at+1)
+		}
+		return
+	}
+	now := metav1.NewTime(b.view.Now)
+	f := v1alpha1.Fault{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityWarning, FirstSeen: now, LastSeen: now, Count: int64(len(h.Findings))}
+	var texts []string
+	for _, x := range h.Findings {
+		texts = append(texts, x.Text)
+		if x.Severity == v1alpha1.SeverityCritical {
+			f.Severity = x.Severity
+		}
+	}
+	f.Evidence = strings.Join(texts, "; ")
+	f.Evidence = f.Evidence[:min(len(f.Evidence), kernel.MaxEvidence)]
+	if at < 0 {
+		AddFault(d, f)
+		return
+	}
+	have := &d.Faults[at]
+	f.FirstSeen = have.FirstSeen
+	if have.Evidence == f.Evidence && have.Severity == f.Severity {
+		f.LastSeen = have.LastSeen // a sweep that brings nothing new is no reason to write
+	}
+	*have = f
+}
+
 // keep drops the faults that count no more.
 func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	var keep []v1alpha1.Fault
 	for _, f := range d.Faults {
 		switch {
+		case f.Class == v1alpha1.FaultSMART: // see health
 		case f.Class == v1alpha1.FaultMissing:
 			if present {
 				continue
 			}
-		case f.Severity == v1alpha1.SeverityWarning && b.view.Now.Sub(f.LastSeen.Time) > verdict.WarningTTL:
+		case !verdict.Fails(&f) && b.view.Now.Sub(f.LastSeen.Time) > verdict.WarningTTL:
 			continue
 		case d.ID == b.clearID && f.LastSeen.Time.Truncate(time.Second).Before(b.clearBefore):
 			continue
@@ -307,6 +364,14 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 	default:
 		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionTrue, "Read", "")
 	}
+	switch silent := v.silent(); {
+	case v.Health == nil:
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionHealthRead)
+	case silent != "":
+		set(v1alpha1.ConditionHealthRead, metav1.ConditionFalse, "NoAnswer", silent)
+	default:
+		set(v1alpha1.ConditionHealthRead, metav1.ConditionTrue, "Read", "")
+	}
 	switch {
 	case !v.FlavorRead:
 	case v.FlavorErr != nil:
@@ -322,4 +387,15 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionTrue, "Satisfied", "")
 		}
 	}
+}
+
+// silent names the disks that do not tell their health, and since when.
+func (v *View) silent() string {
+	var texts []string
+	for _, id := range slices.Sorted(maps.Keys(v.Health)) {
+		if h := v.Health[id]; h.Err != "" {
+			texts = append(texts, fmt.Sprintf("%s since %s: %s", id, h.ErrSince.UTC().Format(time.RFC3339), h.Err))
+		}
+	}
+	return strings.Join(texts, "; ")
 }

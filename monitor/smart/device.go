@@ -33,14 +33,19 @@ func Open(device string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return NewFile(f)
+}
+
+// NewFile makes a Device of an open device file, and closes it when it is none.
+func NewFile(f *os.File) (*File, error) {
 	info, err := f.Stat()
 	if err == nil && info.Mode()&os.ModeDevice == 0 {
-		err = fmt.Errorf("%s is no device", device)
+		err = fmt.Errorf("%s is no device", f.Name())
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &File{f: f, nvme: strings.HasPrefix(filepath.Base(device), "nvme")}, nil
+	return &File{f: f, nvme: strings.HasPrefix(filepath.Base(f.Name()), "nvme")}, nil
 }
 
 // Close closes the device file.

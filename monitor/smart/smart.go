@@ -69,9 +69,11 @@ var (
 // its caller in the kernel costs one goroutine, however often it is asked: until
 // the first call is over the next ones fail at once. It is safe for concurrent use.
 type Reader struct {
+	// Ask reads one disk; nil is ReadFile. It may hang.
+	Ask func(ctx context.Context, device string) (*Report, error)
+
 	mu   sync.Mutex
 	busy map[string]bool
-	read func(ctx context.Context, device string) (*Report, error) // in tests; else readFile
 }
 
 // Read asks the disk with this device file, such as /dev/sda or /dev/nvme0n1.
@@ -85,13 +87,13 @@ func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
 		err    error
 	}
 	done := make(chan result, 1) // nobody may be there to receive
-	read := r.read
-	if read == nil {
-		read = readFile
+	ask := r.Ask
+	if ask == nil {
+		ask = ReadFile
 	}
 	go func() {
 		defer r.end(device)
-		report, err := read(ctx, device)
+		report, err := ask(ctx, device)
 		done <- result{report, err}
 	}()
 	select {
@@ -124,7 +126,8 @@ func (r *Reader) end(device string) {
 	delete(r.busy, device)
 }
 
-func readFile(ctx context.Context, device string) (_ *Report, err error) {
+// ReadFile opens a device file and reads the disk. It takes as long as the disk does.
+func ReadFile(ctx context.Context, device string) (_ *Report, err error) {
 	f, err := Open(device)
 	if err != nil {
 		return nil, err

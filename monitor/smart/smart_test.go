@@ -396,14 +396,14 @@ func TestAdminStatus(t *testing.T) {
 func TestReaderOfHungDisk(t *testing.T) {
 	hang := make(chan struct{})
 	calls := 0
-	r := smart.ReaderOf(func(_ context.Context, device string) (*smart.Report, error) {
+	r := &smart.Reader{Ask: func(_ context.Context, device string) (*smart.Report, error) {
 		if device == "/dev/sdb" {
 			return &smart.Report{}, nil
 		}
 		calls++
 		<-hang // as a call in the kernel, which no context ends
 		return &smart.Report{}, nil
-	})
+	}}
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		began := time.Now()

@@ -3,15 +3,28 @@
 package verdict
 
 import (
+	"slices"
 	"time"
 
 	"holdfast.dev/api/v1alpha1"
 )
 
-// WarningTTL is how long a warning counts after its last record. A reset of
-// last month is no reason to call a disk degraded; a critical fault is never
-// forgotten by itself.
+// WarningTTL is how long a fault that degrades counts after its last record. A
+// reset of last month is no reason to call a disk degraded; what fails a disk is
+// never forgotten by itself.
 const WarningTTL = 24 * time.Hour
+
+// aside are the classes that tell of what is beside the disk, before it or above
+// it: however bad that is, the disk itself may be sound. They degrade it.
+var aside = []v1alpha1.FaultClass{
+	v1alpha1.FaultArray, v1alpha1.FaultPath, v1alpha1.FaultMapper, v1alpha1.FaultHungIO,
+	v1alpha1.FaultController, v1alpha1.FaultPCIe, v1alpha1.FaultNetwork,
+}
+
+// Fails says whether a fault fails the disk; else it degrades it.
+func Fails(f *v1alpha1.Fault) bool {
+	return f.Severity == v1alpha1.SeverityCritical && !slices.Contains(aside, f.Class)
+}
 
 // Facts is what is known of one disk.
 type Facts struct {
@@ -21,6 +34,8 @@ type Facts struct {
 	Whole bool
 	// Settled: it has been absent for so long that the absence counts.
 	Settled bool
+	// Silent: it is there and does not answer when it is asked for its health.
+	Silent bool
 	// Previous is the state before; empty for a disk that is new.
 	Previous v1alpha1.DiskState
 	// Faults are what speaks against it.
@@ -40,23 +55,25 @@ func Worse(a, b v1alpha1.DiskState) v1alpha1.DiskState {
 	return a
 }
 
-// State is the verdict. A critical fault fails the disk for as long as the
-// fault is there, a warning degrades it. Absence makes it Missing only when
+// State is the verdict. A fault that Fails fails the disk for as long as it is
+// there, any other degrades it. Absence makes it Missing only when
 // the look was whole and the absence settled; a disk that was Missing stays so
-// until it is seen.
+// until it is seen. Of one that does not answer nothing good is concluded.
 func State(f Facts) v1alpha1.DiskState {
 	state, missing := v1alpha1.DiskHealthy, false
-	for _, fault := range f.Faults {
-		switch {
+	for i := range f.Faults {
+		switch fault := &f.Faults[i]; {
 		case fault.Class == v1alpha1.FaultMissing:
 			missing = true
-		case fault.Severity == v1alpha1.SeverityCritical:
+		case Fails(fault):
 			state = Worse(state, v1alpha1.DiskFailed)
 		default:
 			state = Worse(state, v1alpha1.DiskDegraded)
 		}
 	}
 	switch {
+	case f.Present && f.Silent:
+		return Worse(state, v1alpha1.DiskUnknown)
 	case f.Present:
 		return state
 	case !f.Whole:

@@ -15,6 +15,7 @@ import (
 var (
 	medium  = v1alpha1.Fault{Class: v1alpha1.FaultMedium, Severity: v1alpha1.SeverityCritical}
 	link    = v1alpha1.Fault{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning}
+	kicked  = v1alpha1.Fault{Class: v1alpha1.FaultArray, Severity: v1alpha1.SeverityCritical}
 	missing = v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical}
 )
 
@@ -37,6 +38,8 @@ func TestState(t *testing.T) {
 		"Blind":       {"a look that failed shows no absence", verdict.Facts{Settled: true, Previous: v1alpha1.DiskHealthy}, v1alpha1.DiskUnknown},
 		"BlindGone":   {"nor does it confirm one", verdict.Facts{Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskUnknown},
 		"BlindFailed": {"evidence needs no look", verdict.Facts{Faults: faults(medium)}, v1alpha1.DiskFailed},
+		"Silent":      {"no answer is no health", verdict.Facts{Present: true, Whole: true, Silent: true}, v1alpha1.DiskUnknown},
+		"SilentBad":   {"evidence needs no answer", verdict.Facts{Present: true, Whole: true, Silent: true, Faults: faults(link)}, v1alpha1.DiskDegraded},
 		"PartlySeen":  {"what a partial look shows is there", verdict.Facts{Present: true}, v1alpha1.DiskHealthy},
 	}
 	for name, tc := range cases {
@@ -58,12 +61,8 @@ func reference(f verdict.Facts) v1alpha1.DiskState {
 		}
 		return false
 	}
-	crit := has(func(x v1alpha1.Fault) bool {
-		return x.Class != v1alpha1.FaultMissing && x.Severity == v1alpha1.SeverityCritical
-	})
-	warn := has(func(x v1alpha1.Fault) bool {
-		return x.Class != v1alpha1.FaultMissing && x.Severity == v1alpha1.SeverityWarning
-	})
+	crit := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultMedium })
+	warn := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultLink || x.Class == v1alpha1.FaultArray })
 	gone := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultMissing })
 	absent := !f.Present && f.Whole
 	kept := f.Previous
@@ -77,7 +76,7 @@ func reference(f verdict.Facts) v1alpha1.DiskState {
 		return v1alpha1.DiskFailed
 	case warn || absent && kept == v1alpha1.DiskDegraded:
 		return v1alpha1.DiskDegraded
-	case f.Present || absent && kept == v1alpha1.DiskHealthy:
+	case f.Present && !f.Silent || absent && kept == v1alpha1.DiskHealthy:
 		return v1alpha1.DiskHealthy
 	}
 	return v1alpha1.DiskUnknown
@@ -90,8 +89,9 @@ func TestStateIsTheReference(t *testing.T) {
 			Present:  rapid.Bool().Draw(t, "present"),
 			Whole:    rapid.Bool().Draw(t, "whole"),
 			Settled:  rapid.Bool().Draw(t, "settled"),
+			Silent:   rapid.Bool().Draw(t, "silent"),
 			Previous: rapid.SampledFrom(states).Draw(t, "previous"),
-			Faults:   rapid.SliceOfN(rapid.SampledFrom([]v1alpha1.Fault{medium, link, missing}), 0, 3).Draw(t, "faults"),
+			Faults:   rapid.SliceOfN(rapid.SampledFrom([]v1alpha1.Fault{medium, link, kicked, missing}), 0, 3).Draw(t, "faults"),
 		}
 		got, want := verdict.State(f), reference(f)
 		if got != want {

@@ -139,7 +139,7 @@ func values() map[string]map[string][]string {
 			"state": {string(v1alpha1.DiskHealthy), string(v1alpha1.DiskUnknown), string(v1alpha1.DiskDegraded), string(v1alpha1.DiskFailed), string(v1alpha1.DiskMissing)},
 		},
 		"holdfast_disk_monitor_condition": {
-			"type":   {v1alpha1.ConditionInventoryRead, v1alpha1.ConditionKernelLogRead, v1alpha1.ConditionFlavorSatisfied},
+			"type":   {v1alpha1.ConditionInventoryRead, v1alpha1.ConditionKernelLogRead, v1alpha1.ConditionFlavorSatisfied, v1alpha1.ConditionHealthRead},
 			"status": {"true", "false", "unknown"},
 		},
 		"holdfast_remediation_plans":                 {"phase": {string(v1alpha1.PhasePending), string(v1alpha1.PhaseEscalated)}},

@@ -22,7 +22,9 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/lab"
+	"holdfast.dev/e2e/lab/guest"
 	"holdfast.dev/e2e/lab/machine"
+	"holdfast.dev/monitor/smart"
 )
 
 const namespace = "default"
@@ -315,4 +317,65 @@ func (v *victim) awaitReplaced(t *testing.T) {
 	if err := l.Client.Get(ctx, client.ObjectKey{Name: v.pv}, &pv); !apierrors.IsNotFound(err) {
 		t.Errorf("the old disk's volume %s: want that it is gone, got %v", v.pv, err)
 	}
+}
+
+// testHealth: a disk that warns of itself fails, is closed and told of as one
+// whose reads fail. When it takes the warning back, all of that ends.
+func testHealth(t *testing.T) {
+	const limit = time.Minute
+	ctx := t.Context()
+	v := newVictim(t, l.Nodes[1], string(machine.NVMe))
+	eventually(t, patience, "SMART data of every ATA and NVMe disk", func() (bool, error) {
+		values, err := l.Monitoring.Query(ctx, `holdfast_disk_monitor_smart_answers == 1`)
+		want := 2*len(l.Nodes) + 2 // and the spare ones; QEMU's SCSI disks have none
+		if err == nil && len(values) != want {
+			err = fmt.Errorf("%d disks answer, want %d", len(values), want)
+		}
+		return err == nil, err
+	})
+	check := func(code int, says string) {
+		t.Helper()
+		got := 0
+		out, err := v.n.Run(ctx, "/run/holdfast-lab/payload/disk-monitor check failed")
+		var exit *guest.ExitError
+		if errors.As(err, &exit) {
+			out, got = exit.Output, exit.Code
+		} else {
+			must(t, err)
+		}
+		if got != code || !strings.Contains(out, says) {
+			t.Errorf("check failed: exit code %d, %q; want %d, %q", got, out, code, says)
+		}
+	}
+	check(0, "none of")
+
+	since := time.Now()
+	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{CriticalWarning: uint8(smart.ReadOnly)}))
+	took := eventually(t, patience, "disk "+v.id+" Failed in ComputeNode", func() (bool, error) {
+		d, err := v.reported(ctx)
+		return err == nil && d.State == v1alpha1.DiskFailed && d.Faults[0].Class == v1alpha1.FaultSMART && d.Faults[0].Evidence == "read only", err
+	})
+	t.Logf("ComputeNode: Failed %.1f s after the critical warning", took.Seconds())
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskFailed, since)
+	check(1, "failed: nvme0n1 SMART nvme.")
+
+	since = time.Now()
+	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{}))
+	eventually(t, patience, "volume "+v.pv+" open again", func() (bool, error) {
+		d, err := v.reported(ctx)
+		if err != nil || d.State != v1alpha1.DiskHealthy {
+			return false, err
+		}
+		var pv corev1.PersistentVolume
+		err = l.Client.Get(ctx, client.ObjectKey{Name: v.pv}, &pv)
+		return err == nil && !quarantined(&pv), err
+	})
+	recovered := time.Since(since)
+	t.Logf("Healthy, and its volume open, %.1f s after the warning was taken back", recovered.Seconds())
+	if recovered > limit {
+		t.Errorf("it took %s, want at most %s", recovered, limit)
+	}
+	check(0, "none of")
+	awaitHealthy(t)
 }

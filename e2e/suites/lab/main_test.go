@@ -87,6 +87,7 @@ func TestLab(t *testing.T) {
 	stage(t, "DiskFaults", testDiskFaults)
 	stage(t, "NodeFaults", testNodeFaults)
 	stage(t, "Push", testPush)
+	stage(t, "Health", testHealth)
 	stage(t, "BadSectors", testBadSectors)
 	stage(t, "BadSectorAndPowerCut", testBadSectorAndPowerCut)
 	stage(t, "PulledDisk", testPulledDisk)

@@ -1,0 +1,263 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/report"
+	"holdfast.dev/monitor/smart"
+	"holdfast.dev/monitor/verdict"
+)
+
+const (
+	// healthTimeout is how long a disk may take to answer.
+	healthTimeout = 10 * time.Second
+	// healthGap is the least time between two questions to a disk. It is also
+	// that of a disk whose numbers are bad: they must be seen to recover.
+	healthGap = 20 * time.Second
+	// healthless is how long a disk without any health to tell is left alone.
+	healthless = time.Hour
+)
+
+// health asks the disks for what they say of themselves, each by a goroutine of
+// its own. The loop owns everything in it.
+type health struct {
+	reader     smart.Reader
+	thresholds *verdict.Thresholds
+	interval   time.Duration // 0: disks are not asked
+	gap        time.Duration // see healthGap
+	disks      map[string]*diskHealth
+}
+
+// diskHealth is one disk's.
+type diskHealth struct {
+	device string // as which it was listed last
+	serial string
+	asking bool
+	asked  time.Time // last question
+	next   time.Time // next one
+
+	reading smartReading
+	memory  verdict.Memory
+	judged  bool // memory is of this disk
+	health  report.Health
+}
+
+// smartReading is the outcome of the last question, for the metrics. It is not
+// changed any more.
+type smartReading struct {
+	disk   string
+	at     time.Time     // of the last answer; zero when there has been none
+	report *smart.Report // nil when the last question had no answer
+	asked  bool
+}
+
+// askHost reads a disk through the host's device files.
+func askHost(host *hostfs.FS) func(ctx context.Context, device string) (*smart.Report, error) {
+	return func(ctx context.Context, device string) (_ *smart.Report, err error) {
+		// Without O_NONBLOCK the kernel would wait for a medium.
+		f, err := host.OpenFile("/dev/"+device, os.O_RDONLY|unix.O_NONBLOCK)
+		if err != nil {
+			return nil, err
+		}
+		d, err := smart.NewFile(f)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, d.Close()) }()
+		return smart.Read(ctx, d)
+	}
+}
+
+// list takes in which disks there are.
+func (h *health) list(disks []listedDisk, now time.Time) {
+	there := map[string]bool{}
+	for _, d := range disks {
+		there[d.id] = true
+		have, ok := h.disks[d.id]
+		if !ok || have.device != d.device {
+			have = &diskHealth{next: now}
+			h.disks[d.id] = have
+		}
+		have.device, have.serial = d.device, d.serial
+	}
+	for id := range h.disks {
+		if !there[id] {
+			delete(h.disks, id)
+		}
+	}
+}
+
+// listHealth takes in which disks the last look has shown. What is missing from
+// a look that failed may be there.
+func (m *Monitor) listHealth(now time.Time) {
+	if m.health.interval == 0 || m.view.Snapshot.Err != nil {
+		return
+	}
+	var disks []listedDisk
+	for _, d := range m.view.Snapshot.Disks {
+		if d.Media != v1alpha1.MediaVirtual {
+			disks = append(disks, listedDisk{d.ID, d.Device, d.Serial})
+		}
+	}
+	m.health.list(disks, now)
+}
+
+// controllerSays has the disks of an NVMe controller asked that has told the
+// kernel that something has changed.
+func (m *Monitor) controllerSays(name string) {
+	now := time.Now()
+	ids, answer := m.names.Resolve(name, now)
+	if answer != inventory.Known {
+		return
+	}
+	for _, id := range ids {
+		m.health.soon(id, now)
+	}
+}
+
+// listedDisk is what health knows of a disk that is there.
+type listedDisk struct{ id, device, serial string }
+
+// soon has a disk asked as soon as the gap allows.
+func (h *health) soon(id string, now time.Time) {
+	if d := h.disks[id]; d != nil {
+		d.next = earlier(d.next, later(now, d.asked.Add(h.gap)))
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// untilNext is how long no disk is to be asked.
+func (h *health) untilNext(now time.Time) time.Duration {
+	wait := time.Hour
+	for _, d := range h.disks {
+		if !d.asking {
+			wait = min(wait, d.next.Sub(now))
+		}
+	}
+	return wait
+}
+
+// askDue asks the disks whose time has come.
+func (m *Monitor) askDue(ctx context.Context, now time.Time) {
+	for id, d := range m.health.disks {
+		if d.asking || now.Before(d.next) {
+			continue
+		}
+		d.asking, d.asked = true, now
+		go func() {
+			askCtx, cancel := context.WithTimeout(ctx, healthTimeout)
+			defer cancel()
+			r, err := m.health.reader.Read(askCtx, d.device)
+			m.tell(ctx, func() { m.onHealth(id, d, r, err) })
+		}()
+	}
+}
+
+// onHealth takes in a disk's answer, or that there is none.
+func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error) {
+	if m.health.disks[id] != d {
+		return // it has left, or come under another name, meanwhile
+	}
+	now := time.Now()
+	d.asking, d.next = false, now.Add(m.health.interval)
+	if err == nil && d.serial != "" && r.Serial != "" && r.Serial != d.serial {
+		err = fmt.Errorf("the disk that answers as %s has serial %s, want %s", d.device, r.Serial, d.serial)
+	}
+	before := d.health
+	d.reading = smartReading{disk: id, at: d.reading.at, asked: true}
+	switch {
+	case err == nil:
+		d.reading.at, d.reading.report = now, r
+		m.judgeHealth(id, d, r, now)
+	case errors.Is(err, smart.ErrUnsupported):
+		d.reading.asked = false
+		d.health = report.Health{Read: true}
+		d.next = now.Add(healthless)
+	case errors.Is(err, smart.ErrNoAnswer):
+		d.health.Err, d.health.Silent = err.Error(), true
+		d.next = now.Add(m.health.gap)
+	default:
+		// The disk may be on its way out, or this process lacks a right: the look
+		// at the host and the kernel log say more.
+		d.health.Err, d.health.Silent = err.Error(), !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist)
+	}
+	if d.health.Err != "" && before.Err == "" {
+		d.health.ErrSince = now
+		m.log.Info("a disk does not tell its health", "disk", id, "device", d.device, "error", d.health.Err)
+	}
+	m.changed = true
+}
+
+// judgeHealth is the verdict on an answer.
+func (m *Monitor) judgeHealth(id string, d *diskHealth, r *smart.Report, now time.Time) {
+	bad := false
+	for i := range m.status.Disks {
+		if m.status.Disks[i].ID == id {
+			for _, f := range m.status.Disks[i].Faults {
+				bad = bad || f.Class == v1alpha1.FaultSMART
+			}
+		}
+	}
+	memory, holds, grown := m.health.thresholds.Judge(id, d.memory, bad && !d.judged, verdict.Signals(r))
+	d.memory, d.judged = memory, true
+	d.health = report.Health{Read: true, Findings: holds}
+	if len(holds) > 0 {
+		d.next = now.Add(min(m.health.gap, m.health.interval))
+	}
+	for _, g := range grown {
+		f := v1alpha1.Fault{Class: g.Class, Severity: g.Severity, Count: g.Count, Evidence: "SMART: " + g.Text, FirstSeen: metav1.NewTime(now), LastSeen: metav1.NewTime(now)}
+		for i := range m.status.Disks {
+			if m.status.Disks[i].ID == id {
+				report.AddFault(&m.status.Disks[i], f)
+			}
+		}
+	}
+}
+
+// healthView is what the next status is to know of the disks' health; nil when
+// disks are not asked.
+func (m *Monitor) healthView() map[string]report.Health {
+	if m.health.interval == 0 {
+		return nil
+	}
+	out := map[string]report.Health{}
+	for id, d := range m.health.disks {
+		out[id] = d.health
+	}
+	return out
+}
+
+// readings are the last outcomes of the disks that have health to tell.
+func (m *Monitor) readings() []smartReading {
+	var out []smartReading
+	for _, d := range m.health.disks {
+		if d.reading.asked {
+			out = append(out, d.reading)
+		}
+	}
+	return out
+}

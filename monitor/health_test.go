@@ -1,0 +1,260 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/smart"
+)
+
+// drives answer as a test says. A drive that nobody has given has no health to tell.
+type drives struct {
+	mu     sync.Mutex
+	answer map[string]func(ctx context.Context) (*smart.Report, error)
+	asked  map[string]int
+}
+
+func newDrives() *drives {
+	return &drives{answer: map[string]func(context.Context) (*smart.Report, error){}, asked: map[string]int{}}
+}
+
+func (d *drives) set(device string, f func(ctx context.Context) (*smart.Report, error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answer[device] = f
+}
+
+func (d *drives) says(device string, r *smart.Report) {
+	d.set(device, func(context.Context) (*smart.Report, error) { return r, nil })
+}
+
+func (d *drives) ask(ctx context.Context, device string) (*smart.Report, error) {
+	d.mu.Lock()
+	d.asked[device]++
+	f := d.answer[device]
+	d.mu.Unlock()
+	if f == nil {
+		return nil, fmt.Errorf("inquiry: %w", smart.ErrUnsupported)
+	}
+	return f(ctx)
+}
+
+// as makes a monitor ask these drives, as fast as it is told.
+func (d *drives) as(m *Monitor) { m.health.reader.Ask = d.ask }
+
+func nvme(serial string, w smart.CriticalWarning) *smart.Report {
+	celsius := 31
+	return &smart.Report{Protocol: smart.NVMe, Model: "m", Serial: serial, Celsius: &celsius, NVMe: &smart.NVMeHealth{CriticalWarning: w, AvailableSpare: 100, SpareThreshold: 10}}
+}
+
+// healthOptions asks disks at the shortest interval that a test can wait for.
+func healthOptions(h *host) Options {
+	o := h.options("n")
+	o.SmartInterval = 50 * time.Millisecond
+	return o
+}
+
+func TestHealthBecomesState(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	h.plugDisk("sdb", "b") // without health to tell
+	d.says("nvme0n1", nvme("a", 0))
+	m, stop := watchWith(t, h, api, healthOptions(h), d.as)
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	api.await(t, "health read", condition(v1alpha1.ConditionHealthRead, metav1.ConditionTrue))
+
+	d.says("nvme0n1", nvme("a", smart.ReadOnly))
+	n := api.await(t, "failed", is("model-a", "Failed SMART*1"))
+	if got := n.Status.Disks[0].Faults[0].Evidence; got != "read only" {
+		t.Errorf("evidence %q", got)
+	}
+	if got := diskState(n, "model-b"); got != "Healthy" {
+		t.Errorf("a disk without health to tell is %s", got)
+	}
+	stop()
+
+	// After a restart what it said stands until it says something else.
+	hang := make(chan struct{})
+	d.set("nvme0n1", func(context.Context) (*smart.Report, error) { <-hang; return nvme("a", smart.ReadOnly), nil })
+	m, _ = watchWith(t, h, api, healthOptions(h), d.as)
+	within(t, func() bool { return m.looked.Load() })
+	if got := diskState(api.object(), "model-a"); got != "Failed SMART*1" {
+		t.Errorf("after the restart it is %s", got)
+	}
+	close(hang)
+	d.says("nvme0n1", nvme("a", 0))
+	api.await(t, "recovered", is("model-a", "Healthy"))
+}
+
+// A disk that hangs is Unknown, shows no old numbers, and delays no other.
+func TestSilentDisk(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	h.plugDisk("nvme1n1", "b")
+	d.says("nvme0n1", nvme("a", 0))
+	d.says("nvme1n1", nvme("b", 0))
+	m, _ := watchWith(t, h, api, healthOptions(h), d.as)
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(m.Collector())
+	numbers := func(disk string) int {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, f := range families {
+			for _, x := range f.GetMetric() {
+				for _, l := range x.GetLabel() {
+					if strings.Contains(f.GetName(), "_smart_") && l.GetName() == "disk" && l.GetValue() == disk {
+						n++
+					}
+				}
+			}
+		}
+		return n
+	}
+	within(t, func() bool { return numbers("model-a") > 10 && numbers("model-b") > 10 })
+
+	d.set("nvme0n1", func(context.Context) (*smart.Report, error) { return nil, smart.ErrNoAnswer })
+	n := api.await(t, "unknown", is("model-a", "Unknown"))
+	c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionHealthRead)
+	if c.Status != metav1.ConditionFalse || !strings.HasPrefix(c.Message, "model-a since ") {
+		t.Errorf("condition %+v", c)
+	}
+	within(t, func() bool { return numbers("model-a") == 2 }) // that it does not answer, and since when
+	if got := numbers("model-b"); got < 10 {
+		t.Errorf("%d numbers of the other disk", got)
+	}
+	if lint, err := testutil.GatherAndLint(reg); err != nil || len(lint) > 0 {
+		t.Errorf("%v, problems %+v", err, lint)
+	}
+}
+
+func TestHealthOfAnotherDisk(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	d.says("nvme0n1", nvme("stranger", smart.ReadOnly))
+	watchWith(t, h, api, healthOptions(h), d.as)
+	n := api.await(t, "unknown", is("model-a", "Unknown"))
+	if c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionHealthRead); !strings.Contains(c.Message, "has serial stranger, want a") {
+		t.Errorf("condition %+v", c)
+	}
+}
+
+// A growing counter is a warning; it is counted and not repeated.
+func TestHealthGrows(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	r := nvme("a", 0)
+	d.says("nvme0n1", r)
+	m, _ := watchWith(t, h, api, healthOptions(h), d.as)
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	within(t, func() bool { return len(m.published.Load().readings) == 1 })
+	worse := *r
+	health := *r.NVMe
+	health.MediaErrors = 3
+	worse.NVMe = &health
+	d.says("nvme0n1", &worse)
+	n := api.await(t, "degraded", is("model-a", "Degraded Medium*3"))
+	if got := n.Status.Disks[0].Faults[0].Evidence; got != "SMART: media errors grew from 0 to 3" {
+		t.Errorf("evidence %q", got)
+	}
+}
+
+// Asking is off: what disks said before counts no more.
+func TestHealthOff(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	api.obj.Status.Disks = []v1alpha1.Disk{{ID: "model-a", State: v1alpha1.DiskFailed, Faults: []v1alpha1.Fault{{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityCritical, Count: 1}}}}
+	watchWith(t, h, api, h.options("n"), d.as)
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	if len(d.asked) != 0 {
+		t.Errorf("asked %v", d.asked)
+	}
+}
+
+// A fault in the kernel log is a reason to ask the disk at once.
+func TestFaultAsksTheDisk(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	d.says("nvme0n1", nvme("a", 0))
+	o := h.options("n")
+	o.SmartInterval = time.Hour
+	m, _ := watchWith(t, h, api, o, d.as)
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	within(t, func() bool { return len(m.published.Load().readings) == 1 })
+	m.tell(t.Context(), func() { m.health.gap = 0 })
+	d.says("nvme0n1", nvme("a", smart.SpareLow))
+	h.ioError("nvme0n1")
+	api.await(t, "both", is("model-a", "Failed BlockIO*1 SMART*1"))
+}
+
+// The socket answers with the status of now, and outlives a killed process and a
+// path that no socket address can have.
+func TestSocket(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	if _, err := m.serveSocket(socket); err != nil { // never stopped, as one that was killed
+		t.Fatal(err)
+	}
+	stop, err := m.serveSocket(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket %v, %v", info, err)
+	}
+	t.Chdir(dir)
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", "s")
+	}}}
+	defer c.CloseIdleConnections()
+	h.ioError("loop1")
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var status v1alpha1.ComputeNodeStatus
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil || status.Disks[0].State != v1alpha1.DiskFailed {
+		t.Errorf("answer %+v, %v", status, err)
+	}
+	stop()
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("the socket stays")
+	}
+}
+
+func condition(kind string, want metav1.ConditionStatus) func(*v1alpha1.ComputeNode) bool {
+	return func(n *v1alpha1.ComputeNode) bool {
+		c := meta.FindStatusCondition(n.Status.Conditions, kind)
+		return c != nil && c.Status == want
+	}
+}

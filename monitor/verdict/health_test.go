@@ -1,0 +1,162 @@
+package verdict_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/smart"
+	"holdfast.dev/monitor/verdict"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// texts judges readings one after the other, and says what was found of each.
+func texts(th *verdict.Thresholds, bad bool, readings ...map[string]float64) []string {
+	var out []string
+	var m verdict.Memory
+	for i, r := range readings {
+		var holds, grown []verdict.Finding
+		m, holds, grown = th.Judge("d", m, bad && i == 0, r)
+		var all []string
+		for _, f := range append(holds, grown...) {
+			all = append(all, fmt.Sprintf("%s/%s %s", f.Class, f.Severity, f.Text))
+		}
+		out = append(out, strings.Join(all, "; "))
+	}
+	return out
+}
+
+func TestJudge(t *testing.T) {
+	type reading = map[string]float64
+	cases := map[string]struct {
+		reason   string
+		bad      bool
+		readings []reading
+		want     []string
+	}{
+		"Good":        {"numbers of a good disk", false, []reading{{"ata.failing": 0, "ata.5": 16, "ata.187": 0, "ata.197": 0}}, []string{""}},
+		"AtOnce":      {"one uncorrectable error is enough", false, []reading{{"ata.187": 1}}, []string{"SMART/Critical reported uncorrectable errors"}},
+		"Reallocated": {"the level of sectors that are replaced", false, []reading{{"ata.5": 17}}, []string{"SMART/Critical reallocated sectors: 17"}},
+		"Pending":     {"a write may heal it: two readings, and two without", false, []reading{{"ata.197": 2}, {"ata.197": 2}, {"ata.197": 0}, {"ata.197": 0}}, []string{"", "SMART/Critical pending sectors: 2", "SMART/Critical pending sectors: 0", ""}},
+		"Blink":       {"one reading in between starts anew", false, []reading{{"ata.197": 2}, {"ata.197": 0}, {"ata.197": 2}}, []string{"", "", ""}},
+		"Restart":     {"what was bad before the restart needs no second reading", true, []reading{{"ata.197": 2}}, []string{"SMART/Critical pending sectors: 2"}},
+		"RestartGood": {"nor does what has recovered", true, []reading{{"ata.197": 0}}, []string{""}},
+		"NotTold":     {"a number that was not read is no recovery", false, []reading{{"ata.187": 1}, {}, {"ata.187": 0}}, []string{"SMART/Critical reported uncorrectable errors", "SMART/Critical reported uncorrectable errors", ""}},
+		"Grows":       {"a growth is a warning of its own class, once", false, []reading{{"ata.199": 3}, {"ata.199": 5}, {"ata.199": 5}}, []string{"", "Link/Warning interface checksum errors grew from 3 to 5", ""}},
+		"GrowsUnseen": {"a growth over a reading that lacks the number is seen", false, []reading{{"ata.199": 3}, {}, {"ata.199": 5}}, []string{"", "", "Link/Warning interface checksum errors grew from 3 to 5"}},
+		"Shrinks":     {"a counter that was reset is no growth", false, []reading{{"nvme.mediaErrors": 9}, {"nvme.mediaErrors": 0}, {"nvme.mediaErrors": 1}}, []string{"", "", "Medium/Warning media errors grew from 0 to 1"}},
+		"Timeouts188": {"no level of 188 fails a disk", false, []reading{{"ata.188": 13e9}}, []string{""}},
+		"Hot":         {"it must cool down before it counts as cool", false, []reading{{"hdd.celsius": 60}, {"hdd.celsius": 57}, {"hdd.celsius": 54}}, []string{"SMART/Warning temperature (°C): 60", "SMART/Warning temperature (°C): 57", ""}},
+		"NVMe":        {"warnings that pass and such that do not", false, []reading{{"nvme.warning.temperature": 1, "nvme.warning.readOnly": 1}}, []string{"SMART/Critical read only; SMART/Warning temperature outside its thresholds"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if d := cmp.Diff(tc.want, texts(verdict.DefaultThresholds(), tc.bad, tc.readings...)); d != "" {
+				t.Errorf("%s\nreason: %s", d, tc.reason)
+			}
+		})
+	}
+}
+
+func TestAccepted(t *testing.T) {
+	th := verdict.DefaultThresholds()
+	th.Accepted = []verdict.Acceptance{{Disk: "d", Signal: "ata.187", UpTo: 2, Why: "an old cable"}}
+	if got := texts(th, true, map[string]float64{"ata.187": 2}, map[string]float64{"ata.187": 3}); got[0] != "" || got[1] == "" {
+		t.Errorf("found %q", got)
+	}
+	if _, holds, _ := th.Judge("other", verdict.Memory{}, false, map[string]float64{"ata.187": 2}); len(holds) != 1 {
+		t.Errorf("another disk: %+v", holds)
+	}
+}
+
+// A rule with hysteresis is, at every reading, what the whole history says.
+func TestJudgeIsTheReference(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rule := verdict.Rule{Signal: "ata.5", Name: "x", Why: "y", Severity: v1alpha1.SeverityCritical,
+			AtLeast: ptr(3.0), ClearBelow: ptr(float64(rapid.IntRange(0, 3).Draw(t, "clearBelow"))), Readings: rapid.IntRange(0, 3).Draw(t, "readings")}
+		th := &verdict.Thresholds{Rules: []verdict.Rule{rule}}
+		history := rapid.SliceOfN(rapid.IntRange(-1, 4), 1, 12).Draw(t, "history") // -1: not told
+		var m verdict.Memory
+		var told []float64
+		for i, v := range history {
+			signals := map[string]float64{}
+			if v >= 0 {
+				signals["ata.5"] = float64(v)
+				told = append(told, float64(v))
+			}
+			var holds []verdict.Finding
+			m, holds, _ = th.Judge("d", m, false, signals)
+			if got, want := len(holds) == 1, slowly(&rule, told); got != want {
+				t.Fatalf("%v after %v: holds %t, want %t", rule, history[:i+1], got, want)
+			}
+		}
+	})
+}
+
+// slowly walks the whole history: the rule changes over at the end of each run
+// of so many readings in a row that say the opposite of what it says.
+func slowly(r *verdict.Rule, told []float64) bool {
+	holds := false
+	for from := 0; from < len(told); {
+		end := from
+		for end < len(told) && end-from < max(1, r.Readings) && (holds && told[end] < *r.ClearBelow || !holds && told[end] >= *r.AtLeast) {
+			end++
+		}
+		if end-from == max(1, r.Readings) {
+			holds = !holds
+			from = end
+		} else {
+			from++
+		}
+	}
+	return holds
+}
+
+func TestSignals(t *testing.T) {
+	ata := &smart.Report{Failing: ptr(false), Celsius: ptr(40), RPM: ptr(uint16(7200)), ATA: &smart.ATAHealth{Attributes: []smart.Attribute{
+		{ID: 5, Value: 10, Threshold: ptr(uint8(36)), Prefailure: true, Count: 24},
+		{ID: 190, Value: 10, Threshold: ptr(uint8(45)), Count: 55}, // age, not a prediction
+	}}}
+	want := map[string]float64{"ata.failing": 0, "ata.prefailure": 1, "ata.5": 24, "ata.190": 55, "hdd.celsius": 40}
+	if d := cmp.Diff(want, verdict.Signals(ata)); d != "" {
+		t.Error(d)
+	}
+	ssd := &smart.Report{RPM: ptr(uint16(0)), Celsius: ptr(70), NVMe: &smart.NVMeHealth{CriticalWarning: smart.ReadOnly, AvailableSpare: 5, SpareThreshold: 10, MediaErrors: 2}, PercentUsed: ptr(uint8(101))}
+	want = map[string]float64{"nvme.warning.spare": 0, "nvme.warning.temperature": 0, "nvme.warning.reliability": 0, "nvme.warning.readOnly": 1,
+		"nvme.warning.backup": 0, "nvme.warning.persistentMemory": 0, "nvme.spareBelowThreshold": 1, "nvme.mediaErrors": 2, "percentUsed": 101}
+	if d := cmp.Diff(want, verdict.Signals(ssd)); d != "" {
+		t.Error(d)
+	}
+	sas := &smart.Report{Failing: ptr(true), SCSI: &smart.SCSIHealth{Read: &smart.ErrorCounters{Uncorrected: ptr(uint64(1))}, Verify: &smart.ErrorCounters{Uncorrected: ptr(uint64(2))}, Write: &smart.ErrorCounters{}}}
+	if d := cmp.Diff(map[string]float64{"scsi.failing": 1, "scsi.uncorrected": 3}, verdict.Signals(sas)); d != "" {
+		t.Error(d)
+	}
+	if got := verdict.Signals(&smart.Report{}); len(got) != 0 {
+		t.Errorf("a disk that tells nothing has %v", got)
+	}
+}
+
+func TestParseThresholdsRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"rules: []": "no rules",
+		"rules: [{signal: ata.300, name: n, why: w, atLeast: 1, severity: Critical}]":                                        "there is no such signal",
+		"rules: [{signal: ata.5, name: n, why: w, severity: Critical}]":                                                      "give either atLeast or grows",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, grows: true, class: Link}]":                                    "give either atLeast or grows",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, severity: Bad}]":                                               "want Critical or Warning",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, clearBelow: 2, severity: Warning}]":                            "clearBelow 2 is more than atLeast 1",
+		"rules: [{signal: ata.5, name: n, atLeast: 1, severity: Warning}]":                                                   "name and why",
+		"rules: [{signal: ata.5, name: n, why: w, grows: true}]":                                                             "class is missing",
+		"rules: [{signal: ata.5, name: n, why: w, atleast: 1}]":                                                              "t.yaml:1",
+		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, signal: ata.5}]":          "disk and why must be given",
+		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, why: w, signal: ata.05}]": `no signal "ata.05"`,
+	} {
+		if _, err := verdict.ParseThresholds("t.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}

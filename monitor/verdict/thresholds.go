@@ -1,0 +1,185 @@
+package verdict
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/strictyaml"
+	"holdfast.dev/monitor/smart"
+)
+
+// Thresholds say which numbers of a disk's own report speak against it. The
+// default ones, thresholds.yaml, have their evidence beside each number.
+type Thresholds struct {
+	Rules []Rule `yaml:"rules"`
+	// Accepted are numbers that people have looked at and live with.
+	Accepted []Acceptance `yaml:"accepted,omitempty"`
+}
+
+// Rule is about one number of the report. It has either AtLeast or Grows.
+type Rule struct {
+	// Signal names the number, see Signals; Name is what people read.
+	Signal string `yaml:"signal"`
+	Name   string `yaml:"name"`
+	// AtLeast is the number from which on the rule holds, ClearBelow the one
+	// below which it ceases to (default AtLeast), Readings how many readings in
+	// a row must say so (default 1).
+	AtLeast    *float64          `yaml:"atLeast,omitempty"`
+	ClearBelow *float64          `yaml:"clearBelow,omitempty"`
+	Readings   int               `yaml:"readings,omitempty"`
+	Severity   v1alpha1.Severity `yaml:"severity,omitempty"`
+	// Grows makes a warning of Class of each growth between two readings.
+	Grows bool                `yaml:"grows,omitempty"`
+	Class v1alpha1.FaultClass `yaml:"class,omitempty"`
+	// Why is the evidence for the number.
+	Why string `yaml:"why"`
+}
+
+// Acceptance lets a disk have a number without any rule about it holding.
+type Acceptance struct {
+	Disk   string  `yaml:"disk"`
+	Signal string  `yaml:"signal"`
+	UpTo   float64 `yaml:"upTo"`
+	Why    string  `yaml:"why"`
+}
+
+//go:embed thresholds.yaml
+var defaultThresholds []byte
+
+// DefaultThresholds are those of this package.
+func DefaultThresholds() *Thresholds {
+	t, err := ParseThresholds("thresholds.yaml", defaultThresholds)
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	return t
+}
+
+// ParseThresholds reads and checks thresholds; name is for errors.
+func ParseThresholds(name string, data []byte) (*Thresholds, error) {
+	t := &Thresholds{}
+	if err := strictyaml.Decode(name, data, t); err != nil {
+		return nil, err
+	}
+	var errs []error
+	if len(t.Rules) == 0 {
+		errs = append(errs, errors.New("no rules"))
+	}
+	for i, r := range t.Rules {
+		if err := r.check(); err != nil {
+			errs = append(errs, fmt.Errorf("rules[%d] (%s): %w", i, r.Signal, err))
+		}
+	}
+	for i, a := range t.Accepted {
+		switch {
+		case a.Disk == "" || a.Why == "":
+			errs = append(errs, fmt.Errorf("accepted[%d]: disk and why must be given", i))
+		case !knownSignal(a.Signal):
+			errs = append(errs, fmt.Errorf("accepted[%d]: there is no signal %q", i, a.Signal))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
+}
+
+func (r *Rule) check() error {
+	switch {
+	case !knownSignal(r.Signal):
+		return fmt.Errorf("there is no such signal; there are %s and ata.N for every attribute N", strings.Join(signalNames, ", "))
+	case r.Name == "" || r.Why == "":
+		return errors.New("name and why must be given")
+	case r.Grows == (r.AtLeast != nil):
+		return errors.New("give either atLeast or grows: true")
+	case r.Grows && r.Class == "":
+		return errors.New("class is missing: the class of the warning that a growth is")
+	case r.Grows && (r.Severity != "" || r.ClearBelow != nil || r.Readings != 0):
+		return errors.New("a growth is a warning: severity, clearBelow and readings do not apply")
+	case r.Grows:
+		return nil
+	case r.Severity != v1alpha1.SeverityCritical && r.Severity != v1alpha1.SeverityWarning:
+		return fmt.Errorf("severity is %q, want Critical or Warning", r.Severity)
+	case r.Class != "":
+		return errors.New("class applies to growth only")
+	case r.ClearBelow != nil && *r.ClearBelow > *r.AtLeast:
+		return fmt.Errorf("clearBelow %g is more than atLeast %g", *r.ClearBelow, *r.AtLeast)
+	case r.Readings < 0:
+		return fmt.Errorf("readings is %d", r.Readings)
+	}
+	return nil
+}
+
+var signalNames = []string{
+	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected", "scsi.scanErrors",
+	"nvme.warning.spare", "nvme.warning.temperature", "nvme.warning.reliability", "nvme.warning.readOnly", "nvme.warning.backup",
+	"nvme.warning.persistentMemory", "nvme.spareBelowThreshold", "nvme.mediaErrors", "percentUsed", "hdd.celsius",
+}
+
+func knownSignal(name string) bool {
+	if id, ok := strings.CutPrefix(name, "ata."); ok {
+		var n uint8
+		if _, err := fmt.Sscanf(id, "%d", &n); err == nil && fmt.Sprint(n) == id && n > 0 {
+			return true
+		}
+	}
+	return slices.Contains(signalNames, name)
+}
+
+// Signals are the numbers of a report that rules can be about: what the disk
+// does not tell is not there. Truths are 1 or 0.
+func Signals(r *smart.Report) map[string]float64 {
+	s := map[string]float64{}
+	truth := func(name string, b bool) {
+		s[name] = 0
+		if b {
+			s[name] = 1
+		}
+	}
+	if r.PercentUsed != nil {
+		s["percentUsed"] = float64(*r.PercentUsed)
+	}
+	if r.Celsius != nil && r.RPM != nil && *r.RPM > 0 {
+		s["hdd.celsius"] = float64(*r.Celsius)
+	}
+	if h := r.ATA; h != nil {
+		if r.Failing != nil {
+			truth("ata.failing", *r.Failing)
+		}
+		s["ata.prefailure"] = 0
+		for _, a := range h.Attributes {
+			s[fmt.Sprintf("ata.%d", a.ID)] = float64(a.Count)
+			if a.Prefailure && a.Failed() {
+				s["ata.prefailure"]++
+			}
+		}
+	}
+	if h := r.SCSI; h != nil {
+		if r.Failing != nil {
+			truth("scsi.failing", *r.Failing)
+		}
+		for _, c := range []*smart.ErrorCounters{h.Read, h.Write, h.Verify} {
+			if c != nil && c.Uncorrected != nil {
+				s["scsi.uncorrected"] += float64(*c.Uncorrected)
+			}
+		}
+		if h.ScanErrors != nil {
+			s["scsi.scanErrors"] = float64(*h.ScanErrors)
+		}
+	}
+	if h := r.NVMe; h != nil {
+		for bit, name := range map[smart.CriticalWarning]string{
+			smart.SpareLow: "spare", smart.TemperatureOutside: "temperature", smart.ReliabilityDegraded: "reliability",
+			smart.ReadOnly: "readOnly", smart.BackupFailed: "backup", smart.PersistentMemoryUnreliable: "persistentMemory",
+		} {
+			truth("nvme.warning."+name, h.CriticalWarning&bit != 0)
+		}
+		truth("nvme.spareBelowThreshold", h.AvailableSpare < h.SpareThreshold)
+		s["nvme.mediaErrors"] = float64(h.MediaErrors)
+	}
+	return s
+}
