@@ -55,6 +55,7 @@ lab-parts: build kubelet images
 .PHONY: lab
 lab: lab-parts ## Run the suite on virtual machines with real kubelets and failing disks (docs/lab.md)
 	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m ./e2e/lab/...
+	go test $(TESTFLAGS) -tags lab -count=1 -run Dashboards ./monitor
 	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 
 .PHONY: lab-up
@@ -74,10 +75,18 @@ demo: build ## Run the main job on this machine: three clusters, git push, a dis
 bench: build ## Measure, and print lines BENCH name=… value=… unit=…
 	$(BIN)/holdfast demo --bin-dir $(BIN) --bench
 
+.PHONY: bench-monitor
+bench-monitor: ## Measure the disk monitor: patterns, storms, SMART sweeps, an idle node with 60 disks (3 minutes)
+	go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 20m -v ./monitor
+
 .PHONY: generate
-generate: $(TOOLS)/controller-gen ## Write generated files: deep copies, CRDs
+generate: $(TOOLS)/controller-gen ## Write generated files: deep copies, CRDs, dashboards, node-problem-detector's rules
 	$(TOOLS)/controller-gen object paths=./api/...
 	$(TOOLS)/controller-gen crd paths=./api/... output:crd:dir=salt/states/crds/files
+	@mkdir -p $(BIN)
+	go run ./internal/build/dashboards/write addons/disk-monitor/dashboards
+	go run ./cmd/disk-monitor patterns -o npd > $(BIN)/kernel-disks.json
+	mv $(BIN)/kernel-disks.json addons/disk-monitor/node-problem-detector/kernel-disks.json
 
 .PHONY: check-uncommitted
 check-uncommitted: generate ## Fail when generated files, go.mod or formatting differ from what is committed

@@ -47,6 +47,8 @@ type diskHealth struct {
 	asked  time.Time // last question
 	next   time.Time // next one
 
+	failures int // questions without an answer since the last one
+
 	reading smartReading
 	memory  verdict.Memory
 	judged  bool // memory is of this disk
@@ -79,8 +81,8 @@ func askHost(host *hostfs.FS) func(ctx context.Context, device string) (*smart.R
 	}
 }
 
-// list takes in which disks there are.
-func (h *health) list(disks []listedDisk, now time.Time) {
+// list takes in which disks there are; whole says that there are no others.
+func (h *health) list(disks []listedDisk, whole bool, now time.Time) {
 	there := map[string]bool{}
 	for _, d := range disks {
 		there[d.id] = true
@@ -92,16 +94,15 @@ func (h *health) list(disks []listedDisk, now time.Time) {
 		have.device, have.serial = d.device, d.serial
 	}
 	for id := range h.disks {
-		if !there[id] {
+		if !there[id] && whole {
 			delete(h.disks, id)
 		}
 	}
 }
 
-// listHealth takes in which disks the last look has shown. What is missing from
-// a look that failed may be there.
+// listHealth takes in which disks the last look has shown.
 func (m *Monitor) listHealth(now time.Time) {
-	if m.health.interval == 0 || m.view.Snapshot.Err != nil {
+	if m.health.interval == 0 {
 		return
 	}
 	var disks []listedDisk
@@ -110,14 +111,14 @@ func (m *Monitor) listHealth(now time.Time) {
 			disks = append(disks, listedDisk{d.ID, d.Device, d.Serial})
 		}
 	}
-	m.health.list(disks, now)
+	m.health.list(disks, m.view.Snapshot.Err == nil, now)
 }
 
 // controllerSays has the disks of an NVMe controller asked that has told the
 // kernel that something has changed.
 func (m *Monitor) controllerSays(name string) {
 	now := time.Now()
-	ids, answer := m.names.Resolve(name, now)
+	ids, _, answer := m.names.Resolve(name, now)
 	if answer != inventory.Known {
 		return
 	}
@@ -129,9 +130,10 @@ func (m *Monitor) controllerSays(name string) {
 // listedDisk is what health knows of a disk that is there.
 type listedDisk struct{ id, device, serial string }
 
-// soon has a disk asked as soon as the gap allows.
+// soon has a disk asked as soon as the gap allows. One that has not answered is
+// left to its own pace: each question may cost it a reset of its link.
 func (h *health) soon(id string, now time.Time) {
-	if d := h.disks[id]; d != nil {
+	if d := h.disks[id]; d != nil && d.failures == 0 {
 		d.next = earlier(d.next, later(now, d.asked.Add(h.gap)))
 	}
 }
@@ -161,17 +163,22 @@ func (h *health) untilNext(now time.Time) time.Duration {
 	return wait
 }
 
-// askDue asks the disks whose time has come.
+// askDue asks the disks whose time has come. Before the stored status is known,
+// none is asked: what a disk said before decides what its first answer means.
 func (m *Monitor) askDue(ctx context.Context, now time.Time) {
+	if m.writer == nil {
+		return
+	}
 	for id, d := range m.health.disks {
 		if d.asking || now.Before(d.next) {
 			continue
 		}
 		d.asking, d.asked = true, now
+		device := d.device // d is the loop's
 		go func() {
 			askCtx, cancel := context.WithTimeout(ctx, healthTimeout)
 			defer cancel()
-			r, err := m.health.reader.Read(askCtx, d.device)
+			r, err := m.health.reader.Read(askCtx, device)
 			m.tell(ctx, func() { m.onHealth(id, d, r, err) })
 		}()
 	}
@@ -191,19 +198,19 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 	d.reading = smartReading{disk: id, at: d.reading.at, asked: true}
 	switch {
 	case err == nil:
-		d.reading.at, d.reading.report = now, r
+		d.reading.at, d.reading.report, d.failures = now, r, 0
 		m.judgeHealth(id, d, r, now)
-	case errors.Is(err, smart.ErrUnsupported):
+	case errors.Is(err, smart.ErrUnsupported) && !d.judged && m.said(id) == "":
+		// One that has told its health and does not any more is not sound for that.
 		d.reading.asked = false
 		d.health = report.Health{Read: true}
 		d.next = now.Add(healthless)
-	case errors.Is(err, smart.ErrNoAnswer):
-		d.health.Err, d.health.Silent = err.Error(), true
-		d.next = now.Add(m.health.gap)
 	default:
-		// The disk may be on its way out, or this process lacks a right: the look
-		// at the host and the kernel log say more.
-		d.health.Err, d.health.Silent = err.Error(), !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist)
+		d.failures++
+		d.health.Err = err.Error()
+		// No answer is one; another error may pass, or be this process's own.
+		d.health.Silent = errors.Is(err, smart.ErrNoAnswer) || d.failures > 1 && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist)
+		d.next = now.Add(min(m.health.gap<<min(d.failures-1, 10), m.health.interval))
 	}
 	if d.health.Err != "" && before.Err == "" {
 		d.health.ErrSince = now
@@ -212,17 +219,29 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 	m.changed = true
 }
 
-// judgeHealth is the verdict on an answer.
-func (m *Monitor) judgeHealth(id string, d *diskHealth, r *smart.Report, now time.Time) {
-	bad := false
+// said is what the disk has said against itself, by the status, maybe before the
+// last restart; empty when nothing.
+func (m *Monitor) said(id string) string {
 	for i := range m.status.Disks {
-		if m.status.Disks[i].ID == id {
-			for _, f := range m.status.Disks[i].Faults {
-				bad = bad || f.Class == v1alpha1.FaultSMART
+		if m.status.Disks[i].ID != id {
+			continue
+		}
+		for _, f := range m.status.Disks[i].Faults {
+			if f.Class == v1alpha1.FaultSMART {
+				return f.Evidence
 			}
 		}
 	}
-	memory, holds, grown := m.health.thresholds.Judge(id, d.memory, bad && !d.judged, verdict.Signals(r))
+	return ""
+}
+
+// judgeHealth is the verdict on an answer.
+func (m *Monitor) judgeHealth(id string, d *diskHealth, r *smart.Report, now time.Time) {
+	stored := ""
+	if !d.judged {
+		stored = m.said(id)
+	}
+	memory, holds, grown := m.health.thresholds.Judge(id, d.memory, stored, r)
 	d.memory, d.judged = memory, true
 	d.health = report.Health{Read: true, Findings: holds}
 	if len(holds) > 0 {

@@ -101,6 +101,47 @@ func TestHealthBecomesState(t *testing.T) {
 	api.await(t, "recovered", is("model-a", "Healthy"))
 }
 
+// What a disk said before decides what its first answer means: until the stored
+// status is known, none is asked, and the first reading of a rule that needs two
+// does not lift a quarantine.
+func TestHealthWaitsForTheStoredStatus(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("sda", "a")
+	rpm, pending := uint16(7200), &smart.ATAHealth{Attributes: []smart.Attribute{{ID: 197, Count: 3}}}
+	d.says("sda", &smart.Report{Protocol: smart.ATA, Serial: "a", RPM: &rpm, ATA: pending})
+	api.obj.Status.Disks = []v1alpha1.Disk{{ID: "model-a", State: v1alpha1.DiskFailed, Faults: []v1alpha1.Fault{
+		{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityCritical, Count: 1, Evidence: "pending sectors: 3"},
+	}}}
+	api.down = true
+	o := h.options("n")
+	o.SmartInterval = time.Hour // one reading
+	m, _ := watchWith(t, h, api, o, d.as)
+	within(t, func() bool { return m.looked.Load() })
+	time.Sleep(200 * time.Millisecond) // it would have been asked by now
+	d.mu.Lock()
+	if n := d.asked["sda"]; n != 0 {
+		t.Errorf("asked %d times before the stored status was known", n)
+	}
+	d.mu.Unlock()
+	api.mu.Lock()
+	api.down = false
+	api.mu.Unlock()
+	within(t, func() bool { return answered1(m) })
+	if got := diskState(api.object(), "model-a"); got != "Failed SMART*1" {
+		t.Errorf("after its first answer it is %s", got)
+	}
+	for _, d := range m.published.Load().status.Disks {
+		if d.State != v1alpha1.DiskFailed {
+			t.Errorf("published: %s is %s", d.ID, d.State)
+		}
+	}
+}
+
+func answered1(m *Monitor) bool {
+	p := m.published.Load()
+	return p != nil && len(p.readings) == 1 && p.readings[0].report != nil
+}
+
 // A disk that hangs is Unknown, shows no old numbers, and delays no other.
 func TestSilentDisk(t *testing.T) {
 	h, api, d := newHost(t), newMemory(), newDrives()
@@ -145,6 +186,30 @@ func TestSilentDisk(t *testing.T) {
 	}
 }
 
+// A disk that told its health, and then says that it has none, is not sound.
+func TestHealthRefused(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	d.says("nvme0n1", nvme("a", smart.SpareLow))
+	_, stop := watchWith(t, h, api, healthOptions(h), d.as)
+	api.await(t, "failed", is("model-a", "Failed SMART*1"))
+	d.set("nvme0n1", func(context.Context) (*smart.Report, error) { return nil, smart.ErrUnsupported })
+	api.await(t, "not read", condition(v1alpha1.ConditionHealthRead, metav1.ConditionFalse))
+	stop()
+	d.mu.Lock()
+	d.asked["nvme0n1"] = 0
+	d.mu.Unlock()
+	watchWith(t, h, api, healthOptions(h), d.as) // nor after a restart
+	within(t, func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.asked["nvme0n1"] > 2
+	})
+	if got := diskState(api.object(), "model-a"); got != "Failed SMART*1" {
+		t.Errorf("it is %s", got)
+	}
+}
+
 func TestHealthOfAnotherDisk(t *testing.T) {
 	h, api, d := newHost(t), newMemory(), newDrives()
 	h.plugDisk("nvme0n1", "a")
@@ -164,7 +229,7 @@ func TestHealthGrows(t *testing.T) {
 	d.says("nvme0n1", r)
 	m, _ := watchWith(t, h, api, healthOptions(h), d.as)
 	api.await(t, "healthy", is("model-a", "Healthy"))
-	within(t, func() bool { return len(m.published.Load().readings) == 1 })
+	within(t, func() bool { return answered1(m) })
 	worse := *r
 	health := *r.NVMe
 	health.MediaErrors = 3
@@ -183,6 +248,8 @@ func TestHealthOff(t *testing.T) {
 	api.obj.Status.Disks = []v1alpha1.Disk{{ID: "model-a", State: v1alpha1.DiskFailed, Faults: []v1alpha1.Fault{{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityCritical, Count: 1}}}}
 	watchWith(t, h, api, h.options("n"), d.as)
 	api.await(t, "healthy", is("model-a", "Healthy"))
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if len(d.asked) != 0 {
 		t.Errorf("asked %v", d.asked)
 	}
@@ -197,7 +264,7 @@ func TestFaultAsksTheDisk(t *testing.T) {
 	o.SmartInterval = time.Hour
 	m, _ := watchWith(t, h, api, o, d.as)
 	api.await(t, "healthy", is("model-a", "Healthy"))
-	within(t, func() bool { return len(m.published.Load().readings) == 1 })
+	within(t, func() bool { return answered1(m) })
 	m.tell(t.Context(), func() { m.health.gap = 0 })
 	d.says("nvme0n1", nvme("a", smart.SpareLow))
 	h.ioError("nvme0n1")

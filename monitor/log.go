@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -133,17 +134,47 @@ func (m *Monitor) onLog(u kernel.Update) {
 // name was given anew, is looked for once; then the event is only counted.
 func (m *Monitor) onEvent(ev kernel.Event, arrived time.Time) {
 	for _, name := range ev.Devices {
-		ids, answer := m.names.Resolve(name, ev.Last)
-		if answer == inventory.Known {
+		ids, how, answer := m.names.Resolve(name, ev.Last)
+		if answer == inventory.Known && len(ids) > 0 {
+			weigh(&ev, how)
 			m.addFault(ids, &ev)
+			return
+		}
+		if answer == inventory.Known {
+			m.unattributed(&ev)
 			return
 		}
 	}
 	if len(ev.Devices) > 0 && m.lookFor(ev, arrived) {
 		return
 	}
+	m.unattributed(&ev)
+}
+
+func (m *Monitor) unattributed(ev *kernel.Event) {
 	m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
 	m.log.Debug("a fault of no disk of this host", "devices", ev.Devices, "evidence", ev.Evidence)
+}
+
+// weigh brings an event to what it says of the disk itself. A way to it that is
+// lost among several is a lost path. What lies on it, or what it is a member of,
+// may fail for itself: a pool that is full, a snapshot, another member. When it is
+// the disk that fails, its own name is in the log too.
+func weigh(ev *kernel.Event, how inventory.How) {
+	switch how {
+	case inventory.Path:
+		if slices.Contains(ofPath, ev.Class) {
+			ev.Class = v1alpha1.FaultPath
+		}
+	case inventory.Above:
+		ev.Severity = v1alpha1.SeverityWarning
+	case inventory.Itself:
+	}
+}
+
+// ofPath are the classes that a lost way to a disk gives.
+var ofPath = []v1alpha1.FaultClass{
+	v1alpha1.FaultBlockIO, v1alpha1.FaultBufferIO, v1alpha1.FaultDeviceOffline, v1alpha1.FaultSCSI, v1alpha1.FaultATA, v1alpha1.FaultNVMe, v1alpha1.FaultLink,
 }
 
 // lookFor keeps the event until the host has been looked at after it came. It

@@ -117,6 +117,10 @@ func (c *metrics) Collect(ch chan<- prometheus.Metric) {
 		emit(c.info, prometheus.GaugeValue, 1, d.ID, d.Device, d.Model, d.Serial, string(d.Media), d.Slot, d.Group)
 		emit(c.size, prometheus.GaugeValue, float64(d.SizeBytes), d.ID, d.Device)
 		for _, f := range d.Faults {
+			if f.Class == v1alpha1.FaultSMART {
+				emit(c.smart.findings, prometheus.GaugeValue, float64(f.Count), d.ID)
+				continue
+			}
 			emit(c.faults, prometheus.CounterValue, float64(f.Count), d.ID, string(f.Class))
 		}
 	}

@@ -69,7 +69,9 @@ type Monitor struct {
 	pending    []pendingEvent
 	boot       time.Time // when the host booted
 	scanning   time.Time // start of the look under way, zero if none
+	late       time.Time // when it was last said that the look takes too long
 	scanAgain  bool
+	deaf       bool      // the kernel's announcements cannot be heard
 	lastLook   time.Time // start of the last look that has ended
 	nextScan   time.Time
 	faultScan  time.Time // last look that a line asked for
@@ -196,7 +198,10 @@ func (m *Monitor) untilNext(now time.Time) time.Duration {
 			next = now.Add(scanTimeout) // said so already
 		}
 	}
-	return max(0, min(next.Sub(now), m.health.untilNext(now), 10*time.Second))
+	if m.writer != nil {
+		next = earlier(next, now.Add(m.health.untilNext(now)))
+	}
+	return max(0, min(next.Sub(now), 10*time.Second))
 }
 
 func (m *Monitor) tick(now time.Time) {
@@ -204,7 +209,8 @@ func (m *Monitor) tick(now time.Time) {
 	case m.scanning.IsZero() && !now.Before(m.nextScan):
 		m.scanning = now
 		m.scanAsk <- struct{}{} // has room: no look is under way
-	case !m.scanning.IsZero() && now.Sub(m.scanning) >= scanTimeout:
+	case !m.scanning.IsZero() && now.Sub(m.scanning) >= scanTimeout && now.Sub(m.late) >= scanTimeout:
+		m.late = now
 		m.metrics.scanErrors.Inc()
 		m.view.Snapshot = inventory.Snapshot{Err: fmt.Errorf("list disks: no answer within %s", scanTimeout)}
 		m.view.Looked = true
@@ -242,7 +248,7 @@ func (m *Monitor) scanner(ctx context.Context) {
 func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedisks.File, preparedErr error) {
 	now := time.Now()
 	m.scanning, m.lastLook = time.Time{}, start
-	m.nextScan = now.Add(m.opts.ScanInterval)
+	m.nextScan = now.Add(m.scanInterval())
 	if m.scanAgain {
 		m.scanAgain = false
 		m.nextScan = now.Add(debounce)
@@ -282,6 +288,13 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 	m.looked.Store(true)
 }
 
+func (m *Monitor) scanInterval() time.Duration {
+	if m.deaf {
+		return min(m.opts.ScanInterval, blindScanInterval)
+	}
+	return m.opts.ScanInterval
+}
+
 // absent lists the disks that are known or required, and not in the last look.
 func (m *Monitor) absent() []string {
 	var ids []string
@@ -317,7 +330,8 @@ func (m *Monitor) listenUevents(ctx context.Context) {
 		})
 	}
 	if err != nil {
-		m.log.Info("the kernel announces no changes of disks; they are noticed at the scan interval", "error", err.Error())
+		m.log.Info("the kernel's announcements of changes cannot be heard; they are noticed by looking", "error", err.Error())
+		m.tell(ctx, func() { m.deaf = true; m.scanSoon(0) })
 	}
 }
 

@@ -79,6 +79,45 @@ func TestFaultOfGoneDisk(t *testing.T) {
 	}
 }
 
+// A fault of what lies on a disk degrades it, and one of what lies on several
+// is none of theirs.
+func TestFaultAbove(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "b")
+	h.write("sys/block/dm-0/slaves/loop1p1/x", "")
+	h.write("sys/block/md0/slaves/loop1p1/x", "")
+	h.write("sys/block/md0/slaves/loop2p1/x", "")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-b", "Healthy"))
+	h.say("EXT4-fs error (device md0): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
+	within(t, func() bool { return testutil.ToFloat64(m.metrics.unattributed.WithLabelValues("Filesystem")) == 1 })
+	h.say("EXT4-fs error (device dm-0): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
+	n := api.await(t, "degraded", is("loop-a", "Degraded Filesystem*1"))
+	if got := diskState(n, "loop-b"); got != "Healthy" {
+		t.Errorf("the other disk is %s", got)
+	}
+	h.ioError("loop1")
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1 Filesystem*1"))
+}
+
+// A way to a disk that is lost is not the disk; its medium is.
+func TestFaultOfAPath(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	for _, dev := range []string{"sda", "sdb"} {
+		h.plugDisk(dev, "a")
+		h.write("sys/block/"+dev+"/holders/dm-0/x", "")
+		h.write("sys/block/dm-0/slaves/"+dev+"/x", "")
+	}
+	h.write("sys/block/dm-0/dm/uuid", "mpath-model_a\n")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "one disk", is("model-a", "Healthy"))
+	h.ioError("sdb")
+	api.await(t, "degraded", is("model-a", "Degraded Path*1"))
+	h.say("critical medium error, dev sda, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2")
+	api.await(t, "failed", is("model-a", "Failed Medium*1 Path*1"))
+}
+
 func TestMissingAndBack(t *testing.T) {
 	h, api := newHost(t), newMemory()
 	h.plug("loop1", "a")

@@ -131,8 +131,9 @@ func (m *Monitor) serveSocket(socket string) (stop func(), err error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		p := m.published.Load()
-		if p == nil {
-			http.Error(w, "the disks have not been looked at", http.StatusServiceUnavailable)
+		if p == nil || p.writer == nil {
+			// Without the stored status, what failed before would look well.
+			http.Error(w, "what was known before the start has not been read yet", http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

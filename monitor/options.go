@@ -16,6 +16,13 @@ import (
 // DefaultSocket is the socket that "disk-monitor check" asks unless it is told otherwise.
 const DefaultSocket = "/run/holdfast/disk-monitor.sock"
 
+// defaultScanInterval is long, for the kernel announces each change of a block
+// device; blindScanInterval is for a process that cannot hear it.
+const (
+	defaultScanInterval = 30 * time.Second
+	blindScanInterval   = 5 * time.Second
+)
+
 // Options are the settings of one monitor.
 type Options struct {
 	// NodeName is the Node whose disks these are, and the ComputeNode's name.
@@ -47,7 +54,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.HostRoot, "host-root", "/", "directory where the host's root is mounted")
 	fs.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9808", "address of /metrics, /healthz and /readyz")
 	fs.StringVar(&o.Socket, "socket", "", "UNIX socket that \"disk-monitor check\" asks, such as "+DefaultSocket+"; empty for none")
-	fs.DurationVar(&o.ScanInterval, "scan-interval", 5*time.Second, "time between two looks at the disks when the kernel announces no change")
+	fs.DurationVar(&o.ScanInterval, "scan-interval", defaultScanInterval, "time between two looks at the disks when the kernel announces no change; at most 5s when it cannot be heard")
 	fs.DurationVar(&o.Settle, "settle", 2*time.Second, "how long a disk must be absent to be missing")
 	fs.DurationVar(&o.BootSettle, "boot-settle", 30*time.Second, "how long after the host's boot no disk is missing yet")
 	fs.DurationVar(&o.SmartInterval, "smart-interval", 5*time.Minute, "time between two questions to a disk for its health; 0 asks none")

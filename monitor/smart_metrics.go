@@ -11,7 +11,7 @@ import (
 // smartMetrics show what disks say of themselves. A disk that has not answered
 // when it was asked last has none of the numbers, only the age of its last answer.
 type smartMetrics struct {
-	answers, lastAnswer                                   *prometheus.Desc
+	findings, answers, lastAnswer                         *prometheus.Desc
 	failing, celsius, powerOn, powerCycles, used, tests   *prometheus.Desc
 	attribute, margin, ataErrors                          *prometheus.Desc
 	warning, spare, spareLeast, unsafeShutdowns           *prometheus.Desc
@@ -24,6 +24,7 @@ func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.
 		return desc("smart_"+name, help, append([]string{"disk"}, labels...)...)
 	}
 	return smartMetrics{
+		findings:        d("findings", "Thresholds that the disk's numbers are beyond."),
 		answers:         d("answers", "1 when the disk answered when it was last asked for its health, else 0."),
 		lastAnswer:      d("last_answer_timestamp_seconds", "When the disk last told its health; 0 if never."),
 		failing:         d("failing", "1 when the disk predicts its failure, else 0."),
@@ -52,7 +53,7 @@ func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.
 
 func (s *smartMetrics) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		s.answers, s.lastAnswer, s.failing, s.celsius, s.powerOn, s.powerCycles, s.used, s.tests, s.attribute, s.margin, s.ataErrors,
+		s.findings, s.answers, s.lastAnswer, s.failing, s.celsius, s.powerOn, s.powerCycles, s.used, s.tests, s.attribute, s.margin, s.ataErrors,
 		s.warning, s.spare, s.spareLeast, s.unsafeShutdowns, s.mediaErrors, s.errorEntries, s.bytesRead, s.bytesWritten,
 		s.scsiUncorrected, s.scsiCorrected, s.scsiBytes, s.scanErrors,
 	} {

@@ -18,7 +18,6 @@ type patternRow struct {
 	Class    string `json:"class,omitempty"`
 	Severity string `json:"severity"` // None for lines that look like faults and are not
 	Expr     string `json:"expr"`
-	Literal  string `json:"literal"`
 	About    string `json:"about"`
 	Source   string `json:"source"`
 }
@@ -47,7 +46,7 @@ func runPatterns(w io.Writer, args []string) error {
 	var all []patternRow
 	var rows [][]string
 	for _, p := range kernel.Patterns() {
-		r := patternRow{Class: string(p.Class), Severity: string(p.Severity), Expr: p.Expr, Literal: p.Literal, About: p.About, Source: p.Source}
+		r := patternRow{Class: string(p.Class), Severity: string(p.Severity), Expr: p.Expr, About: p.About, Source: p.Source}
 		if r.Severity == "" {
 			r.Severity = "None"
 		}

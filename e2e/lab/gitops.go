@@ -55,7 +55,7 @@ func (l *Lab) startFleet(ctx context.Context) (err error) {
 		return err
 	}
 	// A warning that a disk takes back must not cost a test five minutes.
-	if err := l.Fleet.Edit("salt/pillar/common.sls", "  scanInterval: 5s", "  scanInterval: 5s\n  smartInterval: 20s"); err != nil {
+	if err := l.Fleet.Edit("salt/pillar/common.sls", "  scanInterval: 30s", "  scanInterval: 30s\n  smartInterval: 20s"); err != nil {
 		return err
 	}
 	// The nodes' flavor is the lab's own.

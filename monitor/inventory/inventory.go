@@ -34,11 +34,20 @@ type Disk struct {
 	// partitions, major:minor numbers, SCSI address, ATA port and device, NVMe
 	// controllers, PCI address of an NVMe controller.
 	Names []string
+	// Paths are those of Names that are of one way among several to the disk;
+	// none when there is one way.
+	Paths []string
+	// Above are the names of devices that are stacked on this disk alone, and of
+	// what this disk is a member of with others.
+	Above []string
 }
 
 // Snapshot is one look at the host.
 type Snapshot struct {
 	Disks []Disk // by ID
+	// Shared are the names of devices that are stacked on several disks, or on
+	// what is no disk of this host: a fault of one is of no disk that is known.
+	Shared []string
 	// Err is why the list may lack disks. What is listed is there all the same.
 	Err error
 }
@@ -81,14 +90,17 @@ func Scan(host *hostfs.FS) Snapshot {
 	}
 	sort.SliceStable(s.Disks, func(i, j int) bool { return s.Disks[i].ID < s.Disks[j].ID })
 	var twins error
-	s.Disks, twins = withoutTwins(s.Disks)
+	s.Disks, twins = withoutTwins(host, s.Disks)
+	nameLegs(names, s.Disks)
+	s.Shared = nameStacked(host, names, s.Disks)
 	s.Err = errors.Join(append(errs, twins)...)
 	return s
 }
 
 // withoutTwins leaves out disks that share an id, which is an error: a fault of
-// one would be put down to the other. Two loop devices of one file are one disk.
-func withoutTwins(disks []Disk) ([]Disk, error) {
+// one would be put down to the other. Two loop devices of one file are one disk,
+// and so are the paths of a multipath device.
+func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 	var keep []Disk
 	var errs []error
 	for i := 0; i < len(disks); {
@@ -100,6 +112,9 @@ func withoutTwins(disks []Disk) ([]Disk, error) {
 			d.Names = append(d.Names, disks[i+n].Names...)
 		}
 		if n == 1 || loops {
+			keep = append(keep, d)
+		} else if samePaths(host, disks[i:i+n]) {
+			d.Paths = d.Names
 			keep = append(keep, d)
 		} else {
 			errs = append(errs, fmt.Errorf("%d disks have the same id %s, among them %s and %s", n, d.ID, d.Device, disks[i+1].Device))

@@ -3,6 +3,7 @@ package inventory_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func TestScan(t *testing.T) {
 		{ID: "0025385b71b0a2c4", Device: "nvme0n1", Model: "SAMSUNG MZ", Serial: "S4", Media: v1alpha1.MediaNVMe, Size: 512000, Slot: "pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0", Names: []string{"nvme0n1", "259:0", "nvme0", "0000:01:00.0"}},
 		{ID: "5000c500a1b2c3d4", Device: "sda", Model: "ST4000NM0035-1V4", Serial: "ZC1ABCDE", Media: v1alpha1.MediaHDD, Size: 4000787030016, Slot: "pci-0000:00:1f.2-ata-3", Names: []string{"sda", "8:0", "sda1", "8:1", "ata3", "2:0:0:0", "ata3.00"}},
 		{ID: "loop-var-d.img", Weak: true, Device: "loop3", Media: v1alpha1.MediaVirtual, Size: 2048, RO: true, Slot: "/var/d.img", Names: []string{"loop3", "7:3", "loop3p1"}},
-		{ID: "uuid.1234", Device: "nvme1n1", Model: "KIOXIA", Media: v1alpha1.MediaNVMe, Size: 1024000, Slot: "virtual/nvme-subsystem/nvme-subsys1", Names: []string{"nvme1n1", "259:1", "nvme4"}},
+		{ID: "uuid.1234", Device: "nvme1n1", Model: "KIOXIA", Media: v1alpha1.MediaNVMe, Size: 1024000, Slot: "virtual/nvme-subsystem/nvme-subsys1", Names: []string{"nvme1n1", "259:1", "nvme4", "nvme1c4n1"}},
 	}
 	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
@@ -122,7 +123,15 @@ func TestScanUnreadable(t *testing.T) {
 		"BadSize":   {"an attribute that cannot be", func(m map[string]string) { m[sata+"block/sda/size"] = "-5" }, 3, `size is "-5"`},
 		"Attribute": {"an attribute that cannot be read", func(m map[string]string) { delete(m, nvme+"model"); m[nvme+"model/x"] = "" }, 3, "read disk nvme0n1"},
 		"Twins":     {"two drives with one WWN: nobody can tell whose fault it is", func(m map[string]string) { m["sys/block/sdz/device/wwid"] = "naa.5000c500a1b2c3d4" }, 3, "same id"},
-		"TwoLoops":  {"two loop devices of one file are one disk", func(m map[string]string) { m["sys/block/loop9/loop/backing_file"] = "/var/d.img" }, 4, ""},
+		"Multipath": {"two paths to one drive, which multipath holds", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
+			m["sys/block/dm-0/dm/uuid"] = "mpath-35000c500a1b2c3d4"
+		}, 4, ""},
+		"NotPaths": {"two drives with one WWN below one logical volume are not one drive", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
+			m["sys/block/dm-0/dm/uuid"] = "LVM-abc"
+		}, 3, "same id"},
+		"TwoLoops": {"two loop devices of one file are one disk", func(m map[string]string) { m["sys/block/loop9/loop/backing_file"] = "/var/d.img" }, 4, ""},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -134,6 +143,111 @@ func TestScanUnreadable(t *testing.T) {
 				t.Errorf("%d disks, error %v; want %d, %q; reason: %s", len(s.Disks), s.Err, tc.disks, tc.err, tc.reason)
 			}
 		})
+	}
+}
+
+// Names of stacked devices are the disk's that they lie on, when it is one.
+func TestScanStacks(t *testing.T) {
+	m := realTree()
+	on := func(dev, number string, slaves ...string) {
+		m["sys/block/"+dev+"/dev"] = number + "\n"
+		for _, s := range slaves {
+			m["sys/block/"+dev+"/slaves/"+s] = "-> x"
+		}
+	}
+	on("dm-0", "253:0", "sda1") // LV on a partition
+	m["sys/block/dm-0/dm/name"] = "vg-rows\n"
+	on("dm-1", "253:1", "dm-0")            // dm-crypt on it
+	on("dm-2", "253:2", "sda1", "nvme0n1") // LV over two disks
+	on("dm-3", "253:3", "dm-2")            // and what is on that
+	on("dm-4", "253:4", "sda1", "sdx")     // half of it is nobody's
+	on("md0", "9:0", "sda1", "nvme1n1")    // mirror
+	on("md1", "9:1", "nvme0n1")            // mirror that has lost a half
+	on("bcache0", "252:0", "loop3")        // its cache is not among them
+	m["sys/fs/btrfs/features/x"] = ""
+	m["sys/fs/btrfs/1/devices/sda1"], m["sys/fs/btrfs/1/devices/loop3p1"] = "-> x", "-> x"
+	m["sys/fs/btrfs/2/devices/nvme1n1"] = "-> x" // alone
+	on("dm-5", "253:5", "dm-5")                  // cannot be; must end
+	f, _ := host(t, m)
+	s := inventory.Scan(f)
+	if s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	owners := map[string]string{}
+	for _, d := range s.Disks {
+		for _, n := range d.Above {
+			owners[n] = d.Device
+		}
+	}
+	for _, n := range s.Shared {
+		owners[n] = "shared"
+	}
+	for name, want := range map[string]string{
+		"dm-0": "sda", "253:0": "sda", "vg-rows": "sda", "dm-1": "sda", "253:1": "sda", "dm-2": "shared", "dm-3": "shared", "dm-4": "shared", "253:4": "shared",
+		"md0": "shared", "md1": "nvme0n1", "9:1": "nvme0n1", "bcache0": "", "dm-5": "shared", "sda1": "sda", "loop3p1": "loop3", "nvme1n1": "",
+	} {
+		if owners[name] != want {
+			t.Errorf("%s is %q, want %q", name, owners[name], want)
+		}
+	}
+}
+
+// Ways to a disk: one that is lost is not the disk.
+func TestScanPaths(t *testing.T) {
+	m := realTree()
+	m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
+	m["sys/block/dm-0/dm/uuid"], m["sys/block/dm-0/slaves/sda"], m["sys/block/dm-0/slaves/sdz"] = "mpath-35000c500a1b2c3d4", "-> x", "-> x"
+	m[sub+"nvme5"] = "-> ../../../pci/nvme5" // a second controller
+	m["sys/block/nvme1c5n1/hidden"] = "1\n"
+	f, _ := host(t, m)
+	s := inventory.Scan(f)
+	if s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	paths := map[string]string{}
+	for _, d := range s.Disks {
+		paths[d.Device] = strings.Join(d.Paths, " ")
+		if d.Device == "sda" && strings.Join(d.Above, " ") != "dm-0" {
+			t.Errorf("above the multipath disk: %v", d.Above)
+		}
+		if d.Device == "nvme1n1" && !slices.Contains(d.Names, "nvme1c4n1") {
+			t.Errorf("names of the NVMe disk: %v", d.Names)
+		}
+	}
+	want := map[string]string{"sda": "sda 8:0 sda1 8:1 ata3 2:0:0:0 ata3.00 sdz", "nvme1n1": "nvme4 nvme5 nvme1c4n1 nvme1c5n1", "nvme0n1": "", "loop3": ""}
+	if d := cmp.Diff(want, paths); d != "" {
+		t.Error(d)
+	}
+}
+
+// What is stacked comes and goes without a line in the log.
+func TestNamesOfStacks(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	alone := inventory.Snapshot{Disks: []inventory.Disk{{ID: "a", Names: []string{"sda"}, Above: []string{"md0"}}, {ID: "b", Names: []string{"sdb"}}}}
+	both := inventory.Snapshot{Disks: []inventory.Disk{{ID: "a", Names: []string{"sda"}}, {ID: "b", Names: []string{"sdb"}}}, Shared: []string{"md0"}}
+	var n inventory.Names
+	n.Update(&alone, at(10))
+	n.Update(&both, at(20))
+	for _, tc := range []struct {
+		reason string
+		at     int
+		ids    string
+		answer inventory.Answer
+	}{
+		{"before the first look it may have been anybody's", 5, "", inventory.Unknown},
+		{"then it lay on one disk", 10, "a", inventory.Known},
+		{"and now on two: of neither", 21, "", inventory.Known},
+	} {
+		ids, how, answer := n.Resolve("md0", at(tc.at))
+		if strings.Join(ids, " ") != tc.ids || answer != tc.answer || answer == inventory.Known && how != inventory.Above {
+			t.Errorf("at %d: %v, %v, %v; %s", tc.at, ids, how, answer, tc.reason)
+		}
+	}
+	later := at(20).Add(25 * time.Hour)
+	n.Update(&inventory.Snapshot{}, later)
+	if _, _, answer := n.Resolve("md0", later); answer != inventory.Unknown {
+		t.Error("a name that has been nobody's for a day is remembered")
 	}
 }
 
@@ -170,7 +284,7 @@ func TestNames(t *testing.T) {
 	}
 	check := func(t *testing.T, name string, when time.Time, w want, reason string) {
 		t.Helper()
-		ids, ans := n.Resolve(name, when)
+		ids, _, ans := n.Resolve(name, when)
 		if strings.Join(ids, " ") != w.ids || ans != w.answer {
 			t.Errorf("%s: %v %v, want %v; reason: %s", name, ids, ans, w, reason)
 		}

@@ -16,9 +16,22 @@ type Names struct {
 	seen     bool
 }
 
-// span is a time in which a name meant the same disks.
+// How a name is a disk's.
+type How int
+
+// Ways. Itself: the disk, or a part of it. Path: one way among several to it.
+// Above: what is stacked on it, or what it is a member of.
+const (
+	Itself How = iota
+	Path
+	Above
+)
+
+// span is a time in which a name meant the same disks; none when what it meant
+// was of no disk that is known.
 type span struct {
 	ids  []string
+	how  How
 	from time.Time // first seen so; zero for what the process found at its start
 	last time.Time // last seen so
 }
@@ -30,27 +43,62 @@ func (n *Names) Update(s *Snapshot, at time.Time) {
 	if n.spans == nil {
 		n.spans = map[string][]span{}
 	}
-	now := map[string][]string{}
-	for _, d := range s.Disks {
-		for _, name := range d.Names {
-			now[name] = append(now[name], d.ID)
+	now := map[string]*span{}
+	add := func(name, id string, how How) {
+		sp := now[name]
+		if sp == nil {
+			sp = &span{}
+			now[name] = sp
+		}
+		sp.how = max(sp.how, how)
+		if id != "" {
+			sp.ids = append(sp.ids, id)
 		}
 	}
-	for name, ids := range now {
-		sort.Strings(ids)
-		ids = slices.Compact(ids)
+	for i := range s.Disks {
+		d := &s.Disks[i]
+		for _, name := range d.Names {
+			add(name, d.ID, Itself)
+		}
+		for _, name := range d.Paths {
+			add(name, d.ID, Path)
+		}
+		for _, name := range d.Above {
+			add(name, d.ID, Above)
+		}
+	}
+	for _, name := range s.Shared {
+		add(name, "", Above)
+	}
+	for name, sp := range now {
+		sort.Strings(sp.ids)
+		sp.ids = slices.Compact(sp.ids)
 		list := n.spans[name]
-		if k := len(list); k > 0 && slices.Equal(list[k-1].ids, ids) {
+		if k := len(list); k > 0 && slices.Equal(list[k-1].ids, sp.ids) && list[k-1].how == sp.how {
 			list[k-1].last = at
 			continue
 		}
-		sp := span{ids: ids, from: at, last: at}
-		if !n.seen {
+		// What is stacked comes and goes without a line in the log: its owner of
+		// today may not have been it before.
+		sp.from, sp.last = at, at
+		if !n.seen && sp.how != Above {
 			sp.from = time.Time{}
 		}
-		n.spans[name] = append(list[max(0, len(list)-maxSpans+1):], sp)
+		n.spans[name] = append(list[max(0, len(list)-maxSpans+1):], *sp)
 	}
+	n.forget(now, at)
 	n.seen = n.seen || s.Err == nil
+}
+
+// forget drops names that have been nobody's for a day: volumes come and go.
+func (n *Names) forget(now map[string]*span, at time.Time) {
+	const long = 24 * time.Hour
+	for name, list := range n.spans {
+		if now[name] == nil && at.Sub(list[len(list)-1].last) > long {
+			delete(n.spans, name)
+			delete(n.attached, name)
+		}
+	}
 }
 
 // Attached notes that the log says that a device came under name.
@@ -74,36 +122,36 @@ const (
 	Known
 )
 
-// Resolve tells which disks name meant at that time: the owner then, and after
+// Resolve tells which disks name meant at that time, and how: the owner then, and after
 // the owner went, still the owner, until another one is seen. A time before
 // the first sight of an owner is given to it only if the log shows that it had
 // come by then.
-func (n *Names) Resolve(name string, at time.Time) ([]string, Answer) {
+func (n *Names) Resolve(name string, at time.Time) ([]string, How, Answer) {
 	list := n.spans[name]
 	if len(list) == 0 {
 		if disk := parent(name); disk != "" && len(n.spans[disk]) > 0 {
 			return n.Resolve(disk, at)
 		}
-		return nil, Unknown
+		return nil, Itself, Unknown
 	}
 	came := n.came(name)
 	if last := list[len(list)-1]; came.After(last.last) && !at.Before(came) {
-		return nil, Stale
+		return nil, Itself, Stale
 	}
 	for i := len(list) - 1; i >= 0; i-- {
 		sp := list[i]
 		if !at.Before(sp.from) {
-			return sp.ids, Known
+			return sp.ids, sp.how, Known
 		}
 		before := time.Time{}
 		if i > 0 {
 			before = list[i-1].last
 		}
 		if came.After(before) && !at.Before(came) && !came.After(sp.from) {
-			return sp.ids, Known
+			return sp.ids, sp.how, Known
 		}
 	}
-	return nil, Unknown
+	return nil, Itself, Unknown
 }
 
 // came is when the log last said that something came under name, or under the

@@ -122,26 +122,64 @@ func TestPatternsAreWhole(t *testing.T) {
 	for _, p := range append(Patterns(), attachPatterns()...) {
 		re := regexp.MustCompile(p.Expr)
 		hasDev := slices.Contains(re.SubexpNames(), "dev")
-		if p.Literal == "" || p.Source == "" || (p.Severity != "" && (p.Class == "" || p.About == "" || !hasDev && !slices.Contains(elsewhere, p.Class) && !strings.Contains(p.Source, "no device"))) {
+		if p.Source == "" || (p.Severity != "" && (p.Class == "" || p.About == "" || !hasDev && !slices.Contains(elsewhere, p.Class) && !strings.Contains(p.Source, "no device"))) {
 			t.Errorf("incomplete pattern %+v", p)
 		}
 	}
 }
 
 func TestLiterals(t *testing.T) {
+	words := rapid.SliceOfN(rapid.StringMatching(`[ab ]{1,4}`), 1, 3)
 	rapid.Check(t, func(t *rapid.T) {
-		words := rapid.SliceOfN(rapid.StringMatching(`[ab ]{1,4}`), 1, 150).Draw(t, "words")
+		var required []requirement
+		for range rapid.IntRange(1, 150).Draw(t, "patterns") {
+			r := requirement{words.Draw(t, "first")}
+			if rapid.Bool().Draw(t, "two") {
+				r[1] = words.Draw(t, "second")
+			}
+			required = append(required, r)
+		}
 		text := rapid.StringMatching(`[abc ]{0,30}`).Draw(t, "text")
-		var want literalSet
-		for i, w := range words {
-			if strings.Contains(text, w) {
+		has := func(set []string) bool {
+			return slices.ContainsFunc(set, func(w string) bool { return strings.Contains(text, w) })
+		}
+		var want patternSet
+		for i, r := range required {
+			if has(r[0]) && (r[1] == nil || has(r[1])) {
 				want.add(i)
 			}
 		}
-		if got := newLiterals(words).in([]byte(text)); got != want {
-			t.Errorf("%q in %q: %x, want %x", words, text, got, want)
+		if got := newLiterals(required).in([]byte(text)); got != want {
+			t.Errorf("%q in %q: %x, want %x", required, text, got, want)
 		}
 	})
+}
+
+func TestRequired(t *testing.T) {
+	for expr, want := range map[string]requirement{
+		`^sd \d+: (?:\[(?P<dev>sd\w+)\] )?Sense Key : (?:Medium|Hardware)`: {{"Sense Key : "}, {"Hardware", "Medium"}},
+		`a (?:first one|second one) b`:                                     {{"first one", "second one"}, nil},
+		`a (?:first one|\d+) b`:                                            {},
+		`(?i:sense key)`:                                                   {},
+		`x*(?:abcd)?`:                                                      {},
+		`(?:abcd)+`:                                                        {{"abcd"}, nil},
+		`This should not happen!! Data be lost$`:                           {{"Data be lost"}, nil},
+	} {
+		got, err := required(expr)
+		if d := cmp.Diff(want, got); d != "" || err != nil {
+			t.Errorf("%s: %v\n%s", expr, err, d)
+		}
+	}
+	// What the corpus matches has what is required.
+	m := NewMatcher()
+	for _, l := range lines(t) {
+		for i := range m.patterns {
+			set := m.literals.in([]byte(l.Message))
+			if m.patterns[i].re.MatchString(l.Message) && set[i/64]&(1<<(i%64)) == 0 {
+				t.Errorf("%q matches %s and lacks what it requires", l.Message, m.patterns[i].Expr)
+			}
+		}
+	}
 }
 
 func TestWithin(t *testing.T) {

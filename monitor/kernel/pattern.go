@@ -15,11 +15,9 @@ import (
 type Pattern struct {
 	Class    v1alpha1.FaultClass
 	Severity v1alpha1.Severity
-	// Literal is in every line that matches. Lines are searched for it first,
-	// because a regular expression costs ten times as much.
-	Literal string
 	// Expr is the regular expression (RE2). Its groups named dev are the
-	// kernel's names of the device.
+	// kernel's names of the device. It must require some string of three bytes,
+	// for which lines are searched first: an expression costs ten times as much.
 	Expr string
 	// Source is the kernel function or the page that shows the line.
 	Source string
@@ -58,49 +56,32 @@ type compiled struct {
 // Matcher holds the patterns, compiled. It is safe for concurrent use.
 type Matcher struct {
 	literals *literals
-	buckets  []bucket // one per literal: first of the faults, then of the attaches
-	attaches int      // index of the first bucket of attaches
-}
-
-// bucket is the patterns that share a literal, in order.
-type bucket struct {
-	literal  string
-	patterns []compiled
+	patterns []compiled // first of the faults, then of the attaches
+	attaches int        // index of the first attach
 }
 
 // NewMatcher compiles the patterns of this package.
 func NewMatcher() *Matcher {
-	m := &Matcher{buckets: compile(Patterns())}
-	m.attaches = len(m.buckets)
-	m.buckets = append(m.buckets, compile(attachPatterns())...)
-	words := make([]string, len(m.buckets))
-	for i, b := range m.buckets {
-		words[i] = b.literal
-	}
-	m.literals = newLiterals(words)
-	return m
-}
-
-func compile(patterns []Pattern) []bucket {
-	var out []bucket
-	at := map[string]int{}
-	for i := range patterns {
-		p := &patterns[i]
-		c := compiled{Pattern: p, re: regexp.MustCompile(p.Expr)}
+	m := &Matcher{}
+	faults, attaches := Patterns(), attachPatterns()
+	m.attaches = len(faults)
+	var words []requirement
+	for _, p := range append(faults, attaches...) {
+		c := compiled{Pattern: &p, re: regexp.MustCompile(p.Expr)}
 		for g, name := range c.re.SubexpNames() {
 			if name == "dev" {
 				c.groups = append(c.groups, g)
 			}
 		}
-		j, ok := at[p.Literal]
-		if !ok {
-			j = len(out)
-			at[p.Literal] = j
-			out = append(out, bucket{literal: p.Literal})
+		set, err := required(p.Expr)
+		if err != nil || set[0] == nil {
+			panic("kernel: a pattern that requires no string: " + p.Expr) // a mistake in this package's own table
 		}
-		out[j].patterns = append(out[j].patterns, c)
+		m.patterns = append(m.patterns, c)
+		words = append(words, set)
 	}
-	return out
+	m.literals = newLiterals(words)
+	return m
 }
 
 // find is the first pattern that matches msg, its devices, and whether it is
@@ -108,19 +89,17 @@ func compile(patterns []Pattern) []bucket {
 func (m *Matcher) find(msg []byte) (p *Pattern, devices []string, attach bool) {
 	got := m.literals.in(msg)
 	for i, ok := got.first(); ok; i, ok = got.first() {
-		for j := range m.buckets[i].patterns {
-			c := &m.buckets[i].patterns[j]
-			at := c.re.FindSubmatchIndex(msg)
-			if at == nil {
-				continue
-			}
-			for _, g := range c.groups {
-				if at[2*g] >= 0 {
-					devices = append(devices, string(msg[at[2*g]:at[2*g+1]]))
-				}
-			}
-			return c.Pattern, devices, i >= m.attaches
+		c := &m.patterns[i]
+		at := c.re.FindSubmatchIndex(msg)
+		if at == nil {
+			continue
 		}
+		for _, g := range c.groups {
+			if at[2*g] >= 0 {
+				devices = append(devices, string(msg[at[2*g]:at[2*g+1]]))
+			}
+		}
+		return c.Pattern, devices, i >= m.attaches
 	}
 	return nil, nil, false
 }

@@ -17,9 +17,8 @@ const (
 	warn = v1alpha1.SeverityWarning
 )
 
-// Patterns is the table. Of several patterns that match a line, the one whose
-// literal comes first in the table decides; within a literal the order counts.
-// The wording of each is from the kernel's source that it names, as it was from
+// Patterns is the table: the first pattern that matches a line decides. The
+// wording of each is from the kernel's source that it names, as it was from
 // 4.15 to 7.1.
 func Patterns() []Pattern {
 	var all []Pattern
@@ -38,10 +37,10 @@ func Patterns() []Pattern {
 // the same controller prints it too.
 func attachPatterns() []Pattern {
 	return []Pattern{
-		{Literal: ": detected capacity change from 0 to", Expr: `^(?P<dev>loop\d+): detected capacity change from 0 to [1-9]`, Source: "block/genhd.c set_capacity_and_notify"},
-		{Literal: "Attached SCSI", Expr: `^sd ` + hctl + `: \[(?P<dev>sd\w+)\] Attached SCSI`, Source: "drivers/scsi/sd.c sd_probe"},
-		{Literal: "pci function", Expr: nvme + `pci function `, Source: "drivers/nvme/host/pci.c nvme_probe"},
-		{Literal: "-byte logical blocks", Expr: `^virtio_blk \S+: \[(?P<dev>vd\w+)\] \d+ \d+-byte logical blocks`, Source: "drivers/block/virtio_blk.c virtblk_update_capacity"},
-		{Literal: ": ATA-", Expr: ata + `ATA-\d+: `, Source: "drivers/ata/libata-core.c ata_dev_configure"},
+		{Expr: `^(?P<dev>loop\d+): detected capacity change from 0 to [1-9]`, Source: "block/genhd.c set_capacity_and_notify"},
+		{Expr: `^sd ` + hctl + `: \[(?P<dev>sd\w+)\] Attached SCSI`, Source: "drivers/scsi/sd.c sd_probe"},
+		{Expr: nvme + `pci function `, Source: "drivers/nvme/host/pci.c nvme_probe"},
+		{Expr: `^virtio_blk \S+: \[(?P<dev>vd\w+)\] \d+ \d+-byte logical blocks`, Source: "drivers/block/virtio_blk.c virtblk_update_capacity"},
+		{Expr: ata + `ATA-\d+: `, Source: "drivers/ata/libata-core.c ata_dev_configure"},
 	}
 }

@@ -232,15 +232,13 @@ func (b *builder) health(d *v1alpha1.Disk) {
 	}
 	now := metav1.NewTime(b.view.Now)
 	f := v1alpha1.Fault{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityWarning, FirstSeen: now, LastSeen: now, Count: int64(len(h.Findings))}
-	var texts []string
 	for _, x := range h.Findings {
-		texts = append(texts, x.Text)
 		if x.Severity == v1alpha1.SeverityCritical {
 			f.Severity = x.Severity
 		}
 	}
-	f.Evidence = strings.Join(texts, "; ")
-	f.Evidence = f.Evidence[:min(len(f.Evidence), kernel.MaxEvidence)]
+	f.Evidence = verdict.Evidence(h.Findings)
+	f.Evidence = strings.ToValidUTF8(f.Evidence[:min(len(f.Evidence), kernel.MaxEvidence)], "")
 	if at < 0 {
 		AddFault(d, f)
 		return
@@ -369,6 +367,9 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionHealthRead)
 	case silent != "":
 		set(v1alpha1.ConditionHealthRead, metav1.ConditionFalse, "NoAnswer", silent)
+	case v.unasked() && meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionHealthRead) != nil: // what was last said stands
+	case v.unasked():
+		set(v1alpha1.ConditionHealthRead, metav1.ConditionUnknown, "Starting", "not every disk has been asked")
 	default:
 		set(v1alpha1.ConditionHealthRead, metav1.ConditionTrue, "Read", "")
 	}
@@ -398,4 +399,14 @@ func (v *View) silent() string {
 		}
 	}
 	return strings.Join(texts, "; ")
+}
+
+// unasked says whether a disk has not been asked yet.
+func (v *View) unasked() bool {
+	for _, h := range v.Health {
+		if !h.Read && h.Err == "" {
+			return true
+		}
+	}
+	return false
 }

@@ -167,6 +167,9 @@ func compare(a, b *v1alpha1.ComputeNodeStatus) difference {
 	}
 	for _, s := range []*v1alpha1.ComputeNodeStatus{x, y} {
 		s.KernelLog = nil
+		for i := range s.Conditions {
+			s.Conditions[i].Message = "" // which may tell each second of something else
+		}
 		for i := range s.Disks {
 			for j := range s.Disks[i].Faults {
 				f := &s.Disks[i].Faults[j]

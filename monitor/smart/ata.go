@@ -103,9 +103,30 @@ func (c ataCommand) read(d Device) ([]byte, error) {
 	return data, nil
 }
 
+// refusal is the error of a command that every such disk has: one that refuses
+// it is not one without health to tell, so that the error is not ErrUnsupported. A
+// kernel without a way to send it is another thing.
+func refusal(err error) error {
+	var sense SenseError
+	var status StatusError
+	if errors.As(err, &sense) || errors.As(err, &status) || errors.Is(err, errAborted) {
+		return refused{err}
+	}
+	return err
+}
+
+// refused is an error that errors.As finds, and errors.Is does not.
+type refused struct{ err error }
+
+func (e refused) Error() string      { return "the disk refuses: " + e.err.Error() }
+func (e refused) As(target any) bool { return errors.As(e.err, target) }
+
+// errAborted is ErrUnsupported as an ATA disk says it.
+var errAborted = fmt.Errorf("%w: command aborted", ErrUnsupported)
+
 func ataError(r ataRegisters) error {
 	if r.error&0x04 != 0 { // ABRT
-		return fmt.Errorf("%w: ATA status 0x%02x, error 0x%02x", ErrUnsupported, r.status, r.error)
+		return fmt.Errorf("%w: ATA status 0x%02x, error 0x%02x", errAborted, r.status, r.error)
 	}
 	return fmt.Errorf("ATA status 0x%02x, error 0x%02x", r.status, r.error)
 }
@@ -113,7 +134,7 @@ func ataError(r ataRegisters) error {
 func readATA(ctx context.Context, d Device) (*Report, error) {
 	id, err := ataIdentify.read(d)
 	if err != nil {
-		return nil, fmt.Errorf("identify: %w", err)
+		return nil, fmt.Errorf("identify: %w", refusal(err))
 	}
 	// ACS-4, IDENTIFY DEVICE word 255: with the signature there is a checksum.
 	if id[510] == 0xa5 && checksum(id) != 0 {
@@ -141,7 +162,7 @@ func readATA(ctx context.Context, d Device) (*Report, error) {
 	}
 	data, err := smartData.read(d)
 	if err != nil {
-		return nil, fmt.Errorf("read SMART data: %w", err)
+		return nil, fmt.Errorf("read SMART data: %w", refusal(err))
 	}
 	if checksum(data) != 0 {
 		return nil, errors.New("read SMART data: the checksum is wrong")

@@ -113,7 +113,7 @@ type NVMeError struct {
 func readNVMe(ctx context.Context, d Device) (*Report, error) {
 	id := make([]byte, 4096)
 	if err := d.Admin(AdminCommand{Opcode: opIdentify, CDW10: identifyController}, id); err != nil {
-		return nil, fmt.Errorf("identify controller: %w", err)
+		return nil, fmt.Errorf("identify controller: %w", refusal(err))
 	}
 	r := &Report{Protocol: NVMe, Serial: text(id[4:24]), Model: text(id[24:64]), Firmware: text(id[64:72])}
 	r.CapacityBytes = wide(id[280:296]) // TNVMCAP; 0 without namespace management
@@ -133,8 +133,8 @@ func readNVMe(ctx context.Context, d Device) (*Report, error) {
 		return nil, err
 	}
 	page := make([]byte, 512)
-	if err := logPage(d, logHealth, page); err != nil {
-		return nil, fmt.Errorf("read health log: %w", err)
+	if err := logPage(d, logHealth, page); err != nil { // every controller has it
+		return nil, fmt.Errorf("read health log: %w", refusal(err))
 	}
 	if err := r.nvmeHealth(page); err != nil {
 		return nil, fmt.Errorf("read health log: %w", err)

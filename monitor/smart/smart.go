@@ -80,7 +80,7 @@ type Reader struct {
 // The error is ErrNoAnswer when ctx ends first, or while an earlier call hangs.
 func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
 	if !r.begin(device) {
-		return nil, fmt.Errorf("read %s: %w since an earlier reading", device, ErrNoAnswer)
+		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
 	}
 	type result struct {
 		report *Report
@@ -103,7 +103,7 @@ func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
 		}
 		return got.report, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("read %s: %w: %w", device, ErrNoAnswer, context.Cause(ctx))
+		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
 	}
 }
 

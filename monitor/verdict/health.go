@@ -3,8 +3,10 @@ package verdict
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/smart"
 )
 
 // Memory is what earlier readings of a disk leave for the next verdict. The
@@ -17,6 +19,7 @@ type ruleMemory struct {
 	holds  bool
 	streak int     // readings in a row that say the opposite of holds
 	last   float64 // number of the last reading
+	untold bool    // holds from before, and the number has not been told since
 }
 
 // Finding is one rule that holds, or has seen a number grow.
@@ -29,47 +32,78 @@ type Finding struct {
 	Count int64
 }
 
-// Judge is the verdict on one reading's Signals: the rules that hold now, and
-// the numbers that have grown since the last reading. bad says that the disk's
-// own report spoke against it before this process remembers: then a number at a
-// rule's level needs no further readings. A number that is missing from this
-// reading changes nothing about its rule.
-func (t *Thresholds) Judge(disk string, before Memory, bad bool, signals map[string]float64) (after Memory, holds, grown []Finding) {
+// Judge is the verdict on a reading: the rules that hold now, and the numbers
+// that have grown since the last one. stored is the evidence of the disk's SMART
+// fault from before this process remembers, empty when there is none: what is in
+// it needs no further reading to hold, and holds until the disk tells the number.
+// A number that is missing from this reading changes nothing about its rule.
+func (t *Thresholds) Judge(disk string, before Memory, stored string, r *smart.Report) (after Memory, holds, grown []Finding) {
+	signals := Signals(r)
 	after.rules = maps.Clone(before.rules)
 	if after.rules == nil {
 		after.rules = map[int]ruleMemory{}
 	}
 	for i := range t.Rules {
-		r := &t.Rules[i]
-		m, known := after.rules[i]
-		v, told := signals[r.Signal]
-		if !told && !known {
+		rule := &t.Rules[i]
+		if !has(r, rule.Signal) {
 			continue
 		}
+		m, known := after.rules[i]
+		v, told := signals[rule.Signal]
+		held := !known && !rule.Grows && rule.in(stored)
 		switch {
-		case r.Grows && told:
-			if known && v > m.last && !t.accepts(disk, r.Signal, v) {
+		case !told && held:
+			m.holds, m.untold = true, true
+		case !told && !known:
+			continue
+		case rule.Grows && told:
+			if known && v > m.last && !t.accepts(disk, rule.Signal, v) {
 				grown = append(grown, Finding{
-					Class: r.Class, Severity: v1alpha1.SeverityWarning, Count: int64(v - m.last), Text: fmt.Sprintf("%s grew from %.0f to %.0f", r.Name, m.last, v),
+					Class: rule.Class, Severity: v1alpha1.SeverityWarning, Count: int64(v - m.last), Text: fmt.Sprintf("%s grew from %.0f to %.0f", rule.Name, m.last, v),
 				})
 			}
 			m.last = v
 		case told:
-			m = r.level(m, known, bad, v, t.accepts(disk, r.Signal, v))
+			m = rule.level(m, held || m.untold, v, t.accepts(disk, rule.Signal, v))
 		}
 		after.rules[i] = m
 		if m.holds {
-			holds = append(holds, Finding{Class: v1alpha1.FaultSMART, Severity: r.Severity, Count: 1, Text: r.text(m.last)})
+			holds = append(holds, Finding{Class: v1alpha1.FaultSMART, Severity: rule.Severity, Count: 1, Text: rule.text(m)})
 		}
 	}
 	return after, holds, grown
 }
 
-// level takes in a reading of a rule about a level.
-func (r *Rule) level(m ruleMemory, known, bad bool, v float64, accepted bool) ruleMemory {
+// Evidence is what findings say, as one line.
+func Evidence(findings []Finding) string {
+	texts := make([]string, len(findings))
+	for i := range findings {
+		texts[i] = findings[i].Text
+	}
+	return strings.Join(texts, separator)
+}
+
+const separator = "; "
+
+// in says whether the rule is one of those whose Evidence is given.
+func (r *Rule) in(evidence string) bool {
+	for text := range strings.SplitSeq(evidence, separator) {
+		if rest, ok := strings.CutPrefix(text, r.Name); ok && (rest == "" || rest[0] == ':') {
+			return true
+		}
+	}
+	return false
+}
+
+// level takes in a reading of a rule about a level. held says that the rule held
+// before this process remembers.
+func (r *Rule) level(m ruleMemory, held bool, v float64, accepted bool) ruleMemory {
 	clearBelow := *r.AtLeast
 	if r.ClearBelow != nil {
 		clearBelow = *r.ClearBelow
+	}
+	if held {
+		m = ruleMemory{holds: v >= clearBelow}
 	}
 	m.last = v
 	opposite := v >= *r.AtLeast
@@ -79,8 +113,6 @@ func (r *Rule) level(m ruleMemory, known, bad bool, v float64, accepted bool) ru
 	switch {
 	case accepted:
 		m.holds, m.streak = false, 0
-	case !known && bad && v >= clearBelow:
-		m.holds, m.streak = true, 0
 	case !opposite:
 		m.streak = 0
 	default:
@@ -91,11 +123,11 @@ func (r *Rule) level(m ruleMemory, known, bad bool, v float64, accepted bool) ru
 	return m
 }
 
-func (r *Rule) text(v float64) string {
-	if *r.AtLeast == 1 && v == 1 && r.Readings == 0 {
+func (r *Rule) text(m ruleMemory) string {
+	if m.untold || *r.AtLeast == 1 && m.last == 1 && r.Readings == 0 {
 		return r.Name
 	}
-	return fmt.Sprintf("%s: %.0f", r.Name, v)
+	return fmt.Sprintf("%s: %.0f", r.Name, m.last)
 }
 
 func (t *Thresholds) accepts(disk, signal string, v float64) bool {

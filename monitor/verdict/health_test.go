@@ -2,6 +2,7 @@ package verdict_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,13 +16,61 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
+// reading is a report from the signals that it is to give.
+func reading(signals map[string]float64) *smart.Report {
+	r := &smart.Report{Protocol: smart.ATA}
+	for name, v := range signals {
+		kind, id, _ := strings.Cut(name, ".")
+		n, err := strconv.ParseUint(id, 10, 8)
+		switch {
+		case err == nil:
+			if r.ATA == nil {
+				r.ATA = &smart.ATAHealth{}
+			}
+			r.ATA.Attributes = append(r.ATA.Attributes, smart.Attribute{ID: uint8(n), Count: uint64(v)})
+			switch kind {
+			case "hdd":
+				r.RPM = ptr(uint16(7200))
+			case "ssd":
+				r.RPM = ptr(uint16(0))
+			}
+		case name == "hdd.celsius":
+			r.RPM, r.Celsius = ptr(uint16(7200)), ptr(int(v))
+		case name == "ata.failing":
+			r.Failing = ptr(v == 1)
+			if r.ATA == nil {
+				r.ATA = &smart.ATAHealth{}
+			}
+		case kind == "nvme":
+			r.Protocol = smart.NVMe
+			if r.NVMe == nil {
+				r.NVMe = &smart.NVMeHealth{}
+			}
+			switch id {
+			case "mediaErrors":
+				r.NVMe.MediaErrors = uint64(v)
+			case "warning.temperature":
+				r.NVMe.CriticalWarning |= smart.TemperatureOutside
+			case "warning.readOnly":
+				r.NVMe.CriticalWarning |= smart.ReadOnly
+			}
+		default:
+			panic(name)
+		}
+	}
+	return r
+}
+
 // texts judges readings one after the other, and says what was found of each.
-func texts(th *verdict.Thresholds, bad bool, readings ...map[string]float64) []string {
+func texts(th *verdict.Thresholds, stored string, readings ...map[string]float64) []string {
 	var out []string
 	var m verdict.Memory
 	for i, r := range readings {
+		if i > 0 {
+			stored = ""
+		}
 		var holds, grown []verdict.Finding
-		m, holds, grown = th.Judge("d", m, bad && i == 0, r)
+		m, holds, grown = th.Judge("d", m, stored, reading(r))
 		var all []string
 		for _, f := range append(holds, grown...) {
 			all = append(all, fmt.Sprintf("%s/%s %s", f.Class, f.Severity, f.Text))
@@ -32,31 +81,34 @@ func texts(th *verdict.Thresholds, bad bool, readings ...map[string]float64) []s
 }
 
 func TestJudge(t *testing.T) {
-	type reading = map[string]float64
+	type signals = map[string]float64
 	cases := map[string]struct {
 		reason   string
-		bad      bool
-		readings []reading
+		stored   string
+		readings []signals
 		want     []string
 	}{
-		"Good":        {"numbers of a good disk", false, []reading{{"ata.failing": 0, "ata.5": 16, "ata.187": 0, "ata.197": 0}}, []string{""}},
-		"AtOnce":      {"one uncorrectable error is enough", false, []reading{{"ata.187": 1}}, []string{"SMART/Critical reported uncorrectable errors"}},
-		"Reallocated": {"the level of sectors that are replaced", false, []reading{{"ata.5": 17}}, []string{"SMART/Critical reallocated sectors: 17"}},
-		"Pending":     {"a write may heal it: two readings, and two without", false, []reading{{"ata.197": 2}, {"ata.197": 2}, {"ata.197": 0}, {"ata.197": 0}}, []string{"", "SMART/Critical pending sectors: 2", "SMART/Critical pending sectors: 0", ""}},
-		"Blink":       {"one reading in between starts anew", false, []reading{{"ata.197": 2}, {"ata.197": 0}, {"ata.197": 2}}, []string{"", "", ""}},
-		"Restart":     {"what was bad before the restart needs no second reading", true, []reading{{"ata.197": 2}}, []string{"SMART/Critical pending sectors: 2"}},
-		"RestartGood": {"nor does what has recovered", true, []reading{{"ata.197": 0}}, []string{""}},
-		"NotTold":     {"a number that was not read is no recovery", false, []reading{{"ata.187": 1}, {}, {"ata.187": 0}}, []string{"SMART/Critical reported uncorrectable errors", "SMART/Critical reported uncorrectable errors", ""}},
-		"Grows":       {"a growth is a warning of its own class, once", false, []reading{{"ata.199": 3}, {"ata.199": 5}, {"ata.199": 5}}, []string{"", "Link/Warning interface checksum errors grew from 3 to 5", ""}},
-		"GrowsUnseen": {"a growth over a reading that lacks the number is seen", false, []reading{{"ata.199": 3}, {}, {"ata.199": 5}}, []string{"", "", "Link/Warning interface checksum errors grew from 3 to 5"}},
-		"Shrinks":     {"a counter that was reset is no growth", false, []reading{{"nvme.mediaErrors": 9}, {"nvme.mediaErrors": 0}, {"nvme.mediaErrors": 1}}, []string{"", "", "Medium/Warning media errors grew from 0 to 1"}},
-		"Timeouts188": {"no level of 188 fails a disk", false, []reading{{"ata.188": 13e9}}, []string{""}},
-		"Hot":         {"it must cool down before it counts as cool", false, []reading{{"hdd.celsius": 60}, {"hdd.celsius": 57}, {"hdd.celsius": 54}}, []string{"SMART/Warning temperature (°C): 60", "SMART/Warning temperature (°C): 57", ""}},
-		"NVMe":        {"warnings that pass and such that do not", false, []reading{{"nvme.warning.temperature": 1, "nvme.warning.readOnly": 1}}, []string{"SMART/Critical read only; SMART/Warning temperature outside its thresholds"}},
+		"Good":        {"numbers of a good disk", "", []signals{{"ata.failing": 0, "hdd.5": 16, "hdd.187": 0, "hdd.197": 0}}, []string{""}},
+		"AtOnce":      {"one uncorrectable error is enough", "", []signals{{"hdd.187": 1}}, []string{"SMART/Critical reported uncorrectable errors"}},
+		"Reallocated": {"the level of sectors that are replaced", "", []signals{{"hdd.5": 17}}, []string{"SMART/Critical reallocated sectors: 17"}},
+		"AgedSSD":     {"an SSD retires blocks as it ages", "", []signals{{"ssd.5": 170, "ssd.187": 3}, {"ssd.5": 170, "ssd.187": 4}}, []string{"", "Medium/Warning reported uncorrectable errors grew from 3 to 4"}},
+		"Pending":     {"a write may heal it: two readings, and two without", "", []signals{{"hdd.197": 2}, {"hdd.197": 2}, {"hdd.197": 0}, {"hdd.197": 0}}, []string{"", "SMART/Critical pending sectors: 2", "SMART/Critical pending sectors: 0", ""}},
+		"Blink":       {"one reading in between starts anew", "", []signals{{"hdd.197": 2}, {"hdd.197": 0}, {"hdd.197": 2}}, []string{"", "", ""}},
+		"Restart":     {"what held before the restart needs no second reading", "pending sectors: 3; read only", []signals{{"hdd.197": 2}}, []string{"SMART/Critical pending sectors: 2"}},
+		"RestartGood": {"nor does what has recovered", "pending sectors: 3", []signals{{"hdd.197": 0}}, []string{""}},
+		"RestartElse": {"another number needs them", "temperature (°C): 61", []signals{{"hdd.197": 2}}, []string{"SMART/Warning temperature (°C)"}},
+		"RestartPart": {"what is not read in the first answer holds until it is told", "predicts its failure", []signals{{"hdd.5": 0}, {"ata.failing": 1}, {"ata.failing": 0}}, []string{"SMART/Critical predicts its failure", "SMART/Critical predicts its failure", ""}},
+		"NotTold":     {"a number that was not read is no recovery", "", []signals{{"hdd.187": 1}, {}, {"hdd.187": 0}}, []string{"SMART/Critical reported uncorrectable errors", "SMART/Critical reported uncorrectable errors", ""}},
+		"Grows":       {"a growth is a warning of its own class, once", "", []signals{{"ata.199": 3}, {"ata.199": 5}, {"ata.199": 5}}, []string{"", "Link/Warning interface checksum errors grew from 3 to 5", ""}},
+		"GrowsUnseen": {"a growth over a reading that lacks the number is seen", "", []signals{{"ata.199": 3}, {}, {"ata.199": 5}}, []string{"", "", "Link/Warning interface checksum errors grew from 3 to 5"}},
+		"Shrinks":     {"a counter that was reset is no growth", "", []signals{{"nvme.mediaErrors": 9}, {"nvme.mediaErrors": 0}, {"nvme.mediaErrors": 1}}, []string{"", "", "Medium/Warning media errors grew from 0 to 1"}},
+		"Timeouts188": {"no level of 188 fails a disk", "", []signals{{"hdd.188": 13e9}}, []string{""}},
+		"Hot":         {"it must cool down before it counts as cool", "", []signals{{"hdd.celsius": 60}, {"hdd.celsius": 57}, {"hdd.celsius": 54}}, []string{"SMART/Warning temperature (°C): 60", "SMART/Warning temperature (°C): 57", ""}},
+		"NVMe":        {"warnings that pass and such that do not", "", []signals{{"nvme.warning.temperature": 1, "nvme.warning.readOnly": 1}}, []string{"SMART/Critical read only; SMART/Warning temperature outside its thresholds"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if d := cmp.Diff(tc.want, texts(verdict.DefaultThresholds(), tc.bad, tc.readings...)); d != "" {
+			if d := cmp.Diff(tc.want, texts(verdict.DefaultThresholds(), tc.stored, tc.readings...)); d != "" {
 				t.Errorf("%s\nreason: %s", d, tc.reason)
 			}
 		})
@@ -65,12 +117,17 @@ func TestJudge(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	th := verdict.DefaultThresholds()
-	th.Accepted = []verdict.Acceptance{{Disk: "d", Signal: "ata.187", UpTo: 2, Why: "an old cable"}}
-	if got := texts(th, true, map[string]float64{"ata.187": 2}, map[string]float64{"ata.187": 3}); got[0] != "" || got[1] == "" {
+	th.Accepted = []verdict.Acceptance{{Disk: "d", Signal: "hdd.187", UpTo: 2, Why: "an old cable"}}
+	if got := texts(th, "reported uncorrectable errors: 2", map[string]float64{"hdd.187": 2}, map[string]float64{"hdd.187": 3}); got[0] != "" || got[1] == "" {
 		t.Errorf("found %q", got)
 	}
-	if _, holds, _ := th.Judge("other", verdict.Memory{}, false, map[string]float64{"ata.187": 2}); len(holds) != 1 {
+	if _, holds, _ := th.Judge("other", verdict.Memory{}, "", reading(map[string]float64{"hdd.187": 2})); len(holds) != 1 {
 		t.Errorf("another disk: %+v", holds)
+	}
+	// Without rules of their own, people keep the ones that there are.
+	th, err := verdict.ParseThresholds("t", []byte("accepted: [{disk: d, signal: hdd.187, upTo: 2, why: w}]"))
+	if err != nil || len(th.Rules) != len(verdict.DefaultThresholds().Rules) {
+		t.Errorf("%d rules, %v", len(th.Rules), err)
 	}
 }
 
@@ -90,7 +147,7 @@ func TestJudgeIsTheReference(t *testing.T) {
 				told = append(told, float64(v))
 			}
 			var holds []verdict.Finding
-			m, holds, _ = th.Judge("d", m, false, signals)
+			m, holds, _ = th.Judge("d", m, "", reading(signals))
 			if got, want := len(holds) == 1, slowly(&rule, told); got != want {
 				t.Fatalf("%v after %v: holds %t, want %t", rule, history[:i+1], got, want)
 			}
@@ -122,9 +179,13 @@ func TestSignals(t *testing.T) {
 		{ID: 5, Value: 10, Threshold: ptr(uint8(36)), Prefailure: true, Count: 24},
 		{ID: 190, Value: 10, Threshold: ptr(uint8(45)), Count: 55}, // age, not a prediction
 	}}}
-	want := map[string]float64{"ata.failing": 0, "ata.prefailure": 1, "ata.5": 24, "ata.190": 55, "hdd.celsius": 40}
+	want := map[string]float64{"ata.failing": 0, "ata.prefailure": 1, "ata.5": 24, "hdd.5": 24, "ata.190": 55, "hdd.190": 55, "hdd.celsius": 40}
 	if d := cmp.Diff(want, verdict.Signals(ata)); d != "" {
 		t.Error(d)
+	}
+	ata.ATA.Attributes[0].Threshold = nil // it could not be read
+	if _, told := verdict.Signals(ata)["ata.prefailure"]; told {
+		t.Error("without a threshold nothing is known of its being crossed")
 	}
 	ssd := &smart.Report{RPM: ptr(uint16(0)), Celsius: ptr(70), NVMe: &smart.NVMeHealth{CriticalWarning: smart.ReadOnly, AvailableSpare: 5, SpareThreshold: 10, MediaErrors: 2}, PercentUsed: ptr(uint8(101))}
 	want = map[string]float64{"nvme.warning.spare": 0, "nvme.warning.temperature": 0, "nvme.warning.reliability": 0, "nvme.warning.readOnly": 1,
@@ -133,7 +194,7 @@ func TestSignals(t *testing.T) {
 		t.Error(d)
 	}
 	sas := &smart.Report{Failing: ptr(true), SCSI: &smart.SCSIHealth{Read: &smart.ErrorCounters{Uncorrected: ptr(uint64(1))}, Verify: &smart.ErrorCounters{Uncorrected: ptr(uint64(2))}, Write: &smart.ErrorCounters{}}}
-	if d := cmp.Diff(map[string]float64{"scsi.failing": 1, "scsi.uncorrected": 3}, verdict.Signals(sas)); d != "" {
+	if d := cmp.Diff(map[string]float64{"scsi.failing": 1, "scsi.uncorrected.read": 1, "scsi.uncorrected.verify": 2}, verdict.Signals(sas)); d != "" {
 		t.Error(d)
 	}
 	if got := verdict.Signals(&smart.Report{}); len(got) != 0 {
@@ -143,7 +204,7 @@ func TestSignals(t *testing.T) {
 
 func TestParseThresholdsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"rules: []": "no rules",
+		"rules: []": "neither rules nor accepted numbers",
 		"rules: [{signal: ata.300, name: n, why: w, atLeast: 1, severity: Critical}]":                                        "there is no such signal",
 		"rules: [{signal: ata.5, name: n, why: w, severity: Critical}]":                                                      "give either atLeast or grows",
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, grows: true, class: Link}]":                                    "give either atLeast or grows",

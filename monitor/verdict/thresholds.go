@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"holdfast.dev/api/v1alpha1"
@@ -15,7 +16,8 @@ import (
 // Thresholds say which numbers of a disk's own report speak against it. The
 // default ones, thresholds.yaml, have their evidence beside each number.
 type Thresholds struct {
-	Rules []Rule `yaml:"rules"`
+	// Rules; without any, those of DefaultThresholds.
+	Rules []Rule `yaml:"rules,omitempty"`
 	// Accepted are numbers that people have looked at and live with.
 	Accepted []Acceptance `yaml:"accepted,omitempty"`
 }
@@ -66,8 +68,11 @@ func ParseThresholds(name string, data []byte) (*Thresholds, error) {
 		return nil, err
 	}
 	var errs []error
+	if len(t.Rules) == 0 && len(t.Accepted) > 0 {
+		t.Rules = DefaultThresholds().Rules
+	}
 	if len(t.Rules) == 0 {
-		errs = append(errs, errors.New("no rules"))
+		errs = append(errs, errors.New("there are neither rules nor accepted numbers"))
 	}
 	for i, r := range t.Rules {
 		if err := r.check(); err != nil {
@@ -91,7 +96,7 @@ func ParseThresholds(name string, data []byte) (*Thresholds, error) {
 func (r *Rule) check() error {
 	switch {
 	case !knownSignal(r.Signal):
-		return fmt.Errorf("there is no such signal; there are %s and ata.N for every attribute N", strings.Join(signalNames, ", "))
+		return fmt.Errorf("there is no such signal; there are %s and, for every attribute N, ata.N, hdd.N and ssd.N", strings.Join(signalNames, ", "))
 	case r.Name == "" || r.Why == "":
 		return errors.New("name and why must be given")
 	case r.Grows == (r.AtLeast != nil):
@@ -115,15 +120,15 @@ func (r *Rule) check() error {
 }
 
 var signalNames = []string{
-	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected", "scsi.scanErrors",
+	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors",
 	"nvme.warning.spare", "nvme.warning.temperature", "nvme.warning.reliability", "nvme.warning.readOnly", "nvme.warning.backup",
 	"nvme.warning.persistentMemory", "nvme.spareBelowThreshold", "nvme.mediaErrors", "percentUsed", "hdd.celsius",
 }
 
 func knownSignal(name string) bool {
-	if id, ok := strings.CutPrefix(name, "ata."); ok {
-		var n uint8
-		if _, err := fmt.Sscanf(id, "%d", &n); err == nil && fmt.Sprint(n) == id && n > 0 {
+	kind, id, _ := strings.Cut(name, ".")
+	if kind == "ata" || kind == "hdd" || kind == "ssd" {
+		if n, err := strconv.ParseUint(id, 10, 8); err == nil && strconv.FormatUint(n, 10) == id && n > 0 {
 			return true
 		}
 	}
@@ -131,7 +136,8 @@ func knownSignal(name string) bool {
 }
 
 // Signals are the numbers of a report that rules can be about: what the disk
-// does not tell is not there. Truths are 1 or 0.
+// does not tell is not there. Truths are 1 or 0. An ATA attribute N is ata.N, and
+// hdd.N of a disk that rotates, ssd.N of one that does not.
 func Signals(r *smart.Report) map[string]float64 {
 	s := map[string]float64{}
 	truth := func(name string, b bool) {
@@ -150,21 +156,15 @@ func Signals(r *smart.Report) map[string]float64 {
 		if r.Failing != nil {
 			truth("ata.failing", *r.Failing)
 		}
-		s["ata.prefailure"] = 0
-		for _, a := range h.Attributes {
-			s[fmt.Sprintf("ata.%d", a.ID)] = float64(a.Count)
-			if a.Prefailure && a.Failed() {
-				s["ata.prefailure"]++
-			}
-		}
+		ataSignals(s, r)
 	}
 	if h := r.SCSI; h != nil {
 		if r.Failing != nil {
 			truth("scsi.failing", *r.Failing)
 		}
-		for _, c := range []*smart.ErrorCounters{h.Read, h.Write, h.Verify} {
+		for op, c := range map[string]*smart.ErrorCounters{"read": h.Read, "write": h.Write, "verify": h.Verify} {
 			if c != nil && c.Uncorrected != nil {
-				s["scsi.uncorrected"] += float64(*c.Uncorrected)
+				s["scsi.uncorrected."+op] = float64(*c.Uncorrected)
 			}
 		}
 		if h.ScanErrors != nil {
@@ -182,4 +182,46 @@ func Signals(r *smart.Report) map[string]float64 {
 		s["nvme.mediaErrors"] = float64(h.MediaErrors)
 	}
 	return s
+}
+
+func ataSignals(s map[string]float64, r *smart.Report) {
+	kind := ""
+	if r.RPM != nil {
+		kind = "ssd."
+		if *r.RPM > 0 {
+			kind = "hdd."
+		}
+	}
+	failed, told := 0, true
+	for _, a := range r.ATA.Attributes {
+		s[fmt.Sprintf("ata.%d", a.ID)] = float64(a.Count)
+		if kind != "" {
+			s[fmt.Sprintf("%s%d", kind, a.ID)] = float64(a.Count)
+		}
+		told = told && (!a.Prefailure || a.Threshold != nil)
+		if a.Prefailure && a.Failed() {
+			failed++
+		}
+	}
+	if told || failed > 0 {
+		s["ata.prefailure"] = float64(failed)
+	}
+}
+
+// has says whether a disk like that of the report can tell a signal.
+func has(r *smart.Report, signal string) bool {
+	kind, _, _ := strings.Cut(signal, ".")
+	switch kind {
+	case "ata":
+		return r.Protocol == smart.ATA
+	case "scsi":
+		return r.Protocol == smart.SCSI
+	case "nvme":
+		return r.Protocol == smart.NVMe
+	case "hdd":
+		return r.RPM == nil || *r.RPM > 0
+	case "ssd":
+		return r.RPM == nil || *r.RPM == 0
+	}
+	return true
 }

@@ -358,7 +358,7 @@ func testHealth(t *testing.T) {
 	t.Logf("ComputeNode: Failed %.1f s after the critical warning", took.Seconds())
 	v.awaitQuarantine(t, since)
 	v.awaitTold(t, v1alpha1.DiskFailed, since)
-	check(1, "failed: nvme0n1 SMART nvme.")
+	check(1, "failed: "+have[string](t)(v.n.AwaitDevice(ctx, v.disk))+" SMART nvme.")
 
 	since = time.Now()
 	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{}))

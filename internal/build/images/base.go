@@ -26,22 +26,25 @@ var (
 // buildTimeout is for a slow mirror; half a minute is usual.
 const buildTimeout = 15 * time.Minute
 
-// EnsureBase returns the path of a base's archive from the cache directory, and
-// builds it first when it is not there. Progress goes to log. Several processes
-// may call it at once. The archive is in use until the process ends.
-func EnsureBase(ctx context.Context, dir, name string, log io.Writer) (string, error) {
+// EnsureBase returns a base from the cache directory, and builds it first when it
+// is not there; BaseArchive is in it. Progress goes to log. Several processes may
+// call it at once. The base is in use until it is closed.
+func EnsureBase(ctx context.Context, dir, name string, log io.Writer) (*cache.Entry, error) {
 	install, remove, err := packages(packagesFile, name)
 	if err != nil {
-		return "", fmt.Errorf("find base %s: %w", name, err)
+		return nil, fmt.Errorf("find base %s: %w", name, err)
 	}
 	e, err := cache.Ensure(ctx, dir, name, baseKey(install, remove), func(ctx context.Context, tmp string) error {
 		return buildBase(ctx, tmp, install, remove, log)
 	})
 	if err != nil {
-		return "", fmt.Errorf("base of images: %w", err)
+		return nil, fmt.Errorf("base of images: %w", err)
 	}
-	return filepath.Join(e.Dir, "base.tar"), nil
+	return e, nil
 }
+
+// BaseArchive is the file of a base that its layer is made of.
+const BaseArchive = "base.tar"
 
 func buildBase(ctx context.Context, tmp string, install, remove []string, log io.Writer) error {
 	if _, err := hostexec.LookPath("mmdebstrap"); err != nil {

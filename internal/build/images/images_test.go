@@ -388,9 +388,9 @@ func TestEnsureBase(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What is in the cache is used: no mmdebstrap, no network.
-		path, err := EnsureBase(t.Context(), cache, img.Base, io.Discard)
-		if err != nil || path != filepath.Join(dir, "base.tar") {
-			t.Errorf("EnsureBase(%s) = %s, %v", img.Base, path, err)
+		e, err := EnsureBase(t.Context(), cache, img.Base, io.Discard)
+		if err != nil || e.Dir != dir {
+			t.Errorf("EnsureBase(%s) = %+v, %v", img.Base, e, err)
 		}
 	}
 	if _, err := EnsureBase(t.Context(), cache, "none", io.Discard); err == nil || !strings.Contains(err.Error(), "no section [none]") {

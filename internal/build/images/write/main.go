@@ -34,11 +34,22 @@ func run(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
+	var inUse []*cache.Entry
+	defer func() {
+		for _, e := range inUse {
+			_ = e.Close() // it was only read
+		}
+	}()
 	done, err := images.Write(ctx, images.Options{
 		Images: images.All(), BinDir: *bin, Tag: *tag,
 		Layout: filepath.Join(*bin, "images"), File: filepath.Join(*bin, "images.json"),
 		Base: func(ctx context.Context, name string) (string, error) {
-			return images.EnsureBase(ctx, filepath.Join(caches, "images"), name, os.Stderr)
+			e, err := images.EnsureBase(ctx, filepath.Join(caches, "images"), name, os.Stderr)
+			if err != nil {
+				return "", err
+			}
+			inUse = append(inUse, e)
+			return filepath.Join(e.Dir, images.BaseArchive), nil
 		},
 	})
 	if err != nil {

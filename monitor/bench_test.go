@@ -1,0 +1,294 @@
+//go:build bench
+
+package monitor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/kernel"
+	"holdfast.dev/monitor/smart"
+)
+
+// These are no tests: "make bench-monitor" prints what they measure.
+
+func bench(name, format string, value any, unit string, peer ...any) {
+	line := fmt.Sprintf("BENCH name=%s value="+format+" unit=%s", name, value, unit)
+	if len(peer) == 3 {
+		line += fmt.Sprintf(" peer=%s peer_value=%.1f ratio=%.2f", peer...)
+	}
+	fmt.Fprintln(os.Stdout, line)
+}
+
+// cpuTime is the processor time that this process has used.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func p99(all []time.Duration) float64 {
+	slices.Sort(all)
+	return all[(len(all)*99+99)/100-1].Seconds()
+}
+
+// TestBenchUnmatched is the cost of lines that say nothing of disks: the benign
+// ones of the corpus. The peer tries the expressions one after the other, each
+// compiled once, as node-problem-detector does (its module cannot be had).
+func TestBenchUnmatched(t *testing.T) {
+	f, err := os.Open("kernel/testdata/corpus.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	m := kernel.NewMatcher()
+	var lines [][]byte
+	for in := bufio.NewScanner(f); in.Scan(); {
+		var l struct{ Line, Label string }
+		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		_, msg, ok := strings.Cut(l.Line, "] ")
+		if ev, att := m.Match(&kernel.Record{Message: []byte(msg)}, time.Time{}); ok && l.Label == "benign" && ev == nil && att == nil {
+			lines = append(lines, []byte("6,1234,5000001,-;"+msg+"\n"))
+		}
+	}
+	buf := make([]byte, 4096)
+	ours := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			line := lines[i%len(lines)]
+			rec, _, err := kernel.ParseRecord(buf[:copy(buf, line)])
+			if err != nil {
+				b.Fatal(err)
+			}
+			if ev, _ := m.Match(&rec, time.Time{}); ev != nil {
+				b.Fatal("matched")
+			}
+		}
+	})
+	var rules []*regexp.Regexp
+	for _, p := range kernel.Patterns() {
+		rules = append(rules, regexp.MustCompile(p.Expr))
+	}
+	peer := testing.Benchmark(func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			for _, r := range rules {
+				r.Match(lines[i%len(lines)])
+			}
+		}
+	})
+	bytes := 0
+	for _, l := range lines {
+		bytes += len(l)
+	}
+	t.Logf("%d lines of %d bytes on average, %d patterns", len(lines), bytes/len(lines), len(rules))
+	bench("kernel_unmatched_ns", "%d", ours.NsPerOp(), "ns", "each_expression_in_turn", float64(peer.NsPerOp()), float64(ours.NsPerOp())/float64(peer.NsPerOp()))
+	bench("kernel_unmatched_allocs", "%d", ours.AllocsPerOp(), "allocs")
+}
+
+// count is the records that the status has of a disk's class.
+func count(n *v1alpha1.ComputeNodeStatus, id string, class v1alpha1.FaultClass) int64 {
+	for _, d := range n.Disks {
+		for _, f := range d.Faults {
+			if d.ID == id && f.Class == class {
+				return f.Count
+			}
+		}
+	}
+	return 0
+}
+
+// TestBenchStorm is 100,000 fault lines as fast as they go.
+func TestBenchStorm(t *testing.T) {
+	const lines = 100_000
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	began, cpu := time.Now(), cpuTime(t)
+	for range lines {
+		h.ioError("loop1")
+	}
+	var got int64
+	for deadline := time.Now().Add(2 * time.Minute); got < lines && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		got = count(m.published.Load().status, "loop-a", v1alpha1.FaultBlockIO)
+	}
+	took := time.Since(began)
+	bench("storm_unaccounted_lines", "%d", lines-got-m.stats.Lost.Load(), "lines")
+	bench("storm_lines_per_second", "%.0f", lines/took.Seconds(), "lines/s")
+	bench("storm_cores", "%.2f", (cpuTime(t)-cpu).Seconds()/took.Seconds(), "cores") // the writer's too
+}
+
+// TestBenchStormWrites is a storm that goes on for 30 s.
+func TestBenchStormWrites(t *testing.T) {
+	const long = 30 * time.Second
+	h, api := newHost(t), newMemory()
+	for i := range 4 {
+		h.plug(fmt.Sprint("loop", i), fmt.Sprint(i))
+	}
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-3", "Healthy"))
+	for i := range 4 {
+		h.ioError(fmt.Sprint("loop", i))
+		api.await(t, "failed", is(fmt.Sprint("loop-", i), "Failed BlockIO*1"))
+	}
+	before := api.object().ResourceVersion
+	for i, end := 0, time.Now().Add(long); time.Now().Before(end); i++ {
+		h.ioError(fmt.Sprint("loop", i%4))
+		time.Sleep(200 * time.Microsecond)
+	}
+	var a, b int
+	if _, err := fmt.Sscan(before+" "+api.object().ResourceVersion, &a, &b); err != nil {
+		t.Fatal(err)
+	}
+	bench("storm_api_writes_per_minute", "%.1f", float64(b-a)*60/long.Seconds(), "writes/min")
+}
+
+// TestBenchLatency is from a line in the log to the metric and to the object.
+func TestBenchLatency(t *testing.T) {
+	const faults = 300
+	h, api := newHost(t), newMemory()
+	for i := range faults {
+		h.plug(fmt.Sprint("loop", i), fmt.Sprint(i))
+	}
+	o := h.options("n")
+	o.ScanInterval = time.Hour
+	m, _ := watch(t, h, api, o)
+	api.await(t, "healthy", is(fmt.Sprint("loop-", faults-1), "Healthy"))
+	var metric, object []time.Duration
+	for i := range faults {
+		id, began := fmt.Sprint("loop-", i), time.Now()
+		h.ioError(fmt.Sprint("loop", i))
+		for count(m.published.Load().status, id, v1alpha1.FaultBlockIO) == 0 {
+			time.Sleep(100 * time.Microsecond)
+		}
+		metric = append(metric, time.Since(began))
+		api.await(t, "failed", func(n *v1alpha1.ComputeNode) bool { return count(&n.Status, id, v1alpha1.FaultBlockIO) == 1 })
+		object = append(object, time.Since(began))
+		time.Sleep(20 * time.Millisecond)
+	}
+	bench("fault_to_metric_seconds_p99", "%.4f", p99(metric), "s")
+	bench("fault_to_computenode_seconds_p99", "%.4f", p99(object), "s")
+}
+
+// slowNVMe answers as an NVMe disk does, each command after a while.
+type slowNVMe struct{ wait time.Duration }
+
+func (d slowNVMe) NVMe() bool { return true }
+func (d slowNVMe) SCSI([]byte, []byte) (int, smart.Sense, error) {
+	return 0, nil, smart.ErrUnsupported
+}
+
+func (d slowNVMe) Admin(c smart.AdminCommand, data []byte) error {
+	time.Sleep(d.wait)
+	if c.Opcode == 0x06 && c.CDW10 == 1 {
+		copy(data[4:], "S                   MODEL")
+		data[280] = 1  // capacity, so that no namespace is asked
+		data[256] = 16 // self-tests
+	}
+	if c.Opcode == 0x02 && c.CDW10&0xff == 0x02 {
+		data[1], data[2], data[3] = 0x2c, 0x01, 100 // 300 K, spare
+	}
+	return nil
+}
+
+// disks60 is a host with 60 NVMe disks, and a monitor that asks them through
+// commands that take so long. The first one hangs when hung is set.
+func disks60(t *testing.T, o func(*Options), wait time.Duration, hung bool) *Monitor {
+	t.Helper()
+	h, api := newHost(t), newMemory()
+	for i := range 60 {
+		h.plugDisk(fmt.Sprintf("nvme%dn1", i), fmt.Sprint("s", i))
+	}
+	opts := h.options("n")
+	opts.ScanInterval, opts.SmartInterval = 5*time.Second, 5*time.Minute
+	o(&opts)
+	m, _ := watchWith(t, h, api, opts, func(m *Monitor) {
+		m.health.reader.Ask = func(ctx context.Context, device string) (*smart.Report, error) {
+			if hung && device == "nvme0n1" {
+				<-t.Context().Done()
+			}
+			r, err := smart.Read(ctx, slowNVMe{wait})
+			if r != nil {
+				r.Serial = "" // all are one
+			}
+			return r, err
+		}
+	})
+	return m
+}
+
+func answered(m *Monitor) int {
+	n := 0
+	if p := m.published.Load(); p != nil {
+		for _, r := range p.readings {
+			if r.report != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestBenchSweep(t *testing.T) {
+	began := time.Now()
+	m := disks60(t, func(*Options) {}, 50*time.Millisecond, false)
+	within(t, func() bool {
+		if !m.looked.Load() {
+			began = time.Now()
+		}
+		return answered(m) == 60
+	})
+	bench("smart_sweep60_seconds", "%.2f", time.Since(began).Seconds(), "s")
+}
+
+func TestBenchHungDisk(t *testing.T) {
+	m := disks60(t, func(o *Options) { o.SmartInterval = healthGap }, 50*time.Millisecond, true)
+	within(t, func() bool { return answered(m) == 59 })
+	srv := httptest.NewServer(m.Handler())
+	defer srv.Close()
+	var all []time.Duration
+	for range 200 {
+		began := time.Now()
+		if code, _ := get(t, srv.URL+"/metrics"); code != 200 {
+			t.Fatalf("code %d", code)
+		}
+		all = append(all, time.Since(began))
+	}
+	bench("scrape_hung_disk_seconds_p99", "%.4f", p99(all), "s")
+}
+
+func TestBenchIdle(t *testing.T) {
+	const long = time.Minute
+	m := disks60(t, func(o *Options) { o.ScanInterval, o.SmartInterval = defaultScanInterval, long }, time.Millisecond, false)
+	within(t, func() bool { return answered(m) == 60 })
+	time.Sleep(2 * time.Second)
+	cpu := cpuTime(t)
+	time.Sleep(long)
+	bench("idle60_millicores", "%.2f", (cpuTime(t)-cpu).Seconds()/long.Seconds()*1000, "m")
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib float64
+		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
+			bench("idle60_rss_mib", "%.1f", kib/1024, "MiB") // of the test with what it needs to stand in for the host
+		}
+	}
+}

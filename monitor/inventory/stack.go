@@ -1,0 +1,169 @@
+package inventory
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"holdfast.dev/internal/hostfs"
+)
+
+// stackedOn are the devices that are stacked on disks, by the prefix of their
+// names. bcache is not among them: only its backing device is in slaves, and a
+// fault may be its cache's.
+var stackedOn = []string{"dm-", "md"}
+
+// stack finds which disks a stacked device lies on, by the links that the
+// kernel keeps in its directory slaves (block/holder.c).
+type stack struct {
+	host  *hostfs.FS
+	owner map[string]int // of the names of disks and partitions: index of the disk
+	below map[string][]int
+}
+
+// nameStacked gives the names of each device that is stacked on one disk alone,
+// however high, to that disk: a logical volume, a dm-crypt device, a multipath
+// device, an array of one. Which of several disks a fault of a device is of,
+// nobody can tell from its name: the names of the others are returned.
+func nameStacked(host *hostfs.FS, devices []string, disks []Disk) (shared []string) {
+	s := stack{host: host, owner: map[string]int{}, below: map[string][]int{}}
+	for i := range disks {
+		for _, name := range disks[i].Names {
+			s.owner[name] = i
+		}
+	}
+	for _, dev := range devices {
+		if !isStacked(dev) {
+			continue
+		}
+		if on := s.disks(dev, 0); len(on) == 1 {
+			d := &disks[on[0]]
+			d.Above = append(d.Above, s.names(dev)...)
+		} else {
+			shared = append(shared, s.names(dev)...)
+		}
+	}
+	s.nameMembers(disks)
+	return shared
+}
+
+func isStacked(dev string) bool {
+	return slices.ContainsFunc(stackedOn, func(p string) bool {
+		rest, ok := strings.CutPrefix(dev, p)
+		return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
+	})
+}
+
+// disks are the disks below a device. One that cannot be traced to the end lies
+// on a disk that is not in the list: then it is on none that is known.
+func (s *stack) disks(dev string, depth int) []int {
+	const deepest = 32 // far more than anybody stacks; sysfs has no cycles
+	if i, ok := s.owner[dev]; ok {
+		return []int{i}
+	}
+	if on, ok := s.below[dev]; ok {
+		return on
+	}
+	slaves, err := s.host.ReadDir(path.Join(sysBlock, dev, "slaves"))
+	if err != nil || len(slaves) == 0 || depth > deepest {
+		return nil
+	}
+	var on []int
+	for _, slave := range slaves {
+		under := s.disks(slave, depth+1)
+		if len(under) == 0 {
+			on = nil
+			break
+		}
+		on = append(on, under...)
+	}
+	slices.Sort(on)
+	on = slices.Compact(on)
+	s.below[dev] = on
+	return on
+}
+
+// names are what the kernel's lines call a stacked device: dm-3, its numbers,
+// and the name that the device mapper knows it by, which some file systems print.
+func (s *stack) names(dev string) []string {
+	names := []string{dev}
+	for _, attr := range []string{"dev", "dm/name"} {
+		if v, err := s.host.ReadString(path.Join(sysBlock, dev, attr)); err == nil && v != "" {
+			names = append(names, v)
+		}
+	}
+	return names
+}
+
+// nameMembers marks the disks and partitions that are one of several members of
+// a btrfs: it says its own name with that of any member (fs/btrfs/super.c, s_id).
+func (s *stack) nameMembers(disks []Disk) {
+	const dir = "/sys/fs/btrfs"
+	all, err := s.host.ReadDir(dir)
+	if err != nil {
+		return // no btrfs
+	}
+	for _, fs := range all {
+		members, err := s.host.ReadDir(path.Join(dir, fs, "devices"))
+		if err != nil || len(members) < 2 {
+			continue
+		}
+		for _, m := range members {
+			if i, ok := s.owner[m]; ok {
+				disks[i].Above = append(disks[i].Above, m)
+			}
+		}
+	}
+}
+
+// samePaths says whether disks are the paths of one multipath device: a device
+// of the device mapper's with the prefix that multipath-tools gives its uuid
+// (libmultipath/devmapper.c, UUID_PREFIX) holds all of them.
+func samePaths(host *hostfs.FS, disks []Disk) bool {
+	var common []string
+	for i := range disks {
+		holders, err := host.ReadDir(path.Join(sysBlock, disks[i].Device, "holders"))
+		if err != nil {
+			return false
+		}
+		if i == 0 {
+			common = holders
+		}
+		common = slices.DeleteFunc(common, func(h string) bool { return !slices.Contains(holders, h) })
+	}
+	return slices.ContainsFunc(common, func(h string) bool {
+		uuid, err := host.ReadString(path.Join(sysBlock, h, "dm/uuid"))
+		return err == nil && strings.HasPrefix(uuid, "mpath-")
+	})
+}
+
+// legRE is an NVMe namespace by way of one controller, which is hidden; the
+// kernel's messages name it (drivers/nvme/host/core.c, nvme_alloc_ns).
+var legRE = regexp.MustCompile(`^(nvme\d+)c\d+(n\d+)$`)
+
+// nameLegs gives the names of hidden legs to their NVMe disks, and says which
+// names of an NVMe disk are of one way among several.
+func nameLegs(devices []string, disks []Disk) {
+	for i := range disks {
+		d := &disks[i]
+		if !strings.HasPrefix(d.Device, "nvme") {
+			continue
+		}
+		var ways []string
+		for _, n := range d.Names {
+			if nvmeCtrlRE.MatchString(n) {
+				ways = append(ways, n)
+			}
+		}
+		controllers := len(ways)
+		for _, dev := range devices {
+			if m := legRE.FindStringSubmatch(dev); m != nil && m[1]+m[2] == d.Device {
+				d.Names, ways = append(d.Names, dev), append(ways, dev)
+			}
+		}
+		if controllers > 1 {
+			d.Paths = ways
+		}
+	}
+}
