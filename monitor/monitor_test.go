@@ -110,12 +110,15 @@ func TestFaultOfAPath(t *testing.T) {
 		h.write("sys/block/dm-0/slaves/"+dev+"/x", "")
 	}
 	h.write("sys/block/dm-0/dm/uuid", "mpath-model_a\n")
+	h.write("sys/block/dm-0/dev", "253:0\n")
 	watch(t, h, api, h.options("n"))
 	api.await(t, "one disk", is("model-a", "Healthy"))
 	h.ioError("sdb")
 	api.await(t, "degraded", is("model-a", "Degraded Path*1"))
 	h.say("critical medium error, dev sda, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2")
 	api.await(t, "failed", is("model-a", "Failed Medium*1 Path*1"))
+	h.say("device-mapper: multipath: 253:0: returning EIO; QIFNP = 0; SQIFNP = 0; DNFS = 0")
+	api.await(t, "every path is lost", is("model-a", "Failed DeviceOffline*1 Medium*1 Path*1"))
 }
 
 func TestMissingAndBack(t *testing.T) {

@@ -117,6 +117,12 @@ func TestLiveQuarantine(t *testing.T) {
 		}
 	})
 	t.Run("MadeAgain", func(t *testing.T) {
+		// Nobody waits while the volume is open: until it is marked, a waiting claim
+		// may get it (README, Quarantine).
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: l.ns, Name: "qa-pod"}}
+		if err := l.api.Delete(context.Background(), pod, client.GracePeriodSeconds(0)); err != nil {
+			t.Fatal(err)
+		}
 		old := l.closed("qa-late")
 		if err := l.api.Delete(context.Background(), old); err != nil {
 			t.Fatal(err)
@@ -131,6 +137,8 @@ func TestLiveQuarantine(t *testing.T) {
 		if pv := l.closed("qa-late"); pv.UID == old.UID || !marks.Sentinel(pv) {
 			t.Errorf("the volume made again has UID %s and claimRef %v", pv.UID, pv.Spec.ClaimRef)
 		}
+		l.pod("qa-pod-again", "qa-new-late")
+		l.unschedulable("qa-pod-again", "persistent volumes to bind")
 		l.pending(t, "qa-new-late")
 	})
 	t.Run("Restart", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -114,7 +115,7 @@ func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 		if n == 1 || loops {
 			keep = append(keep, d)
 		} else if samePaths(host, disks[i:i+n]) {
-			d.Paths = d.Names
+			d.Paths = slices.Clone(d.Names)
 			keep = append(keep, d)
 		} else {
 			errs = append(errs, fmt.Errorf("%d disks have the same id %s, among them %s and %s", n, d.ID, d.Device, disks[i+1].Device))

@@ -39,7 +39,11 @@ func nameStacked(host *hostfs.FS, devices []string, disks []Disk) (shared []stri
 		}
 		if on := s.disks(dev, 0); len(on) == 1 {
 			d := &disks[on[0]]
-			d.Above = append(d.Above, s.names(dev)...)
+			if isMultipath(host, dev) { // it is the disk, by all its paths
+				d.Names = append(d.Names, s.names(dev)...)
+			} else {
+				d.Above = append(d.Above, s.names(dev)...)
+			}
 		} else {
 			shared = append(shared, s.names(dev)...)
 		}
@@ -117,9 +121,15 @@ func (s *stack) nameMembers(disks []Disk) {
 	}
 }
 
-// samePaths says whether disks are the paths of one multipath device: a device
-// of the device mapper's with the prefix that multipath-tools gives its uuid
-// (libmultipath/devmapper.c, UUID_PREFIX) holds all of them.
+// isMultipath says whether a device is of multipath-tools, or a partition that
+// kpartx made on one: its uuid has their prefix (libmultipath/devmapper.c, UUID_PREFIX).
+func isMultipath(host *hostfs.FS, dev string) bool {
+	uuid, err := host.ReadString(path.Join(sysBlock, dev, "dm/uuid"))
+	return err == nil && strings.Contains(uuid, "mpath-")
+}
+
+// samePaths says whether disks are the paths of one multipath device: one holds
+// all of them.
 func samePaths(host *hostfs.FS, disks []Disk) bool {
 	var common []string
 	for i := range disks {
@@ -132,10 +142,7 @@ func samePaths(host *hostfs.FS, disks []Disk) bool {
 		}
 		common = slices.DeleteFunc(common, func(h string) bool { return !slices.Contains(holders, h) })
 	}
-	return slices.ContainsFunc(common, func(h string) bool {
-		uuid, err := host.ReadString(path.Join(sysBlock, h, "dm/uuid"))
-		return err == nil && strings.HasPrefix(uuid, "mpath-")
-	})
+	return slices.ContainsFunc(common, func(h string) bool { return isMultipath(host, h) })
 }
 
 // legRE is an NVMe namespace by way of one controller, which is hidden; the
