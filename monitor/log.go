@@ -157,9 +157,9 @@ func (m *Monitor) unattributed(ev *kernel.Event) {
 }
 
 // weigh brings an event to what it says of the disk itself. A way to it that is
-// lost among several is a lost path. What lies on it, or what it is a member of,
-// may fail for itself: a pool that is full, a snapshot, another member. When it is
-// the disk that fails, its own name is in the log too.
+// lost among several is a lost path. What lies on it may fail for itself, such as a
+// pool that is full, and a file system of several disks for another one. When it
+// is the disk that fails, its own name is in the log too.
 func weigh(ev *kernel.Event, how inventory.How) {
 	switch how {
 	case inventory.Path:
@@ -168,6 +168,10 @@ func weigh(ev *kernel.Event, how inventory.How) {
 		}
 	case inventory.Above:
 		ev.Severity = v1alpha1.SeverityWarning
+	case inventory.Member:
+		if ev.Class == v1alpha1.FaultFilesystem { // it calls itself by the name of any of its members
+			ev.Severity = v1alpha1.SeverityWarning
+		}
 	case inventory.Itself:
 	}
 }

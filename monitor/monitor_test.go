@@ -101,6 +101,25 @@ func TestFaultAbove(t *testing.T) {
 	api.await(t, "failed", is("loop-a", "Failed BlockIO*1 Filesystem*1"))
 }
 
+// A file system of several disks speaks by the name of one of them; a disk's own
+// errors are its own, member or not.
+func TestFaultOfAMember(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "b")
+	h.write("sys/fs/btrfs/f/devices/loop1/x", "")
+	h.write("sys/fs/btrfs/f/devices/loop2/x", "")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-b", "Healthy"))
+	h.say("BTRFS error (device loop1): parent transid verify failed on 1166187577344 wanted 31136 found 31158")
+	api.await(t, "degraded", is("loop-a", "Degraded Filesystem*1"))
+	h.ioError("loop2")
+	n := api.await(t, "failed", is("loop-b", "Failed BlockIO*1"))
+	if got := diskState(n, "loop-a"); got != "Degraded Filesystem*1" {
+		t.Errorf("the member that is named is %s", got)
+	}
+}
+
 // A way to a disk that is lost is not the disk; its medium is.
 func TestFaultOfAPath(t *testing.T) {
 	h, api := newHost(t), newMemory()

@@ -38,9 +38,10 @@ type Disk struct {
 	// Paths are those of Names that are of one way among several to the disk;
 	// none when there is one way.
 	Paths []string
-	// Above are the names of devices that are stacked on this disk alone, and of
-	// what this disk is a member of with others.
+	// Above are the names of devices that are stacked on this disk alone.
 	Above []string
+	// Members are those of Names that are one of several members of a file system.
+	Members []string
 }
 
 // Snapshot is one look at the host.

@@ -175,7 +175,7 @@ func TestScanStacks(t *testing.T) {
 	}
 	owners := map[string]string{}
 	for _, d := range s.Disks {
-		for _, n := range d.Above {
+		for _, n := range slices.Concat(d.Above, d.Members) {
 			owners[n] = d.Device
 		}
 	}

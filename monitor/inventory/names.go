@@ -19,10 +19,12 @@ type Names struct {
 // How a name is a disk's.
 type How int
 
-// Ways. Itself: the disk, or a part of it. Path: one way among several to it.
-// Above: what is stacked on it, or what it is a member of.
+// Ways. Itself: the disk, or a part of it. Member: the same, and one of several
+// members of a file system. Path: one way among several to the disk. Above: what
+// is stacked on it.
 const (
 	Itself How = iota
+	Member
 	Path
 	Above
 )
@@ -59,6 +61,9 @@ func (n *Names) Update(s *Snapshot, at time.Time) {
 		d := &s.Disks[i]
 		for _, name := range d.Names {
 			add(name, d.ID, Itself)
+		}
+		for _, name := range d.Members {
+			add(name, d.ID, Member)
 		}
 		for _, name := range d.Paths {
 			add(name, d.ID, Path)

@@ -115,7 +115,7 @@ func (s *stack) nameMembers(disks []Disk) {
 		}
 		for _, m := range members {
 			if i, ok := s.owner[m]; ok {
-				disks[i].Above = append(disks[i].Above, m)
+				disks[i].Members = append(disks[i].Members, m)
 			}
 		}
 	}
