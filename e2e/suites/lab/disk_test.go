@@ -225,18 +225,20 @@ func (v *victim) alerted(ctx context.Context) (bool, error) {
 	return l.Monitoring.Firing(ctx, "HoldfastDiskFailed", map[string]string{"disk": v.id, "node": v.n.Name, "cluster": lab.ClusterName})
 }
 
-// plan is the plan for the disk; nil when there is none.
+// plan is the newest plan for the disk; nil when there is none.
 func (v *victim) plan(ctx context.Context) (*v1alpha1.Remediation, error) {
 	var plans v1alpha1.RemediationList
 	if err := l.Client.List(ctx, &plans); err != nil {
 		return nil, err
 	}
+	var newest *v1alpha1.Remediation
 	for i := range plans.Items {
-		if plans.Items[i].Spec.Disk == v.id {
-			return &plans.Items[i], nil
+		p := &plans.Items[i]
+		if p.Spec.Disk == v.id && (newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
+			newest = p
 		}
 	}
-	return nil, nil
+	return newest, nil
 }
 
 // awaitStep waits until the disk's plan is at a step.
@@ -324,7 +326,7 @@ func (v *victim) awaitReplaced(t *testing.T) {
 func testHealth(t *testing.T) {
 	const limit = time.Minute
 	ctx := t.Context()
-	v := newVictim(t, l.Nodes[1], string(machine.NVMe))
+	v := newVictim(t, l.Nodes[0], string(machine.NVMe))
 	eventually(t, patience, "SMART data of every ATA and NVMe disk", func() (bool, error) {
 		values, err := l.Monitoring.Query(ctx, `holdfast_disk_monitor_smart_answers == 1`)
 		want := 2*len(l.Nodes) + 2 // and the spare ones; QEMU's SCSI disks have none
