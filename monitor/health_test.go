@@ -116,8 +116,8 @@ func TestHealthWaitsForTheStoredStatus(t *testing.T) {
 	o := h.options("n")
 	o.SmartInterval = time.Hour // one reading
 	m, _ := watchWith(t, h, api, o, d.as)
-	within(t, func() bool { return m.looked.Load() })
-	time.Sleep(200 * time.Millisecond) // it would have been asked by now
+	// Between two looks the loop has passed the place where it would have asked.
+	within(t, func() bool { return testutil.ToFloat64(m.metrics.scans) >= 3 })
 	d.mu.Lock()
 	if n := d.asked["sda"]; n != 0 {
 		t.Errorf("asked %d times before the stored status was known", n)

@@ -183,6 +183,10 @@ func TestSignals(t *testing.T) {
 	if d := cmp.Diff(want, verdict.Signals(ata)); d != "" {
 		t.Error(d)
 	}
+	ata.RPM = nil // as old drives have it
+	if _, told := verdict.Signals(ata)["hdd.5"]; !told {
+		t.Error("a drive that does not tell its speed is judged by no level")
+	}
 	ata.ATA.Attributes[0].Threshold = nil // it could not be read
 	if _, told := verdict.Signals(ata)["ata.prefailure"]; told {
 		t.Error("without a threshold nothing is known of its being crossed")

@@ -149,7 +149,7 @@ func Signals(r *smart.Report) map[string]float64 {
 	if r.PercentUsed != nil {
 		s["percentUsed"] = float64(*r.PercentUsed)
 	}
-	if r.Celsius != nil && r.RPM != nil && *r.RPM > 0 {
+	if r.Celsius != nil && rotates(r) {
 		s["hdd.celsius"] = float64(*r.Celsius)
 	}
 	if h := r.ATA; h != nil {
@@ -185,19 +185,14 @@ func Signals(r *smart.Report) map[string]float64 {
 }
 
 func ataSignals(s map[string]float64, r *smart.Report) {
-	kind := ""
-	if r.RPM != nil {
-		kind = "ssd."
-		if *r.RPM > 0 {
-			kind = "hdd."
-		}
+	kind := "ssd."
+	if rotates(r) {
+		kind = "hdd."
 	}
 	failed, told := 0, true
 	for _, a := range r.ATA.Attributes {
 		s[fmt.Sprintf("ata.%d", a.ID)] = float64(a.Count)
-		if kind != "" {
-			s[fmt.Sprintf("%s%d", kind, a.ID)] = float64(a.Count)
-		}
+		s[fmt.Sprintf("%s%d", kind, a.ID)] = float64(a.Count)
 		told = told && (!a.Prefailure || a.Threshold != nil)
 		if a.Prefailure && a.Failed() {
 			failed++
@@ -219,9 +214,13 @@ func has(r *smart.Report, signal string) bool {
 	case "nvme":
 		return r.Protocol == smart.NVMe
 	case "hdd":
-		return r.RPM == nil || *r.RPM > 0
+		return rotates(r)
 	case "ssd":
-		return r.RPM == nil || *r.RPM == 0
+		return !rotates(r)
 	}
 	return true
 }
+
+// rotates says whether the disk rotates. Old drives do not tell their speed; an
+// SSD tells that it has none (ACS-2 and SBC-3, nominal media rotation rate).
+func rotates(r *smart.Report) bool { return r.RPM == nil || *r.RPM > 0 }
