@@ -40,7 +40,92 @@ type FlavorDisks struct {
 	// MinSize is the least size of each disk, in bytes.
 	// +optional
 	MinSize *resource.Quantity `json:"minSize,omitempty"`
+	// Layout says how node preparation lays out each disk of the group. Without
+	// one it leaves these disks alone.
+	// +optional
+	Layout *DiskLayout `json:"layout,omitempty"`
 }
+
+// DiskLayout is what node preparation makes of a disk: partitions on disks of
+// the roles static and raw, a volume group on disks of the role lvm.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.partitions) != has(self.volumeGroup)",message="a layout has partitions or a volumeGroup, one of them"
+type DiskLayout struct {
+	// Partitions in their order on the disk.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	Partitions []PartitionLayout `json:"partitions,omitempty"`
+	// VolumeGroup of the group's disks.
+	// +optional
+	VolumeGroup *VolumeGroupLayout `json:"volumeGroup,omitempty"`
+}
+
+// PartitionLayout is one partition, or several alike.
+type PartitionLayout struct {
+	// Count is how many partitions alike follow each other.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	// +optional
+	Count int32 `json:"count,omitempty"`
+	// Size of each, in bytes, rounded down to a MiB. Partitions without a size
+	// share equally what the others leave.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+	// Filesystem to make; a partition without one is a raw block volume.
+	// +optional
+	Filesystem Filesystem `json:"filesystem,omitempty"`
+	// MkfsOptions are further arguments of mkfs, one each.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// MountOptions as in fstab(5), one each.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	MountOptions []string `json:"mountOptions,omitempty"`
+	// StorageClass of the volumes that the partitions become.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=253
+	StorageClass string `json:"storageClass"`
+}
+
+// Filesystem is one that node preparation can make.
+// +kubebuilder:validation:Enum=ext4;xfs
+type Filesystem string
+
+// File systems.
+const (
+	FilesystemExt4 Filesystem = "ext4"
+	FilesystemXFS  Filesystem = "xfs"
+)
+
+// VolumeGroupLayout says how the disks of a group become LVM volume groups. All
+// volume groups of a group form one pool, which bears the group's name.
+type VolumeGroupLayout struct {
+	// Spread is All for one volume group over all disks of the group, and
+	// PerDisk for one on each: there a volume never depends on two disks.
+	// +kubebuilder:validation:Enum=All;PerDisk
+	// +kubebuilder:default=PerDisk
+	Spread VolumeGroupSpread `json:"spread,omitempty"`
+	// ThinPoolPercent of each volume group becomes a thin pool; 0 makes none.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=95
+	// +optional
+	ThinPoolPercent int32 `json:"thinPoolPercent,omitempty"`
+}
+
+// VolumeGroupSpread says how many disks a volume group spans.
+type VolumeGroupSpread string
+
+// Spreads.
+const (
+	SpreadAll     VolumeGroupSpread = "All"
+	SpreadPerDisk VolumeGroupSpread = "PerDisk"
+)
 
 // DiskRole is what a flavor uses a disk for.
 // +kubebuilder:validation:Enum=system;static;lvm;raw

@@ -10,6 +10,14 @@ const (
 	LabelMedia = "holdfast.dev/media"
 	// LabelQuarantined is "true" on a PersistentVolume that no new claim may bind.
 	LabelQuarantined = "holdfast.dev/quarantined"
+	// LabelAntiAffinity on a PersistentVolumeClaim names a group: two claims of
+	// one namespace and group never get volumes on the same disk.
+	// LabelAntiAffinityPreferred asks for that where it can be had.
+	LabelAntiAffinity          = "holdfast.dev/disk-anti-affinity"
+	LabelAntiAffinityPreferred = "holdfast.dev/disk-anti-affinity-preferred"
+	// LabelVolumeGroup on a CSIStorageCapacity names the LVM volume group whose room
+	// it tells; LabelDisk beside it is there when the group lies on one disk.
+	LabelVolumeGroup = "holdfast.dev/volume-group"
 	// LabelFlavor on a Node names its NodeFlavor.
 	LabelFlavor = "holdfast.dev/flavor"
 	// LabelAddon and LabelAddonVersion are on every object of a bundle.

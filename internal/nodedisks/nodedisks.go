@@ -21,6 +21,8 @@ type File struct {
 	APIVersion string `yaml:"apiVersion"` // holdfast.dev/v1alpha1
 	Kind       string `yaml:"kind"`       // NodeDisks
 	Disks      []Disk `yaml:"disks"`
+	// VolumeGroups are those that the disks of role lvm form.
+	VolumeGroups []VolumeGroup `yaml:"volumeGroups,omitempty"`
 }
 
 // Disk is one prepared disk.
@@ -31,6 +33,16 @@ type Disk struct {
 	Media      v1alpha1.Media    `yaml:"media,omitempty"`
 	Slot       string            `yaml:"slot,omitempty"`
 	Partitions []Partition       `yaml:"partitions,omitempty"`
+	// VolumeGroup names the volume group that a disk of role lvm belongs to.
+	VolumeGroup string `yaml:"volumeGroup,omitempty"`
+}
+
+// VolumeGroup is one LVM volume group that node preparation made.
+type VolumeGroup struct {
+	Name     string `yaml:"name"`
+	UUID     string `yaml:"uuid"`               // as LVM writes it; names recur, this does not
+	Pool     string `yaml:"pool"`               // group of the NodeFlavor; storage classes name it
+	ThinPool string `yaml:"thinPool,omitempty"` // its thin pool, when it has one
 }
 
 // Partition is one prepared partition.
@@ -44,7 +56,10 @@ type Partition struct {
 var (
 	idRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9._:-]{0,251}$`)
 	uuidRE = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-	nameRE = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+	// LVM's names, lvm(8), but for those that it reserves; no '.' or '-' in front.
+	vgRE     = regexp.MustCompile(`^[a-zA-Z0-9_+][a-zA-Z0-9+_.-]{0,126}$`)
+	vgUUIDRE = regexp.MustCompile(`^[a-zA-Z0-9]{6}(-[a-zA-Z0-9]{4}){5}-[a-zA-Z0-9]{6}$`)
+	nameRE   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 )
 
 // Parse decodes and checks the file. The error names file and, where it can, line.
@@ -92,6 +107,37 @@ func (f *File) validate() error {
 				return fmt.Errorf("partitions %s and %s have the same mount point %s", other, p.UUID, p.MountPoint)
 			}
 			mounts[p.MountPoint] = p.UUID
+		}
+	}
+	return f.validateVolumeGroups()
+}
+
+func (f *File) validateVolumeGroups() error {
+	names, ids := map[string]bool{}, map[string]bool{}
+	for _, g := range f.VolumeGroups {
+		switch {
+		case !vgRE.MatchString(g.Name):
+			return fmt.Errorf("volume group %q: the name is not letters, digits, '+', '_', '.' and '-'", g.Name)
+		case names[g.Name]:
+			return fmt.Errorf("volume group %s is there twice", g.Name)
+		case !vgUUIDRE.MatchString(g.UUID):
+			return fmt.Errorf("volume group %s: uuid %q is not one of LVM's", g.Name, g.UUID)
+		case ids[g.UUID]:
+			return fmt.Errorf("volume group %s has the uuid of another", g.Name)
+		case !nameRE.MatchString(g.Pool):
+			return fmt.Errorf("volume group %s: pool %q is not a valid name", g.Name, g.Pool)
+		case g.ThinPool != "" && !vgRE.MatchString(g.ThinPool):
+			return fmt.Errorf("volume group %s: thin pool %q is not a name of LVM's", g.Name, g.ThinPool)
+		}
+		names[g.Name], ids[g.UUID] = true, true
+	}
+	for _, d := range f.Disks {
+		switch {
+		case d.VolumeGroup == "":
+		case d.Role != v1alpha1.RoleLVM:
+			return fmt.Errorf("disk %s of role %s has a volume group", d.ID, d.Role)
+		case !names[d.VolumeGroup]:
+			return fmt.Errorf("disk %s: volume group %q is not listed", d.ID, d.VolumeGroup)
 		}
 	}
 	return nil
