@@ -1,0 +1,12 @@
+// Package lvm is the CSI driver lvm.holdfast.dev: logical volumes in the volume
+// groups that node preparation made, one container per node. The Engine changes
+// volumes, and is all that knows LVM; the CSI services, the provisioner, the
+// resizer and the capacity publisher translate. What is decided without running
+// anything is in package vg. See provisioners/README.md.
+package lvm
+
+// DriverName is the name of the CSI driver, of its provisioner and of its topology.
+const DriverName = "lvm.holdfast.dev"
+
+// TopologyKey is the label that the kubelet puts on each Node with the driver.
+const TopologyKey = DriverName + "/node"

@@ -1,0 +1,46 @@
+package lvm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"regexp"
+)
+
+var (
+	vgUUID  = regexp.MustCompile(`^[a-zA-Z0-9]{6}(-[a-zA-Z0-9]{4}){5}-[a-zA-Z0-9]{6}$`)
+	ourName = regexp.MustCompile(`^hf[vse]-[a-z0-9][a-z0-9-]{0,63}$`)
+	plain   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,47}$`)
+)
+
+// Kind is what a logical volume of ours is.
+type Kind string
+
+// Kinds.
+const (
+	KindVolume    Kind = "volume"
+	KindSnapshot  Kind = "snapshot"
+	KindEphemeral Kind = "ephemeral" // lives as long as its pod
+)
+
+// prefix of the names of a kind. None of LVM's reserved names begins with or has it
+// (lib/metadata/lv_manip.c, lib/misc/lvm-string.c: snapshot, pvmove, _mlog, _tdata, …).
+func (k Kind) prefix() string {
+	switch k {
+	case KindSnapshot:
+		return "hfs-"
+	case KindEphemeral:
+		return "hfe-"
+	}
+	return "hfv-"
+}
+
+// lvName is the logical volume of a name that CSI gave: the name itself when LVM can
+// have it, else its hash. A hash is longer than any plain name, so that the
+// two never meet.
+func lvName(kind Kind, name string) string {
+	if plain.MatchString(name) {
+		return kind.prefix() + name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return kind.prefix() + hex.EncodeToString(sum[:25])
+}
