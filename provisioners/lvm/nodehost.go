@@ -1,0 +1,286 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"holdfast.dev/internal/diskid"
+	"holdfast.dev/internal/hostexec"
+	"holdfast.dev/internal/hostfs"
+)
+
+const (
+	sysTimeout = 5 * time.Second // of reads that a dead disk can hold up
+	hostMounts = "/proc/1/mountinfo"
+	ownMounts  = "/proc/self/mountinfo"
+)
+
+// NodeHost is the machine that the driver runs on. Programs are those of the driver's
+// own image; /dev and the kubelet's directory are the host's, at the same paths; sysfs
+// and the host's mount table are read below root.
+type NodeHost struct{ root *hostfs.FS }
+
+// NewNodeHost reads below root.
+func NewNodeHost(root *hostfs.FS) *NodeHost { return &NodeHost{root: root} }
+
+// programError gives hostexec's error the method that the engine asks for.
+type programError struct{ of *hostexec.Error }
+
+func (e programError) Error() string   { return e.of.Error() }
+func (e programError) ExitStatus() int { return e.of.ExitCode }
+func (e programError) Unwrap() error   { return e.of }
+
+// Run is Host's.
+func (*NodeHost) Run(ctx context.Context, timeout time.Duration, program string, args ...string) ([]byte, error) {
+	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "LVM_SUPPRESS_FD_WARNINGS=1"}
+	out, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: program, Args: args, Env: env})
+	var e *hostexec.Error
+	if errors.As(err, &e) {
+		return out, programError{e}
+	}
+	return out, err
+}
+
+// within runs a read that may hang and is left behind then.
+func within[T any](ctx context.Context, what string, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	var zero T
+	t := time.NewTimer(sysTimeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-t.C:
+		return zero, fmt.Errorf("%s: no answer in %s", what, sysTimeout)
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}
+
+// Devices is Host's: the group's disks by their ids, their partitions, and what lies
+// on these but for logical volumes: md arrays, crypt, multipath.
+func (h *NodeHost) Devices(ctx context.Context, g GroupInfo) ([]string, error) {
+	return within(ctx, "read sysfs", func() ([]string, error) {
+		names, err := h.root.ReadDir("/sys/block")
+		if err != nil {
+			return nil, fmt.Errorf("list disks: %w", err)
+		}
+		var devices []string
+		for _, dev := range names {
+			id, _, err := diskid.FromSysfs(h.root, dev)
+			if err != nil || !slices.Contains(g.Disks, id) {
+				continue // a disk of another group may be dying; ours are missed below
+			}
+			devices = append(devices, "/dev/"+dev)
+			parts, err := h.root.ReadDir("/sys/class/block/" + dev)
+			if err != nil {
+				return nil, fmt.Errorf("list partitions of %s: %w", dev, err)
+			}
+			for _, p := range append(parts, dev) {
+				if p != dev {
+					if !strings.HasPrefix(p, dev) {
+						continue
+					}
+					devices = append(devices, "/dev/"+p)
+				}
+				devices = append(devices, h.holders(p, 0)...)
+			}
+		}
+		if len(devices) == 0 {
+			return nil, fmt.Errorf("none of the disks %s is there", strings.Join(g.Disks, ", "))
+		}
+		slices.Sort(devices)
+		return slices.Compact(devices), nil
+	})
+}
+
+// holders are the devices on top of dev that may be physical volumes.
+func (h *NodeHost) holders(dev string, depth int) []string {
+	names, err := h.root.ReadDir("/sys/class/block/" + dev + "/holders")
+	if err != nil || depth > 4 {
+		return nil // none
+	}
+	var all []string
+	for _, n := range names {
+		uuid, err := diskid.Attr(h.root, "/sys/class/block/"+n+"/dm/uuid")
+		if err != nil || strings.HasPrefix(uuid, "LVM-") {
+			continue
+		}
+		all = append(append(all, "/dev/"+n), h.holders(n, depth+1)...)
+	}
+	return all
+}
+
+// Present is Host's.
+func (*NodeHost) Present(device string) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Stat(device, &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", device, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return false, fmt.Errorf("look at %s: it is no block device", device)
+	}
+	return true, nil
+}
+
+// Exclusive is Host's. O_EXCL alone fails only for mounts, holders and others that open
+// so (block/bdev.c bd_prepare_to_claim); the device mapper's own count tells of
+// everybody else, such as a pod with a raw volume.
+func (h *NodeHost) Exclusive(device string) error {
+	out, err := h.Run(context.Background(), sysTimeout, "dmsetup", "info", "-c", "--noheadings", "-o", "open", device)
+	if err != nil {
+		return fmt.Errorf("ask who has %s open: %w", device, err)
+	}
+	if n := strings.TrimSpace(string(out)); n != "0" {
+		return fmt.Errorf("%s is opened %q times", device, n)
+	}
+	_, err = within(context.Background(), "open "+device, func() (struct{}, error) {
+		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return struct{}{}, fmt.Errorf("open %s alone: %w", device, err)
+		}
+		return struct{}{}, unix.Close(fd)
+	})
+	return err
+}
+
+func rdev(name string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", name, err)
+	}
+	return st.Rdev, nil
+}
+
+func (h *NodeHost) table(host bool) ([]*mountinfo.Info, error) {
+	var r io.ReadCloser
+	var err error
+	if host {
+		r, err = h.root.Open(hostMounts)
+	} else {
+		r, err = os.Open(ownMounts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read mount table: %w", err)
+	}
+	defer func() { _ = r.Close() }() // read only
+	infos, err := mountinfo.GetMountsFromReader(r, nil)
+	if err != nil {
+		return nil, fmt.Errorf("parse mount table: %w", err)
+	}
+	return infos, nil
+}
+
+// shows says whether a mount is of the device, or of its node.
+func shows(m *mountinfo.Info, dev uint64) bool {
+	if uint32(m.Major) == unix.Major(dev) && uint32(m.Minor) == unix.Minor(dev) {
+		return true
+	}
+	if m.FSType != "devtmpfs" || m.Root == "/" {
+		return false
+	}
+	if m.Root == "/dm-"+strconv.FormatUint(uint64(unix.Minor(dev)), 10) {
+		return true
+	}
+	at, err := rdev(m.Mountpoint)
+	return err == nil && at == dev
+}
+
+func mountOf(m *mountinfo.Info) Mount {
+	ro := func(opts string) bool { return slices.Contains(strings.Split(opts, ","), "ro") }
+	return Mount{Target: m.Mountpoint, Filesystem: m.FSType, ReadOnly: ro(m.Options) || ro(m.VFSOptions)}
+}
+
+// Of is Mounts', in the host's view: a mount that somebody else made counts too.
+func (h *NodeHost) Of(device string) ([]Mount, error) {
+	dev, err := rdev(device)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := h.table(true)
+	if err != nil {
+		return nil, err
+	}
+	var all []Mount
+	for _, m := range infos {
+		if shows(m, dev) {
+			all = append(all, mountOf(m))
+		}
+	}
+	return all, nil
+}
+
+// At is Mounts', in the driver's own view.
+func (h *NodeHost) At(target, device string) (*Mount, bool, error) {
+	infos, err := h.table(false)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, m := range slices.Backward(infos) {
+		if m.Mountpoint != path.Clean(target) {
+			continue
+		}
+		mnt := mountOf(m)
+		if device == "" {
+			return &mnt, false, nil
+		}
+		dev, err := rdev(device)
+		if err != nil {
+			return nil, false, err
+		}
+		return &mnt, shows(m, dev), nil
+	}
+	return nil, false, nil
+}
+
+// Usage is Mounts'.
+func (*NodeHost) Usage(ctx context.Context, name string) (Usage, error) {
+	return within(ctx, "statfs "+name, func() (Usage, error) {
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err != nil {
+			return Usage{}, fmt.Errorf("look at %s: %w", name, err)
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			f, err := os.Open(name)
+			if err != nil {
+				return Usage{}, err
+			}
+			defer func() { _ = f.Close() }() // read only
+			n, err := f.Seek(0, io.SeekEnd)
+			return Usage{Total: n, Block: true}, err
+		}
+		var s unix.Statfs_t
+		if err := unix.Statfs(name, &s); err != nil {
+			return Usage{}, fmt.Errorf("statfs %s: %w", name, err)
+		}
+		size := s.Bsize
+		return Usage{
+			Total: int64(s.Blocks) * size, Used: int64(s.Blocks-s.Bfree) * size, Available: int64(s.Bavail) * size,
+			Inodes: int64(s.Files), InodesUsed: int64(s.Files - s.Ffree), InodesFree: int64(s.Ffree),
+		}, nil
+	})
+}
