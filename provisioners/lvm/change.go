@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -167,6 +168,13 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 		return v, err
 	}
 	if err := e.grow(ctx, g, name, r.Size, r.Spec.Overcommit); err != nil {
+		if !errors.Is(err, vg.ErrNoRoom) {
+			return Volume{}, err
+		}
+		// Another node may be asked next: nothing of it may stay here.
+		if gone := e.remove(ctx, g, v.LV); gone != nil {
+			return Volume{}, fmt.Errorf("copy of %s has no room to grow (%s) and cannot be removed: %w: %w", src.Name, err.Error(), ErrUnavailable, gone)
+		}
 		return Volume{}, err
 	}
 	s, _, _ := g.last()

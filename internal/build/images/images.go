@@ -57,6 +57,7 @@ func All() []Image {
 		{Name: "holdfast-agent", Binary: "holdfast-agent", User: nonRoot},
 		{Name: "holdfast-hub", Binary: "holdfast-hub", Base: "git-tools", User: nonRoot},
 		{Name: "local-volume-provisioner", Binary: "local-volume-provisioner", User: nonRoot},
+		{Name: "lvm-csi-driver", Binary: "lvm-csi-driver", Base: "storage-tools", User: "0:0"},
 		{Name: "pause", Binary: "pause", User: nonRoot},
 		{Name: "remediation-controller", Binary: "remediation-controller", User: nonRoot},
 		{Name: "storage-tools", Base: "storage-tools", User: "0:0"},
