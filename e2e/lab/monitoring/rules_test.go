@@ -21,6 +21,8 @@ import (
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/monitor"
 	"holdfast.dev/provisioners/local"
+	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/vg"
 	"holdfast.dev/remediation/metrics"
 )
 
@@ -58,7 +60,7 @@ func shipped(t *testing.T) map[string][]byte {
 }
 
 func TestEveryAddonWithMetricsHasRules(t *testing.T) {
-	want := []string{"disk-monitor/alerts.yaml", "local-volume-provisioner/alerts.yaml", "remediation-controller/alerts.yaml"}
+	want := []string{"disk-monitor/alerts.yaml", "local-volume-provisioner/alerts.yaml", "lvm-csi-driver/alerts.yaml", "remediation-controller/alerts.yaml"}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shipped(t)))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -98,6 +100,7 @@ func registered(t *testing.T) described {
 	t.Helper()
 	d := described{}
 	local.NewMetrics(d)
+	lvm.NewMetrics(d)
 	d.MustRegister(metrics.New(nil))
 
 	root := t.TempDir()
@@ -142,9 +145,11 @@ func values() map[string]map[string][]string {
 			"type":   {v1alpha1.ConditionInventoryRead, v1alpha1.ConditionKernelLogRead, v1alpha1.ConditionFlavorSatisfied, v1alpha1.ConditionHealthRead},
 			"status": {"true", "false", "unknown"},
 		},
-		"holdfast_remediation_plans":                 {"phase": {string(v1alpha1.PhasePending), string(v1alpha1.PhaseEscalated)}},
-		"holdfast_local_volume_provisioner_withheld": {"reason": reasons},
-		"holdfast_local_volume_provisioner_volumes":  {"state": {string(local.StateVerified), string(local.StateUnverified), string(local.StateOrphaned)}},
+		"holdfast_remediation_plans":                   {"phase": {string(v1alpha1.PhasePending), string(v1alpha1.PhaseEscalated)}},
+		"holdfast_local_volume_provisioner_withheld":   {"reason": reasons},
+		"holdfast_lvm_csi_driver_thin_pool_used_ratio": {"part": {"data", "metadata"}},
+		"holdfast_lvm_csi_driver_volumes":              {"phase": {vg.Creating, vg.Ready, vg.Deleting}},
+		"holdfast_local_volume_provisioner_volumes":    {"state": {string(local.StateVerified), string(local.StateUnverified), string(local.StateOrphaned)}},
 	}
 }
 

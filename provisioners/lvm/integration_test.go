@@ -1,0 +1,395 @@
+package lvm_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/lvmfake"
+	"holdfast.dev/provisioners/lvm/vg"
+)
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+
+const (
+	addonFiles = "../../salt/states/lvm-csi-driver/files/"
+	system     = "holdfast-system"
+	component  = "lvm-csi-driver"
+	waitFor    = 60 * time.Second
+)
+
+// env is a real cluster with the addon's access rules and a node without kubelet.
+type env struct {
+	t     testing.TB
+	admin client.Client
+	cfg   *rest.Config // the administrator's
+	node  string
+	host  *lvmfake.Host
+	infos []lvm.GroupInfo
+	stop  func()
+}
+
+func newEnv(t testing.TB, node string) *env {
+	e := &env{t: t, cfg: cluster.ForTest(t).RESTConfig(), node: node}
+	for i, g := range groups() {
+		g.Name, g.UUID = node+"-"+g.Name, fmt.Sprintf("%s-0000-0000-0000-0000-0000-00000%d", (node + "xxxxxx")[:6], i)
+		g.UUID = strings.ReplaceAll(g.UUID[:6], "-", "x") + g.UUID[6:]
+		for j := range g.Disks {
+			g.Disks[j] = node + "-" + g.Disks[j]
+		}
+		e.infos = append(e.infos, g)
+	}
+	e.host = lvmfake.New(100*gib, e.infos...)
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if e.admin, err = client.New(e.cfg, client.Options{Scheme: scheme}); err != nil {
+		t.Fatal(err)
+	}
+	e.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
+	e.apply("../../salt/states/crds/files/holdfast.dev_computenodes.yaml")
+	for _, f := range []string{"rbac", "admission-policy", "csi-driver"} {
+		e.apply(addonFiles + f + ".yaml.jinja")
+	}
+	wait, grow := storagev1.VolumeBindingWaitForFirstConsumer, true
+	for name, params := range map[string]map[string]string{
+		"lvm-thin": {"pool": "db", "type": "thin"}, "lvm-thick": {"pool": "db", "csi.storage.k8s.io/fstype": "ext4"}, "lvm-bad": {"pool": "db", "colour": "green"},
+	} {
+		e.create(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: lvm.DriverName, Parameters: params, VolumeBindingMode: &wait, AllowVolumeExpansion: &grow})
+	}
+	e.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, Labels: map[string]string{corev1.LabelHostname: node, lvm.TopologyKey: node}},
+		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("200")}}})
+	e.create(&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+		{Name: lvm.DriverName, NodeID: node, TopologyKeys: []string{lvm.TopologyKey}}}}})
+	e.until("the CRD is served", func() bool { return e.admin.List(t.Context(), &v1alpha1.ComputeNodeList{}) == nil })
+	e.start()
+	return e
+}
+
+func (e *env) until(what string, ok func() bool) {
+	e.t.Helper()
+	deadline := time.Now().Add(waitFor)
+	for !ok() {
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s: not within %s", what, waitFor)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// create creates an object; that an earlier test made it is well.
+func (e *env) create(obj client.Object) {
+	e.t.Helper()
+	if err := e.admin.Create(e.t.Context(), obj); err != nil && !apierrors.IsAlreadyExists(err) {
+		e.t.Fatal(err)
+	}
+}
+
+var expression = regexp.MustCompile(`\{\{.*?\}\}`)
+
+// apply creates the objects of a manifest without expressions.
+func (e *env) apply(file string) {
+	e.t.Helper()
+	data, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if expression.Match(data) {
+		e.t.Fatalf("%s has an expression", file)
+	}
+	for doc := range strings.SplitSeq(string(data), "\n---\n") {
+		obj := map[string]any{}
+		if err := yaml.Unmarshal([]byte(doc), &obj); err != nil {
+			e.t.Fatalf("%s: %v", file, err)
+		}
+		e.create(&unstructured.Unstructured{Object: obj})
+	}
+}
+
+// config is the access of a driver's pod on a node: a token of its service account
+// that is bound to the pod, as the kubelet would request it.
+func (e *env) config(node string) *rest.Config {
+	e.t.Helper()
+	cfg := rest.AnonymousClientConfig(e.cfg)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: component + "-", Namespace: system}, Spec: corev1.PodSpec{
+		NodeName: node, ServiceAccountName: component, Tolerations: []corev1.Toleration{{Operator: "Exists"}}, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	e.create(pod)
+	tr := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}}
+	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: component, Namespace: system}}
+	if err := e.admin.SubResource("token").Create(e.t.Context(), sa, tr); err != nil {
+		e.t.Fatal(err)
+	}
+	cfg.BearerToken, cfg.QPS, cfg.Burst = tr.Status.Token, 200, 400
+	return cfg
+}
+
+// start starts the driver; stop ends it and waits.
+func (e *env) start() {
+	e.t.Helper()
+	dir, err := os.MkdirTemp("", "hf") // a socket's path must be short
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ctx, cancel := context.WithCancel(e.t.Context())
+	log := slog.New(slog.NewTextHandler(e.t.Output(), nil))
+	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second}
+	d, err := lvm.NewDriver(ctx, o, e.config(e.node), "test", e.infos, e.host, e.host, log)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	stopped := false
+	e.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			e.t.Errorf("driver: %v", err)
+		}
+	}
+	e.t.Cleanup(e.stop)
+}
+
+// claim creates a claim that the scheduler has given to the node.
+func (e *env) claim(name, class string, size string, labels map[string]string) *corev1.PersistentVolumeClaim {
+	e.t.Helper()
+	c := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", Labels: labels, Annotations: map[string]string{"volume.kubernetes.io/selected-node": e.node}},
+		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}}},
+	}
+	if err := e.admin.Create(e.t.Context(), c); err != nil {
+		e.t.Fatal(err)
+	}
+	return c
+}
+
+func (e *env) bound(name string) *corev1.PersistentVolume {
+	e.t.Helper()
+	var pv corev1.PersistentVolume
+	e.until("claim "+name+" is bound", func() bool {
+		var c corev1.PersistentVolumeClaim
+		return e.admin.Get(e.t.Context(), client.ObjectKey{Namespace: "default", Name: name}, &c) == nil && c.Status.Phase == corev1.ClaimBound &&
+			e.admin.Get(e.t.Context(), client.ObjectKey{Name: c.Spec.VolumeName}, &pv) == nil
+	})
+	return &pv
+}
+
+func (e *env) capacities() map[string]int64 {
+	var list storagev1.CSIStorageCapacityList
+	if err := e.admin.List(e.t.Context(), &list, client.InNamespace(system), client.MatchingLabels{v1alpha1.LabelNode: e.node}); err != nil {
+		e.t.Fatal(err)
+	}
+	all := map[string]int64{}
+	for _, c := range list.Items {
+		all[c.StorageClassName+" "+c.Labels[v1alpha1.LabelVolumeGroup]] = c.Capacity.Value()
+	}
+	return all
+}
+
+func TestClaimsGetVolumesThatGrowAndGo(t *testing.T) {
+	e := newEnv(t, "life")
+	e.until("capacity is published", func() bool { return len(e.capacities()) == 4 })
+	before := e.capacities()
+	e.claim("thick", "lvm-thick", "5Gi", nil)
+	pv := e.bound("thick")
+	switch {
+	case pv.Labels[v1alpha1.LabelNode] != "life", pv.Spec.CSI.FSType != "ext4", pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		t.Errorf("the volume is %+v", pv)
+	case strings.HasPrefix(pv.Spec.CSI.VolumeHandle, e.infos[0].UUID) != (pv.Annotations[v1alpha1.AnnotationDisk] == "life-disk-a"):
+		t.Errorf("handle %s and disk %q", pv.Spec.CSI.VolumeHandle, pv.Annotations[v1alpha1.AnnotationDisk])
+	}
+	group := groupOf(t, e, pv)
+	e.until("capacity is less", func() bool { return e.capacities()["lvm-thick "+group] == before["lvm-thick "+group]-5*gib })
+	lv := e.host.Volumes(group)[0]
+	if got := vg.Tags(lv.Tags).Get(vg.KeyPVC); got != "default/thick" {
+		t.Errorf("tag of the claim is %q", got)
+	}
+
+	var c corev1.PersistentVolumeClaim
+	key := client.ObjectKey{Namespace: "default", Name: "thick"}
+	if err := e.admin.Get(t.Context(), key, &c); err != nil {
+		t.Fatal(err)
+	}
+	c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("7Gi")
+	if err := e.admin.Update(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	e.until("the claim waits for the kubelet", func() bool {
+		return e.admin.Get(t.Context(), key, &c) == nil && c.Status.AllocatedResourceStatuses[corev1.ResourceStorage] == corev1.PersistentVolumeClaimNodeResizePending
+	})
+	if got := e.bound("thick").Spec.Capacity.Storage().Value(); got != 7*gib || e.host.Volumes(group)[0].Size != 7*gib {
+		t.Errorf("the object has %d bytes, the volume %d", got, e.host.Volumes(group)[0].Size)
+	}
+
+	if err := e.admin.Delete(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	e.until("the volume is gone", func() bool {
+		return apierrors.IsNotFound(e.admin.Get(t.Context(), client.ObjectKey{Name: pv.Name}, pv)) && len(e.host.Volumes(group)) == 0
+	})
+	e.until("capacity is what it was", func() bool { return e.capacities()["lvm-thick "+group] == before["lvm-thick "+group] })
+}
+
+func groupOf(t *testing.T, e *env, pv *corev1.PersistentVolume) string {
+	for _, g := range e.infos {
+		if strings.HasPrefix(pv.Spec.CSI.VolumeHandle, g.UUID+"/") {
+			return g.Name
+		}
+	}
+	t.Fatalf("handle %s is of no group", pv.Spec.CSI.VolumeHandle)
+	return ""
+}
+
+func TestClaimsOfAGroupAreOnTwoDisks(t *testing.T) {
+	e := newEnv(t, "apart")
+	labels := map[string]string{v1alpha1.LabelAntiAffinity: "quorum"}
+	e.claim("q1", "lvm-thin", "1Gi", labels)
+	e.claim("q2", "lvm-thin", "1Gi", labels)
+	a, b := e.bound("q1"), e.bound("q2")
+	if groupOf(t, e, a) == groupOf(t, e, b) {
+		t.Errorf("both are in %s", groupOf(t, e, a))
+	}
+	e.claim("q3", "lvm-thin", "1Gi", labels)
+	e.until("the third is given back to the scheduler", func() bool {
+		var c corev1.PersistentVolumeClaim
+		return e.admin.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "q3"}, &c) == nil && c.Annotations["volume.kubernetes.io/selected-node"] == ""
+	})
+	if n := len(e.host.Volumes(e.infos[0].Name)) + len(e.host.Volumes(e.infos[1].Name)); n != 2 {
+		t.Errorf("there are %d volumes", n)
+	}
+}
+
+func TestQuarantineStopsNewVolumes(t *testing.T) {
+	e := newEnv(t, "ill")
+	e.until("capacity is published", func() bool { return len(e.capacities()) == 4 })
+	e.create(&v1alpha1.ComputeNode{ObjectMeta: metav1.ObjectMeta{Name: "ill"}, Spec: v1alpha1.ComputeNodeSpec{Quarantine: []v1alpha1.Quarantine{
+		{Disk: "ill-disk-a", Reason: "Media", By: "test", Since: metav1.Now()}}}})
+	e.until("its capacity is withdrawn", func() bool {
+		return e.capacities()["lvm-thin ill-hf-a"] == 0 && e.capacities()["lvm-thin ill-hf-b"] > 0
+	})
+	for i := range 3 {
+		e.claim(fmt.Sprint("w", i), "lvm-thin", "1Gi", nil)
+	}
+	for i := range 3 {
+		if g := groupOf(t, e, e.bound(fmt.Sprint("w", i))); g != "ill-hf-b" {
+			t.Errorf("a volume is in %s", g)
+		}
+	}
+}
+
+func TestBadClassesSayWhatIsWrong(t *testing.T) {
+	e := newEnv(t, "bad")
+	e.claim("green", "lvm-bad", "1Gi", nil)
+	e.claim("both", "lvm-thin", "1Gi", map[string]string{v1alpha1.LabelAntiAffinity: "x", v1alpha1.LabelAntiAffinityPreferred: "x"})
+	for name, want := range map[string]string{"green": `parameter colour="green": unknown; known are`, "both": "keep one"} {
+		e.until("an event tells", func() bool {
+			var list corev1.EventList
+			if err := e.admin.List(t.Context(), &list, client.InNamespace("default")); err != nil {
+				t.Fatal(err)
+			}
+			for _, ev := range list.Items {
+				if ev.InvolvedObject.Name == name && strings.Contains(ev.Message, want) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
+
+// TestANodeCannotWriteForAnother: the token of one node's driver is worth nothing on
+// another node's objects.
+func TestANodeCannotWriteForAnother(t *testing.T) {
+	e := newEnv(t, "mine")
+	e.claim("c-mine", "lvm-thin", "1Gi", nil)
+	pv := e.bound("c-mine")
+	e.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
+	other, err := client.New(e.config("other"), client.Options{Scheme: e.admin.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := pv.DeepCopy()
+	forged.ObjectMeta = metav1.ObjectMeta{Name: "forged", Labels: pv.Labels}
+	forged.Spec.ClaimRef = nil
+	claim := &corev1.PersistentVolumeClaim{}
+	if err := e.admin.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "c-mine"}, claim); err != nil {
+		t.Fatal(err)
+	}
+	status := []byte(`{"status":{"capacity":{"storage":"9Gi"}}}`)
+	for what, err := range map[string]error{
+		"create a volume of another node": other.Create(t.Context(), forged),
+		"delete a volume of another node": other.Delete(t.Context(), pv.DeepCopy()),
+		"change a volume of another node": other.Patch(t.Context(), pv.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"mountOptions":["dev"]}}`))),
+		"change a claim of another node":  other.Status().Patch(t.Context(), claim, client.RawPatch("application/merge-patch+json", status)),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestRestartLosesNothing: volumes outlive the driver, and are told again from tags.
+func TestRestartLosesNothing(t *testing.T) {
+	e := newEnv(t, "again")
+	e.claim("keep", "lvm-thin", "1Gi", nil)
+	pv := e.bound("keep")
+	e.stop()
+	e.start()
+	e.claim("next", "lvm-thick", "1Gi", nil)
+	e.bound("next")
+	engine := lvm.NewEngine(lvm.EngineOptions{Node: "again", Groups: e.infos, Host: e.host, Mounts: e.host, Deadlines: lvm.DefaultDeadlines(), Log: slog.New(slog.DiscardHandler)})
+	inv, err := engine.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, skipped, err := lvm.Recover(inv)
+	if err != nil || len(skipped) != 0 || len(again) != 2 {
+		t.Fatalf("%d volumes, skipped %v, %v", len(again), skipped, err)
+	}
+	for _, a := range again {
+		if a.Name != pv.Name {
+			continue
+		}
+		if a.Spec.CSI.VolumeHandle != pv.Spec.CSI.VolumeHandle || a.Spec.CSI.FSType != pv.Spec.CSI.FSType || a.Spec.StorageClassName != "lvm-thin" ||
+			a.Spec.ClaimRef.Name != "keep" || a.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain {
+			t.Errorf("it is %+v, was %+v", a.Spec, pv.Spec)
+		}
+		if err := e.admin.Create(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "dry-" + a.Name, Labels: a.Labels}, Spec: a.Spec}, client.DryRunAll); err != nil {
+			t.Errorf("the API server does not take it: %v", err)
+		}
+		return
+	}
+	t.Error("the volume was not told again")
+}
