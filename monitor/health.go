@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/hostfs"
@@ -248,12 +247,7 @@ func (m *Monitor) judgeHealth(id string, d *diskHealth, r *smart.Report, now tim
 		d.next = now.Add(min(m.health.gap, m.health.interval))
 	}
 	for _, g := range grown {
-		f := v1alpha1.Fault{Class: g.Class, Severity: g.Severity, Count: g.Count, Evidence: "SMART: " + g.Text, FirstSeen: metav1.NewTime(now), LastSeen: metav1.NewTime(now)}
-		for i := range m.status.Disks {
-			if m.status.Disks[i].ID == id {
-				report.AddFault(&m.status.Disks[i], f)
-			}
-		}
+		m.judgeLine(id, &verdict.Line{Class: g.Class, Severity: g.Severity, Count: g.Count, Text: "SMART: " + g.Text, Seen: []verdict.Sighting{{At: now}}})
 	}
 }
 

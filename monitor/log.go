@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"holdfast.dev/monitor/inventory"
 	"holdfast.dev/monitor/kernel"
 	"holdfast.dev/monitor/report"
+	"holdfast.dev/monitor/verdict"
 )
 
 // resume reads the stored status, then follows the kernel log from where that
@@ -137,7 +139,7 @@ func (m *Monitor) onEvent(ev kernel.Event, arrived time.Time) {
 		ids, how, answer := m.names.Resolve(name, ev.Last)
 		if answer == inventory.Known && len(ids) > 0 {
 			weigh(&ev, how)
-			m.addFault(ids, &ev)
+			m.addFault(ids, &ev, how == inventory.Above)
 			return
 		}
 		if answer == inventory.Known {
@@ -152,6 +154,9 @@ func (m *Monitor) onEvent(ev kernel.Event, arrived time.Time) {
 }
 
 func (m *Monitor) unattributed(ev *kernel.Event) {
+	if ev.Old {
+		return // it was counted before the restart
+	}
 	m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
 	m.log.Debug("a fault of no disk of this host", "devices", ev.Devices, "evidence", ev.Evidence)
 }
@@ -199,22 +204,63 @@ func (m *Monitor) lookFor(ev kernel.Event, arrived time.Time) bool {
 	return true
 }
 
-func (m *Monitor) addFault(ids []string, ev *kernel.Event) {
-	f := v1alpha1.Fault{
-		Class: ev.Class, Severity: ev.Severity, Count: ev.Count, Evidence: ev.Evidence,
-		FirstSeen: metav1.NewTime(ev.First), LastSeen: metav1.NewTime(ev.Last),
+func (m *Monitor) addFault(ids []string, ev *kernel.Event, above bool) {
+	l := verdict.Line{Class: ev.Class, Severity: ev.Severity, Text: ev.Evidence, Count: ev.Count, Above: above}
+	for _, s := range ev.Seen {
+		l.Seen = append(l.Seen, verdict.Sighting(s))
 	}
 	for _, id := range ids {
-		m.health.soon(id, time.Now()) // what does the disk itself say to that
-		found := false
-		for i := range m.status.Disks {
-			if d := &m.status.Disks[i]; d.ID == id {
-				report.AddFault(d, f)
-				found = true
-			}
+		if ev.Old { // only the windows must know of it
+			m.recent[id], _ = m.health.thresholds.Weigh(m.recent[id], &l)
+			continue
 		}
-		if !found { // it has left
+		m.health.soon(id, time.Now()) // what does the disk itself say to that
+		if !m.judgeLine(id, &l) {     // it has left
 			m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
+		}
+	}
+}
+
+// judgeLine brings a disk's faults to what a line makes of them. It is false when
+// the disk is not listed.
+func (m *Monitor) judgeLine(id string, l *verdict.Line) bool {
+	at := slices.IndexFunc(m.status.Disks, func(d v1alpha1.Disk) bool { return d.ID == id })
+	if at < 0 {
+		return false
+	}
+	recent, o := m.health.thresholds.Weigh(m.recent[id], l)
+	m.recent[id] = recent
+	switch {
+	case o.Echo:
+		m.metrics.discounted.WithLabelValues(string(l.Class), "echo").Add(float64(l.Count))
+		return true
+	case o.Severity == "":
+		m.metrics.discounted.WithLabelValues(string(l.Class), "below_threshold").Add(float64(l.Count))
+		return true
+	}
+	f := v1alpha1.Fault{
+		Class: l.Class, Severity: o.Severity, Count: o.Count, Evidence: l.Text,
+		FirstSeen: metav1.NewTime(o.First), LastSeen: metav1.NewTime(l.Seen[len(l.Seen)-1].At),
+	}
+	if !o.Until.IsZero() {
+		until := metav1.NewTime(o.Until)
+		f.Until = &until
+	}
+	report.AddFault(&m.status.Disks[at], f)
+	return true
+}
+
+// forgetLines drops what was counted against disks that are not listed any more,
+// and of the one whose faults a person has asked to be cleared.
+func (m *Monitor) forgetLines() {
+	listed := map[string]bool{}
+	for i := range m.status.Disks {
+		listed[m.status.Disks[i].ID] = true
+	}
+	maps.DeleteFunc(m.recent, func(id string, _ verdict.Recent) bool { return !listed[id] })
+	if id, before := report.ClearRequest(m.view.Node); id != "" {
+		if r, ok := m.recent[id]; ok {
+			m.recent[id] = r.Forget(before)
 		}
 	}
 }

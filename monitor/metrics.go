@@ -22,6 +22,7 @@ type metrics struct {
 	scans, scanErrors     prometheus.Counter
 	scanSeconds, lastScan prometheus.Gauge
 	unattributed          *prometheus.CounterVec
+	discounted            *prometheus.CounterVec
 
 	state, info, size, faults, condition            *prometheus.Desc
 	records, lost, malformed                        *prometheus.Desc
@@ -49,6 +50,10 @@ func newMetrics(m *Monitor) *metrics {
 			Namespace: namespace, Name: "kernel_log_unattributed_total",
 			Help: "Fault records that name no disk of this host.",
 		}, []string{"class"}),
+		discounted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "kernel_log_discounted_total",
+			Help: "Records of disks that are no fault: too few of them (below_threshold), or a device above the disk that repeats what the disk has said (echo).",
+		}, []string{"class", "reason"}),
 		state:          desc("disk_state", "1 for the state that the disk is in, else 0.", "disk", "device", "state"),
 		info:           desc("disk_info", "1 for each disk.", "disk", "device", "model", "serial", "media", "slot", "group"),
 		size:           desc("disk_size_bytes", "Capacity of the disk.", "disk", "device"),
@@ -77,7 +82,7 @@ func (c *metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c *metrics) own() []prometheus.Collector {
-	return []prometheus.Collector{c.scans, c.scanErrors, c.scanSeconds, c.lastScan, c.unattributed}
+	return []prometheus.Collector{c.scans, c.scanErrors, c.scanSeconds, c.lastScan, c.unattributed, c.discounted}
 }
 
 // Collect implements prometheus.Collector.

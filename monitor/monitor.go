@@ -63,6 +63,8 @@ type Monitor struct {
 	changed    bool // since the last evaluation, by what is not worth one of its own
 	view       report.View
 	status     *v1alpha1.ComputeNodeStatus
+	recent     map[string]verdict.Recent // by disk id: lines that may become faults
+	nextEnd    time.Time                 // when the first fault ends by itself; zero if none does
 	names      inventory.Names
 	absence    verdict.Absence
 	position   kernel.Position
@@ -101,7 +103,7 @@ func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error
 	m := &Monitor{
 		opts: o, host: host, api: api, log: log, pace: report.DefaultPace(),
 		scanAsk: make(chan struct{}, 1), inbox: make(chan func(), 16), flavorName: make(chan string, 1),
-		status: &v1alpha1.ComputeNodeStatus{},
+		status: &v1alpha1.ComputeNodeStatus{}, recent: map[string]verdict.Recent{},
 		health: health{interval: o.SmartInterval, gap: min(healthGap, o.SmartInterval), thresholds: o.Thresholds, disks: map[string]*diskHealth{}},
 	}
 	m.health.reader.Ask = askHost(host)
@@ -201,10 +203,17 @@ func (m *Monitor) untilNext(now time.Time) time.Duration {
 	if m.writer != nil {
 		next = earlier(next, now.Add(m.health.untilNext(now)))
 	}
+	if !m.nextEnd.IsZero() {
+		next = earlier(next, m.nextEnd)
+	}
 	return max(0, min(next.Sub(now), 10*time.Second))
 }
 
 func (m *Monitor) tick(now time.Time) {
+	if !m.nextEnd.IsZero() && !now.Before(m.nextEnd) {
+		m.nextEnd = time.Time{}
+		m.changed = true
+	}
 	switch {
 	case m.scanning.IsZero() && !now.Before(m.nextScan):
 		m.scanning = now
@@ -393,6 +402,8 @@ func (m *Monitor) evaluate() {
 	if m.position.Started {
 		m.status.KernelLog = &v1alpha1.KernelLogPosition{Sequence: m.position.Sequence, Lost: m.position.Lost}
 	}
+	m.nextEnd = report.NextEnd(m.status)
+	m.forgetLines()
 	m.logChanges(before)
 	public := m.status.DeepCopy()
 	m.published.Store(&published{status: public, writer: m.writer, readings: m.readings()})

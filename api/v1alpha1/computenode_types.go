@@ -219,6 +219,10 @@ type Fault struct {
 	// FirstSeen and LastSeen bound the evidence.
 	FirstSeen metav1.Time `json:"firstSeen"`
 	LastSeen  metav1.Time `json:"lastSeen"`
+	// Until is when the fault ends unless it is seen again. It is missing when the fault
+	// does not end by itself.
+	// +optional
+	Until *metav1.Time `json:"until,omitempty"`
 	// Count is how many records were seen; the kernel rate-limits them, so it is a lower bound.
 	Count int64 `json:"count"`
 	// Evidence is the latest record, at most 512 bytes.

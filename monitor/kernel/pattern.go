@@ -16,7 +16,7 @@ type Pattern struct {
 	Class    v1alpha1.FaultClass
 	Severity v1alpha1.Severity
 	// Expr is the regular expression (RE2). Its groups named dev are the
-	// kernel's names of the device. It must require some string of three bytes,
+	// kernel's names of the device, one named at is the place on it. It must require some string of three bytes,
 	// for which lines are searched first: an expression costs ten times as much.
 	Expr string
 	// Source is the kernel function or the page that shows the line.
@@ -39,6 +39,18 @@ type Event struct {
 	First, Last time.Time
 	Count       int64
 	Evidence    string
+	// Seen are the lines in short: as many as one in a second, and one of each place.
+	Seen []Sighting
+	// Old says that it was dealt with before a restart.
+	Old bool
+
+	pattern *Pattern
+}
+
+// Sighting is when lines were logged, and the place on the device that they name.
+type Sighting struct {
+	At    time.Time
+	Place string // empty when they name none
 }
 
 // Attach is a line that says that a device came under these names.
@@ -51,6 +63,7 @@ type compiled struct {
 	*Pattern
 	re     *regexp.Regexp
 	groups []int // of the groups named dev
+	place  int   // of the group named at; 0 when there is none
 }
 
 // Matcher holds the patterns, compiled. It is safe for concurrent use.
@@ -69,8 +82,11 @@ func NewMatcher() *Matcher {
 	for _, p := range append(faults, attaches...) {
 		c := compiled{Pattern: &p, re: regexp.MustCompile(p.Expr)}
 		for g, name := range c.re.SubexpNames() {
-			if name == "dev" {
+			switch name {
+			case "dev":
 				c.groups = append(c.groups, g)
+			case "at":
+				c.place = g
 			}
 		}
 		set, err := required(p.Expr)
@@ -84,9 +100,16 @@ func NewMatcher() *Matcher {
 	return m
 }
 
-// find is the first pattern that matches msg, its devices, and whether it is
-// an attach.
-func (m *Matcher) find(msg []byte) (p *Pattern, devices []string, attach bool) {
+// finding is what find finds: a pattern, and what its groups name.
+type finding struct {
+	*Pattern
+	devices []string
+	place   string
+	attach  bool
+}
+
+// find is the first pattern that matches msg; its Pattern is nil when none does.
+func (m *Matcher) find(msg []byte) (f finding) {
 	got := m.literals.in(msg)
 	for i, ok := got.first(); ok; i, ok = got.first() {
 		c := &m.patterns[i]
@@ -94,14 +117,18 @@ func (m *Matcher) find(msg []byte) (p *Pattern, devices []string, attach bool) {
 		if at == nil {
 			continue
 		}
+		f.Pattern, f.attach = c.Pattern, i >= m.attaches
 		for _, g := range c.groups {
 			if at[2*g] >= 0 {
-				devices = append(devices, string(msg[at[2*g]:at[2*g+1]]))
+				f.devices = append(f.devices, string(msg[at[2*g]:at[2*g+1]]))
 			}
 		}
-		return c.Pattern, devices, i >= m.attaches
+		if c.place > 0 && at[2*c.place] >= 0 {
+			f.place = string(msg[at[2*c.place]:at[2*c.place+1]])
+		}
+		return f
 	}
-	return nil, nil, false
+	return f
 }
 
 // Match looks at one record. Both results are nil for a line that says nothing
@@ -111,13 +138,14 @@ func (m *Matcher) Match(rec *Record, at time.Time) (*Event, *Attach) {
 	if rec.Facility != 0 || len(rec.Message) == 0 {
 		return nil, nil
 	}
-	p, devices, attach := m.find(rec.Message)
+	f := m.find(rec.Message)
+	devices := f.devices
 	switch {
-	case p == nil:
+	case f.Pattern == nil:
 		return nil, nil
-	case attach:
+	case f.attach:
 		return nil, &Attach{Devices: devices, At: at}
-	case p.Severity == "":
+	case f.Severity == "":
 		return nil, nil
 	}
 	if d, ok := bytes.CutPrefix(rec.Device, []byte{'+'}); ok {
@@ -128,8 +156,8 @@ func (m *Matcher) Match(rec *Record, at time.Time) (*Event, *Attach) {
 		devices = append(devices, string(d))
 	}
 	return &Event{
-		Sequence: rec.Sequence, Class: p.Class, Severity: p.Severity, Devices: devices,
-		First: at, Last: at, Count: 1, Evidence: evidence(rec.Message),
+		Sequence: rec.Sequence, Class: f.Class, Severity: f.Severity, Devices: devices,
+		First: at, Last: at, Count: 1, Evidence: evidence(rec.Message), Seen: []Sighting{{At: at, Place: f.place}}, Old: rec.Old, pattern: f.Pattern,
 	}, nil
 }
 

@@ -7,7 +7,7 @@ func blockPatterns() []Pattern {
 	// before it, before 5.4 without the operation.
 	const (
 		pre  = `^(?:(?:print_req_error|blk_update_request|end_request): )?`
-		tail = ` error, dev ` + dev + `, sector \d+`
+		tail = ` error, dev ` + dev + `, sector (?P<at>\d+)`
 		rw   = `(?: op 0x\w+:\((?:READ|WRITE|FLUSH|ZONE_APPEND)\)| op 0x[012] flags |$| flags [0-9a-f]+$)`
 		src  = "block/blk-mq.c blk_print_req_error; names in block/blk-core.c blk_errors"
 	)

@@ -12,7 +12,7 @@ func mdPatterns() []Pattern {
 	)
 	return []Pattern{
 		{v1alpha1.FaultDeviceOffline, crit, `^md/\S+ Disk failure on ` + dev + `(?:,| detected)`, raid + " error handlers", "the member was given up"},
-		{v1alpha1.FaultMedium, warn, `^md/\S+ read error corrected \(\d+ sectors at \d+ on ` + dev + `\)`, raid, "the array rewrote what the member could not read"},
+		{v1alpha1.FaultMedium, warn, `^md/\S+ read error corrected \(\d+ sectors at (?P<at>\d+) on ` + dev + `\)`, raid, "the array rewrote what the member could not read"},
 		{v1alpha1.FaultMedium, crit, `^md/\S+ (?:read error (?:not correctable|NOT corrected!!|on replacement device) \(sector \d+ on|read correction write failed \(.* on|unable to read back corrected sectors \(.* on) ` + dev + `\)`, raid, "the member cannot be read, and the array cannot repair it"},
 		{v1alpha1.FaultDeviceOffline, crit, `^md/\S+ Too many read errors, failing device ` + dev + `\.`, raid, "the member was given up"},
 		{v1alpha1.FaultMedium, crit, `^md/\S+ ` + dev + `: unrecoverable I/O read error for block `, raid, "no member can read this"},

@@ -29,7 +29,8 @@ type Position struct {
 // Handler is told what the reader reads, in order, by one goroutine.
 type Handler interface {
 	// Record is one record of the kernel; at is when it was logged. The record
-	// is valid until Record returns.
+	// is valid until Record returns. Those that were dealt with before a restart
+	// come first, and are Old.
 	Record(rec *Record, at time.Time, pos Position)
 	// Idle says that everything there is has been read.
 	Idle(pos Position)
@@ -128,7 +129,9 @@ func (r *Reader) record(rec *Record) {
 	p := &r.Position
 	switch {
 	case p.Started && rec.Sequence <= p.Sequence && r.Source.Replays():
-		return // read before the restart
+		rec.Old = true
+		r.Handler.Record(rec, r.Boot.Add(rec.Time), *p)
+		return
 	case p.Started && rec.Sequence > p.Sequence+1:
 		p.Lost += rec.Sequence - p.Sequence - 1
 	case !p.Started && r.Source.Replays():

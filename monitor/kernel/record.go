@@ -22,6 +22,8 @@ type Record struct {
 	// Subsystem and Device are the dictionary's SUBSYSTEM= and DEVICE=, as
 	// dev_printk adds them; Device is b8:0, c10:1, n2 or +scsi:6:0:0:0.
 	Subsystem, Device []byte
+	// Old says that it was dealt with before a restart.
+	Old bool
 }
 
 var (

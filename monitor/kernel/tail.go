@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"holdfast.dev/api/v1alpha1"
 )
 
 // Update is what was found in one stretch of the log. The attaches come
@@ -55,7 +53,9 @@ func (t *Tail) Run(ctx context.Context, src Source, pos Position, boot time.Time
 
 // Record implements Handler.
 func (t *Tail) Record(rec *Record, at time.Time, pos Position) {
-	t.Stats.Records.Add(1)
+	if !rec.Old {
+		t.Stats.Records.Add(1)
+	}
 	t.Stats.Lost.Store(pos.Lost)
 	ev, att := t.Matcher.Match(rec, at)
 	if ev == nil && att == nil {
@@ -104,12 +104,21 @@ func (t *Tail) flush(pos Position) {
 	t.Out(u)
 }
 
-// batch sums events up by class and device, so that a storm stays small.
+// batch sums events up by pattern and device, so that a storm stays small.
 type batch struct {
 	attaches []Attach
 	events   []Event
-	index    map[string]int
+	index    map[key]int
 }
+
+// key tells which events are summed up.
+type key struct {
+	pattern *Pattern
+	devices string
+	old     bool
+}
+
+func keyOf(ev *Event) key { return key{ev.pattern, strings.Join(ev.Devices, " "), ev.Old} }
 
 func (b *batch) empty() bool { return len(b.events) == 0 && len(b.attaches) == 0 }
 
@@ -120,26 +129,30 @@ func (b *batch) take() Update {
 }
 
 func (b *batch) add(ev Event) {
-	key := string(ev.Class) + " " + strings.Join(ev.Devices, " ")
-	i, ok := b.index[key]
+	k := keyOf(&ev)
+	i, ok := b.index[k]
 	if !ok {
 		if b.index == nil {
-			b.index = map[string]int{}
+			b.index = map[key]int{}
 		}
-		b.index[key] = len(b.events)
+		b.index[k] = len(b.events)
 		b.events = append(b.events, ev)
 		return
 	}
 	b.events[i].merge(ev)
 }
 
-// merge adds a later event of the same class and device. The evidence is the
-// latest line of the worst severity.
+// merge adds a later event of the same pattern and device. The evidence is the
+// latest line.
 func (e *Event) merge(later Event) {
 	e.Count += later.Count
-	e.Sequence, e.Last = later.Sequence, later.Last
-	if later.Severity == e.Severity || later.Severity == v1alpha1.SeverityCritical {
-		e.Severity, e.Evidence = later.Severity, later.Evidence
+	e.Sequence, e.Last, e.Evidence = later.Sequence, later.Last, later.Evidence
+	const most = 1024 // of a storm in the backlog; the latest count
+	for _, s := range later.Seen {
+		if last := e.Seen[len(e.Seen)-1]; s.Place == last.Place && s.At.Sub(last.At) < time.Second {
+			continue
+		}
+		e.Seen = append(e.Seen[max(0, len(e.Seen)-most+1):], s)
 	}
 }
 
@@ -152,9 +165,9 @@ func (b *batch) drop(names []string) {
 		}
 	}
 	b.events = keep
-	b.index = map[string]int{}
-	for i, ev := range keep {
-		b.index[string(ev.Class)+" "+strings.Join(ev.Devices, " ")] = i
+	b.index = map[key]int{}
+	for i := range keep {
+		b.index[keyOf(&keep[i])] = i
 	}
 }
 

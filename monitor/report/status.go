@@ -85,7 +85,7 @@ func Next(prev *v1alpha1.ComputeNodeStatus, v *View) *v1alpha1.ComputeNodeStatus
 			b.prepared[d.ID] = d
 		}
 	}
-	b.clearID, b.clearBefore = clearRequest(v.Node)
+	b.clearID, b.clearBefore = ClearRequest(v.Node)
 	next.Disks = nil
 	for _, id := range b.ids() {
 		if d, listed := b.disk(id); listed {
@@ -111,6 +111,9 @@ func AddFault(d *v1alpha1.Disk, f v1alpha1.Fault) {
 		}
 		if have.LastSeen.Before(&f.LastSeen) {
 			have.LastSeen = f.LastSeen
+		}
+		if f.Until != nil && (have.Until == nil || have.Until.Before(f.Until)) {
+			have.Until = f.Until
 		}
 		if f.Severity == v1alpha1.SeverityCritical || have.Severity == f.Severity {
 			have.Severity, have.Evidence = f.Severity, f.Evidence
@@ -261,7 +264,7 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 			if present {
 				continue
 			}
-		case !verdict.Fails(&f) && b.view.Now.Sub(f.LastSeen.Time) > verdict.WarningTTL:
+		case !verdict.Fails(&f) && !b.view.Now.Before(ends(&f)):
 			continue
 		case d.ID == b.clearID && f.LastSeen.Time.Truncate(time.Second).Before(b.clearBefore):
 			continue
@@ -271,8 +274,32 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	return keep
 }
 
-// clearRequest reads v1alpha1.AnnotationClearFaults. A value of another form asks for nothing.
-func clearRequest(n *v1alpha1.ComputeNode) (id string, before time.Time) {
+// ends is when a fault that degrades is over.
+func ends(f *v1alpha1.Fault) time.Time {
+	if f.Until != nil {
+		return f.Until.Time
+	}
+	return f.LastSeen.Add(verdict.WarningTTL) // of a monitor that did not say
+}
+
+// NextEnd is when the first fault of a status ends by itself; zero when none does.
+func NextEnd(s *v1alpha1.ComputeNodeStatus) (first time.Time) {
+	for i := range s.Disks {
+		for j := range s.Disks[i].Faults {
+			f := &s.Disks[i].Faults[j]
+			if f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultMissing || verdict.Fails(f) {
+				continue
+			}
+			if at := ends(f); first.IsZero() || at.Before(first) {
+				first = at
+			}
+		}
+	}
+	return first
+}
+
+// ClearRequest reads v1alpha1.AnnotationClearFaults. A value of another form asks for nothing.
+func ClearRequest(n *v1alpha1.ComputeNode) (id string, before time.Time) {
 	if n == nil {
 		return "", time.Time{}
 	}

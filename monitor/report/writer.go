@@ -173,7 +173,7 @@ func compare(a, b *v1alpha1.ComputeNodeStatus) difference {
 		for i := range s.Disks {
 			for j := range s.Disks[i].Faults {
 				f := &s.Disks[i].Faults[j]
-				f.Count, f.Evidence, f.FirstSeen, f.LastSeen = 0, "", metav1.Time{}, metav1.Time{}
+				f.Count, f.Evidence, f.FirstSeen, f.LastSeen, f.Until = 0, "", metav1.Time{}, metav1.Time{}, nil
 			}
 		}
 	}

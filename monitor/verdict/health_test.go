@@ -208,7 +208,7 @@ func TestSignals(t *testing.T) {
 
 func TestParseThresholdsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"rules: []": "neither rules nor accepted numbers",
+		"rules: []": "neither rules nor windows nor accepted numbers",
 		"rules: [{signal: ata.300, name: n, why: w, atLeast: 1, severity: Critical}]":                                        "there is no such signal",
 		"rules: [{signal: ata.5, name: n, why: w, severity: Critical}]":                                                      "give either atLeast or grows",
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, grows: true, class: Link}]":                                    "give either atLeast or grows",
@@ -217,6 +217,12 @@ func TestParseThresholdsRefuses(t *testing.T) {
 		"rules: [{signal: ata.5, name: n, atLeast: 1, severity: Warning}]":                                                   "name and why",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true}]":                                                             "class is missing",
 		"rules: [{signal: ata.5, name: n, why: w, atleast: 1}]":                                                              "t.yaml:1",
+		"windows: [{class: Link, why: w, atLeast: 0, within: 1m, severity: Warning}]":                                        "atLeast is 0",
+		"windows: [{class: Link, why: w, atLeast: 1, within: 25h, severity: Warning}]":                                       "within is 25h0m0s",
+		"windows: [{class: Link, why: w, atLeast: 1, within: ten, severity: Warning}]":                                       `"ten" is not a duration`,
+		"windows: [{class: Link, why: w, atLeast: 1, within: 1m, severity: Bad}]":                                            "want Critical or Warning",
+		"windows: [{class: Link, why: w, atLeast: 1, within: 1m, severity: Warning, lines: '('}]":                            "missing closing )",
+		"windows: [{class: Link, atLeast: 1, within: 1m, severity: Warning}]":                                                "class and why must be given",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, signal: ata.5}]":          "disk and why must be given",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, why: w, signal: ata.05}]": `no signal "ata.05"`,
 	} {

@@ -13,11 +13,14 @@ import (
 	"holdfast.dev/monitor/smart"
 )
 
-// Thresholds say which numbers of a disk's own report speak against it. The
-// default ones, thresholds.yaml, have their evidence beside each number.
+// Thresholds say which numbers of a disk's own report speak against it, and how
+// many warnings of the kernel's log. The default ones, thresholds.yaml, have their
+// evidence beside each number.
 type Thresholds struct {
 	// Rules; without any, those of DefaultThresholds.
 	Rules []Rule `yaml:"rules,omitempty"`
+	// Windows; without any, those of DefaultThresholds.
+	Windows []Window `yaml:"windows,omitempty"`
 	// Accepted are numbers that people have looked at and live with.
 	Accepted []Acceptance `yaml:"accepted,omitempty"`
 }
@@ -54,7 +57,7 @@ var defaultThresholds []byte
 
 // DefaultThresholds are those of this package.
 func DefaultThresholds() *Thresholds {
-	t, err := ParseThresholds("thresholds.yaml", defaultThresholds)
+	t, err := parseThresholds("thresholds.yaml", defaultThresholds)
 	if err != nil {
 		panic(err) // it is part of the program
 	}
@@ -63,20 +66,36 @@ func DefaultThresholds() *Thresholds {
 
 // ParseThresholds reads and checks thresholds; name is for errors.
 func ParseThresholds(name string, data []byte) (*Thresholds, error) {
+	t, err := parseThresholds(name, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Rules) == 0 {
+		t.Rules = DefaultThresholds().Rules
+	}
+	if len(t.Windows) == 0 {
+		t.Windows = DefaultThresholds().Windows
+	}
+	return t, nil
+}
+
+func parseThresholds(name string, data []byte) (*Thresholds, error) {
 	t := &Thresholds{}
 	if err := strictyaml.Decode(name, data, t); err != nil {
 		return nil, err
 	}
 	var errs []error
-	if len(t.Rules) == 0 && len(t.Accepted) > 0 {
-		t.Rules = DefaultThresholds().Rules
-	}
-	if len(t.Rules) == 0 {
-		errs = append(errs, errors.New("there are neither rules nor accepted numbers"))
+	if len(t.Rules) == 0 && len(t.Windows) == 0 && len(t.Accepted) == 0 {
+		errs = append(errs, errors.New("there are neither rules nor windows nor accepted numbers"))
 	}
 	for i, r := range t.Rules {
 		if err := r.check(); err != nil {
 			errs = append(errs, fmt.Errorf("rules[%d] (%s): %w", i, r.Signal, err))
+		}
+	}
+	for i := range t.Windows {
+		if err := t.Windows[i].check(); err != nil {
+			errs = append(errs, fmt.Errorf("windows[%d] (%s): %w", i, t.Windows[i].Class, err))
 		}
 	}
 	for i, a := range t.Accepted {

@@ -1,0 +1,267 @@
+package verdict_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/verdict"
+)
+
+var began = time.Unix(1_000_000, 0)
+
+// said is a line of a class after so many seconds; place may be empty.
+func said(class v1alpha1.FaultClass, text, place string, seconds ...int) verdict.Line {
+	l := verdict.Line{Class: class, Severity: v1alpha1.SeverityWarning, Text: text, Count: int64(len(seconds))}
+	for _, s := range seconds {
+		l.Seen = append(l.Seen, verdict.Sighting{At: began.Add(time.Duration(s) * time.Second), Place: place})
+	}
+	return l
+}
+
+// outcomes weighs lines one after the other: "Warning ×4 from 0s until 690s".
+func outcomes(th *verdict.Thresholds, lines ...verdict.Line) []string {
+	var r verdict.Recent
+	var out []string
+	for i := range lines {
+		var o verdict.Outcome
+		r, o = th.Weigh(r, &lines[i])
+		switch {
+		case o.Echo:
+			out = append(out, "echo")
+		case o.Severity == "":
+			out = append(out, "")
+		case o.Until.IsZero():
+			out = append(out, fmt.Sprintf("%s ×%d from %s for good", o.Severity, o.Count, o.First.Sub(began)))
+		default:
+			out = append(out, fmt.Sprintf("%s ×%d from %s until %s", o.Severity, o.Count, o.First.Sub(began), o.Until.Sub(began)))
+		}
+	}
+	return out
+}
+
+func TestWeigh(t *testing.T) {
+	const reset = "ata1: hard resetting link"
+	link := func(at ...int) verdict.Line { return said(v1alpha1.FaultLink, reset, "", at...) }
+	critical := func(l verdict.Line) verdict.Line { l.Severity = v1alpha1.SeverityCritical; return l }
+	above := func(l verdict.Line) verdict.Line { l.Above = true; return l }
+	var places []verdict.Line
+	for i := range 20 {
+		places = append(places, said(v1alpha1.FaultMedium, "md/raid1:md0: read error corrected (8 sectors at 1 on sda)", fmt.Sprint(i), 30*i))
+	}
+	cases := map[string]struct {
+		reason string
+		lines  []verdict.Line
+		want   string // of the last line
+	}{
+		"One":        {"any spin-up resets the link once", []verdict.Line{link(0)}, ""},
+		"Burst":      {"one error handling prints many lines", []verdict.Line{link(0, 1, 2, 3, 9)}, ""},
+		"Four":       {"four errors within ten minutes", []verdict.Line{link(0), link(30), link(60), link(90)}, "Warning ×4 from 0s until 11m30s"},
+		"Storm":      {"the same that came together", []verdict.Line{link(0, 30, 60, 90)}, "Warning ×4 from 0s until 11m30s"},
+		"Slow":       {"one every five minutes is no fault", []verdict.Line{link(0), link(300), link(600), link(900), link(1200)}, ""},
+		"GoesOn":     {"once it is one, one more keeps it: it does not flap", []verdict.Line{link(0), link(30), link(60), link(90), link(680)}, "Warning ×1 from 11m20s until 21m20s"},
+		"Over":       {"after ten minutes without any it takes four again", []verdict.Line{link(0), link(30), link(60), link(90), link(690)}, ""},
+		"Telling":    {"the kernel's own conclusion counts at once", []verdict.Line{said(v1alpha1.FaultLink, "ata1: limiting SATA link speed to 1.5 Gbps", "", 0)}, "Warning ×1 from 0s until 24h0m0s"},
+		"Critical":   {"lost data is no matter of numbers", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0))}, "Critical ×1 from 0s for good"},
+		"Aside":      {"what is beside the disk ends by itself", []verdict.Line{critical(said(v1alpha1.FaultPath, "x", "", 0))}, "Critical ×1 from 0s until 24h0m0s"},
+		"Recovered":  {"one place that the disk has repaired", []verdict.Line{said(v1alpha1.FaultMedium, "Recovered Error", "", 0)}, "Warning ×1 from 0s until 24h0m0s"},
+		"Places":     {"twenty of them within an hour", places, "Critical ×1 from 9m30s for good"},
+		"PlaceAgain": {"nineteen, one of them twice", append(append([]verdict.Line{}, places[:19]...), places[3]), "Warning ×1 from 1m30s until 24h9m0s"},
+		"Echo":       {"the volume on the disk says the same again", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0)), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "echo"},
+		"NoEcho":     {"the volume has failed by itself", []verdict.Line{above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},
+		"LateEcho":   {"and so it has when the disk's own line is long past", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0)), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 60))}, "Warning ×1 from 1m0s until 24h1m0s"},
+		"EchoOfNone": {"a reset that counts for nothing explains nothing", []verdict.Line{link(0), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := outcomes(verdict.DefaultThresholds(), tc.lines...)
+			if d := cmp.Diff(tc.want, got[len(got)-1]); d != "" {
+				t.Errorf("%s\nall: %q\nreason: %s", d, got, tc.reason)
+			}
+		})
+	}
+}
+
+func TestForget(t *testing.T) {
+	th := verdict.DefaultThresholds()
+	var r verdict.Recent
+	l := said(v1alpha1.FaultLink, "ata1: hard resetting link", "", 0, 30, 60)
+	r, _ = th.Weigh(r, &l)
+	next := said(v1alpha1.FaultLink, "ata1: hard resetting link", "", 90)
+	if _, o := th.Weigh(r, &next); o.Severity == "" {
+		t.Fatal("the fourth is a fault")
+	}
+	if _, o := th.Weigh(r.Forget(began.Add(time.Minute)), &next); o.Severity != "" {
+		t.Errorf("what somebody has looked at counts: %+v", o)
+	}
+	if _, o := th.Weigh(r.Forget(began), &next); o.Severity == "" {
+		t.Error("what came later must count")
+	}
+}
+
+// fact is one thing that happens to the disk of TestLinesAreTheReference.
+type fact struct {
+	after time.Duration // since the fact before
+	kind  int           // of kinds
+	place string
+}
+
+var kinds = []verdict.Line{
+	{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning, Text: "reset"},
+	{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning, Text: "slowed down"},
+	{Class: v1alpha1.FaultMedium, Severity: v1alpha1.SeverityWarning, Text: "repaired"},
+	{Class: v1alpha1.FaultPath, Severity: v1alpha1.SeverityCritical, Text: "lost"},
+	{Class: v1alpha1.FaultBufferIO, Severity: v1alpha1.SeverityWarning, Text: "dm-0", Above: true},
+}
+
+// Whatever is said in whatever order, the state at every moment is that of a
+// reference which keeps everything and counts it again each time.
+func TestLinesAreTheReference(t *testing.T) {
+	th, err := verdict.ParseThresholds("t", []byte(`windows:
+- {class: Link, lines: reset, atLeast: 3, within: 2m, severity: Warning, why: w}
+- {class: Medium, distinct: true, atLeast: 3, within: 5m, severity: Critical, why: w}
+- {class: Medium, atLeast: 2, within: 1m, severity: Warning, why: w}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		// Few kinds and few pauses in one sequence, so that windows fill up.
+		pauses := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 9, 10, 11, 29, 31, 59, 60, 61, 110, 119, 120, 125, 299, 301, 86400}), 1, 3).Draw(t, "pauses")
+		some := rapid.SliceOfN(rapid.IntRange(0, len(kinds)-1), 1, 2).Draw(t, "kinds")
+		facts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) fact {
+			return fact{
+				after: time.Duration(rapid.SampledFrom(pauses).Draw(t, "after")) * time.Second,
+				kind:  rapid.SampledFrom(some).Draw(t, "kind"), place: rapid.SampledFrom([]string{"", "1", "2", "3", "4"}).Draw(t, "place"),
+			}
+		}), 5, 40).Draw(t, "facts")
+		var r verdict.Recent
+		faults := map[v1alpha1.FaultClass]v1alpha1.Fault{}
+		until := map[v1alpha1.FaultClass]time.Time{}
+		now := began
+		for i, f := range facts {
+			now = now.Add(f.after)
+			l := kinds[f.kind]
+			l.Count, l.Seen = 1, []verdict.Sighting{{At: now, Place: f.place}}
+			var o verdict.Outcome
+			r, o = th.Weigh(r, &l)
+			for class, fault := range faults { // as the report keeps them
+				if !verdict.Fails(&fault) && !now.Before(until[class]) {
+					delete(faults, class)
+				}
+			}
+			if o.Severity != "" {
+				have := faults[l.Class]
+				have.Class = l.Class
+				if have.Severity != v1alpha1.SeverityCritical {
+					have.Severity = o.Severity
+				}
+				faults[l.Class] = have
+				if o.Until.After(until[l.Class]) {
+					until[l.Class] = o.Until
+				}
+			}
+			var list []v1alpha1.Fault
+			for _, fault := range faults {
+				list = append(list, fault)
+			}
+			got := verdict.State(verdict.Facts{Present: true, Whole: true, Faults: list})
+			if want := remembered(facts[:i+1]); got != want {
+				t.Fatalf("after %s: %s, want %s", facts[:i+1], got, want)
+			}
+		}
+	})
+}
+
+func (f fact) String() string { return fmt.Sprintf("+%s %s %q", f.after, kinds[f.kind].Text, f.place) }
+
+// remembered is the state at the last of the facts, by walking all of them.
+func remembered(facts []fact) v1alpha1.DiskState {
+	at := make([]time.Duration, len(facts))
+	var now time.Duration
+	for i, f := range facts {
+		now += f.after
+		at[i] = now
+	}
+	// said are the facts of a kind, i and before.
+	said := func(i int, text string) (out []int) {
+		for j := range facts[:i+1] {
+			if strings.HasPrefix(kinds[facts[j].kind].Text, text) {
+				out = append(out, j)
+			}
+		}
+		return out
+	}
+	// bursts counts times, those within ten seconds of the last that counted once.
+	bursts := func(js []int, since time.Duration) (n int) {
+		last := time.Duration(-1 << 60)
+		for _, j := range js {
+			if at[j]-last >= 10*time.Second {
+				last = at[j]
+				if at[j] > since {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	places := func(js []int, since time.Duration) int {
+		seen := map[string]bool{}
+		for _, j := range js {
+			if at[j] > since && facts[j].place != "" {
+				seen[facts[j].place] = true
+			}
+		}
+		return len(seen)
+	}
+	// held says whether a window holds at the last of js: it has come to its number
+	// at some time, and there was no pause of its length since.
+	held := func(js []int, within time.Duration, atLeast int, count func([]int, time.Duration) int) bool {
+		from := 0
+		holds := false
+		for k, j := range js {
+			if k > 0 && at[j]-at[js[k-1]] >= within {
+				from, holds = k, false
+			}
+			holds = holds || count(js[from:k+1], at[j]-within) >= atLeast
+		}
+		return holds
+	}
+	own := time.Duration(-1 << 60)
+	state := v1alpha1.DiskHealthy
+	for i := range facts {
+		text, ends := kinds[facts[i].kind].Text, at[i]
+		fails := false
+		switch text {
+		case "reset":
+			if held(said(i, text), 2*time.Minute, 3, bursts) {
+				ends = at[i] + 2*time.Minute
+			}
+		case "repaired":
+			if held(said(i, text), time.Minute, 2, bursts) {
+				ends = at[i] + time.Minute
+			}
+			fails = held(said(i, text), 5*time.Minute, 3, places)
+		case "dm-0":
+			if at[i]-own > 30*time.Second {
+				ends = at[i] + 24*time.Hour
+			}
+		default:
+			ends = at[i] + 24*time.Hour
+		}
+		if text != "dm-0" && (fails || ends > at[i]) {
+			own = at[i]
+		}
+		if fails {
+			state = v1alpha1.DiskFailed
+		} else if ends > now {
+			state = verdict.Worse(state, v1alpha1.DiskDegraded)
+		}
+	}
+	return state
+}

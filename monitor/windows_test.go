@@ -1,0 +1,99 @@
+package monitor
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/kernel"
+	"holdfast.dev/monitor/verdict"
+)
+
+// warn writes a line of a request that failed on one path only.
+func (h *host) warn(dev string, sector int) {
+	h.t.Helper()
+	h.say("recoverable transport error, dev %s, sector %d op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2", dev, sector)
+}
+
+// hello waits until the monitor reads lines as they come: these are dated by its
+// own clock, earlier ones by the time since the boot.
+func hello(t *testing.T, h *host, m *Monitor) {
+	t.Helper()
+	h.say("hello")
+	within(t, func() bool { return m.stats.Records.Load() == 1 })
+}
+
+// twoPlaces makes a fault of two places within the time.
+func twoPlaces(t *testing.T, within string) *verdict.Thresholds {
+	t.Helper()
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{class: BlockIO, lines: transport, distinct: true, atLeast: 2, within: "+within+", severity: Warning, why: w}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return th
+}
+
+// Too few lines are no fault; enough are one, which ends when there are no more,
+// without anything else that happens.
+func TestWindow(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	o := h.options("n")
+	o.ScanInterval, o.Thresholds = time.Hour, twoPlaces(t, "1s")
+	m, _ := watch(t, h, api, o)
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	hello(t, h, m)
+	h.warn("loop1", 8)
+	h.warn("loop1", 8)
+	within(t, func() bool {
+		return testutil.ToFloat64(m.metrics.discounted.WithLabelValues("BlockIO", "below_threshold")) == 2
+	})
+	if n := api.object(); diskState(n, "loop-a") != "Healthy" {
+		t.Errorf("one place makes it %s", diskState(n, "loop-a"))
+	}
+	h.warn("loop1", 16)
+	n := api.await(t, "degraded", is("loop-a", "Degraded BlockIO*3"))
+	if f := n.Status.Disks[0].Faults[0]; f.Until == nil || f.Until.Sub(f.LastSeen.Time) > 2*time.Second {
+		t.Errorf("until %v", f.Until)
+	}
+	api.await(t, "it is over", is("loop-a", "Healthy"))
+}
+
+// What was said of the disk before a restart counts in its windows and nowhere else.
+func TestWindowOverARestart(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	o := h.options("n")
+	o.Thresholds = twoPlaces(t, "1h")
+	m, _ := watch(t, h, api, o)
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	hello(t, h, m)
+	now := time.Now()
+	m.tell(t.Context(), func() {
+		m.onLog(kernel.Update{Events: []kernel.Event{
+			{Class: v1alpha1.FaultBlockIO, Severity: v1alpha1.SeverityWarning, Devices: []string{"loop1"}, First: now, Last: now, Count: 1, Evidence: "transport", Seen: []kernel.Sighting{{At: now, Place: "8"}}, Old: true},
+			{Class: v1alpha1.FaultMedium, Severity: v1alpha1.SeverityCritical, Devices: []string{"loop1"}, First: now, Last: now, Count: 1, Seen: []kernel.Sighting{{At: now}}, Old: true},
+		}})
+	})
+	h.warn("loop1", 16)
+	api.await(t, "degraded", is("loop-a", "Degraded BlockIO*2"))
+}
+
+// A volume that repeats what its disk has said adds nothing.
+func TestEcho(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.write("sys/block/dm-0/slaves/loop1p1/x", "")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	hello(t, h, m)
+	h.ioError("loop1")
+	h.say("Buffer I/O error on dev dm-0, logical block 1, async page read")
+	h.say("EXT4-fs error (device dm-0): ext4_find_entry:1455: inode #2: comm x: reading directory lblock 0")
+	within(t, func() bool {
+		return testutil.ToFloat64(m.metrics.discounted.WithLabelValues("Filesystem", "echo")) == 1
+	})
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+}
