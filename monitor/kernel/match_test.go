@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"holdfast.dev/api/v1alpha1"
@@ -129,23 +130,31 @@ func TestPatternsAreWhole(t *testing.T) {
 }
 
 func TestLiterals(t *testing.T) {
-	words := rapid.SliceOfN(rapid.StringMatching(`[ab ]{1,4}`), 1, 3)
+	words := rapid.SliceOfN(rapid.StringMatching(`[ab ]{7,9}`), 1, 3)
+	short := rapid.SliceOfN(rapid.StringMatching(`[ab ]{1,4}`), 1, 3)
 	rapid.Check(t, func(t *rapid.T) {
 		var required []requirement
 		for range rapid.IntRange(1, 150).Draw(t, "patterns") {
-			r := requirement{words.Draw(t, "first")}
-			if rapid.Bool().Draw(t, "two") {
-				r[1] = words.Draw(t, "second")
+			r := requirement{first: words.Draw(t, "first")}
+			if rapid.Bool().Draw(t, "begins") {
+				r.begin = short.Draw(t, "begin")
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "rest") {
+				r.rest = append(r.rest, short.Draw(t, "set"))
 			}
 			required = append(required, r)
 		}
-		text := rapid.StringMatching(`[abc ]{0,30}`).Draw(t, "text")
+		text := rapid.StringMatching(`[abc ]{0,60}`).Draw(t, "text")
 		has := func(set []string) bool {
 			return slices.ContainsFunc(set, func(w string) bool { return strings.Contains(text, w) })
 		}
 		var want patternSet
 		for i, r := range required {
-			if has(r[0]) && (r[1] == nil || has(r[1])) {
+			met := has(r.first) && (r.begin == nil || slices.ContainsFunc(r.begin, func(w string) bool { return strings.HasPrefix(text, w) }))
+			for _, set := range r.rest {
+				met = met && has(set)
+			}
+			if met {
 				want.add(i)
 			}
 		}
@@ -157,28 +166,101 @@ func TestLiterals(t *testing.T) {
 
 func TestRequired(t *testing.T) {
 	for expr, want := range map[string]requirement{
-		`^sd \d+: (?:\[(?P<dev>sd\w+)\] )?Sense Key : (?:Medium|Hardware)`: {{"Sense Key : "}, {"Hardware", "Medium"}},
-		`a (?:first one|second one) b`:                                     {{"first one", "second one"}, nil},
+		`^sd \d+: (?:\[(?P<dev>sd\w+)\] )?Sense Key : (?:Medium|Hardware)`: {first: []string{"Sense Key : Hardware", "Sense Key : Medium"}, begin: digits("sd "), rest: [][]string{digits("sd "), {": "}}},
+		`a (?:first one|second one) b`:                                     {first: []string{"a first one b", "a second one b"}},
 		`a (?:first one|\d+) b`:                                            {},
 		`(?i:sense key)`:                                                   {},
-		`x*(?:abcd)?`:                                                      {},
-		`(?:abcd)+`:                                                        {{"abcd"}, nil},
-		`This should not happen!! Data be lost$`:                           {{"Data be lost"}, nil},
+		`x*(?:abcdefg)?`:                                                   {},
+		`(?:abcdefg)+`:                                                     {first: []string{"abcdefg"}},
+		`(?:abcdef)+`:                                                      {},
+		`ab(?:c|d)? (?P<dev>ef\d) lost`:                                    {first: []string{"ab ef0 lost", "ab ef1 lost"}},
+		`^(?:one|two) of(?: it)? \w+ is`:                                   {first: []string{"one of ", "one of it ", "two of ", "two of it "}, begin: []string{"one of ", "one of it ", "two of ", "two of it "}, rest: [][]string{{" is"}}},
 	} {
-		got, err := required(expr)
-		if d := cmp.Diff(want, got); d != "" || err != nil {
+		got, err := required(expr, nil)
+		if expr == `ab(?:c|d)? (?P<dev>ef\d) lost` { // thirty of them
+			if len(got.first) != 30 {
+				t.Errorf("%s: %q", expr, got.first)
+			}
+			continue
+		}
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(requirement{}), cmpopts.EquateEmpty()); d != "" || err != nil {
 			t.Errorf("%s: %v\n%s", expr, err, d)
 		}
 	}
-	// What the corpus matches has what is required.
-	m := NewMatcher()
-	for _, l := range lines(t) {
-		for i := range m.patterns {
-			set := m.literals.in([]byte(l.Message))
-			if m.patterns[i].re.MatchString(l.Message) && set[i/64]&(1<<(i%64)) == 0 {
-				t.Errorf("%q matches %s and lacks what it requires", l.Message, m.patterns[i].Expr)
-			}
+}
+
+// slowly is what find must find, by trying each expression in turn.
+func slowly(m *Matcher, msg string) *Pattern {
+	for i := range m.patterns {
+		if m.patterns[i].re.MatchString(msg) {
+			return m.patterns[i].Pattern
 		}
+	}
+	return nil
+}
+
+// testLines are the lines of all files here, and of the boot of a sound machine.
+func testLines(t testing.TB) (out []string) {
+	t.Helper()
+	for _, name := range []string{"corpus.jsonl", "source.jsonl", "lines.jsonl"} {
+		data, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for text := range bytes.Lines(data) {
+			var l struct{ Line, Message string }
+			if err := json.Unmarshal(text, &l); err != nil {
+				t.Fatal(err)
+			}
+			msg := l.Line + l.Message
+			if _, after, ok := strings.Cut(msg, "] "); ok && strings.HasPrefix(msg, "[") {
+				msg = after
+			}
+			out = append(out, msg)
+		}
+	}
+	boot, err := os.ReadFile("testdata/boot.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text := range strings.Lines(string(boot)) {
+		out = append(out, strings.TrimSuffix(text, "\n"))
+	}
+	return out
+}
+
+// What is found without trying most expressions is what trying all of them finds.
+func TestFindIsTheReference(t *testing.T) {
+	m, all := NewMatcher(), testLines(t)
+	same := func(t interface{ Errorf(string, ...any) }, msg string) {
+		if got, want := m.find([]byte(msg)).Pattern, slowly(m, msg); got != want {
+			t.Errorf("%q: got %+v, want %+v", msg, got, want)
+		}
+	}
+	for _, msg := range all {
+		same(t, msg)
+	}
+	// Parts of lines behind each other, and shifted, so that strings are at other places.
+	line := rapid.SampledFrom(all)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := line.Draw(t, "a"), line.Draw(t, "b")
+		same(t, a[rapid.IntRange(0, len(a)).Draw(t, "from"):]+b)
+		same(t, a[:rapid.IntRange(0, len(a)).Draw(t, "to")]+b[rapid.IntRange(0, len(b)).Draw(t, "of"):])
+	})
+}
+
+// Any text that an expression matches has what the expression requires.
+func TestRequiredIsThere(t *testing.T) {
+	m := NewMatcher()
+	for i := range m.patterns {
+		expr := m.patterns[i].Expr
+		texts := rapid.StringMatching(strings.NewReplacer(`\b`, ``).Replace(expr))
+		rapid.Check(t, func(t *rapid.T) {
+			text := texts.Draw(t, "text")
+			if got := m.literals.in([]byte(text)); m.patterns[i].re.MatchString(text) && got[i/64]&(1<<(i%64)) == 0 {
+				t.Fatalf("%q matches %s and lacks what it requires", text, expr)
+			}
+		})
 	}
 }
 
@@ -196,6 +278,14 @@ func TestWithin(t *testing.T) {
 			t.Errorf("Within(%q, %q) = %t", tc.d, tc.disk, got)
 		}
 	}
+}
+
+// digits are s with each digit behind it.
+func digits(s string) (out []string) {
+	for c := '0'; c <= '9'; c++ {
+		out = append(out, s+string(c))
+	}
+	return out
 }
 
 // BenchmarkUnmatched is the cost of a line that says nothing of disks: the

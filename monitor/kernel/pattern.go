@@ -16,7 +16,7 @@ type Pattern struct {
 	Class    v1alpha1.FaultClass
 	Severity v1alpha1.Severity
 	// Expr is the regular expression (RE2). Its groups named dev are the
-	// kernel's names of the device, one named at is the place on it. It must require some string of three bytes,
+	// kernel's names of the device, one named at is the place on it. It must require some string of seven bytes,
 	// for which lines are searched first: an expression costs ten times as much.
 	Expr string
 	// Source is the kernel function or the page that shows the line.
@@ -79,6 +79,7 @@ func NewMatcher() *Matcher {
 	faults, attaches := Patterns(), attachPatterns()
 	m.attaches = len(faults)
 	var words []requirement
+	likely := habits()
 	for _, p := range append(faults, attaches...) {
 		c := compiled{Pattern: &p, re: regexp.MustCompile(p.Expr)}
 		for g, name := range c.re.SubexpNames() {
@@ -89,8 +90,8 @@ func NewMatcher() *Matcher {
 				c.place = g
 			}
 		}
-		set, err := required(p.Expr)
-		if err != nil || set[0] == nil {
+		set, err := required(p.Expr, likely)
+		if err != nil || set.first == nil {
 			panic("kernel: a pattern that requires no string: " + p.Expr) // a mistake in this package's own table
 		}
 		m.patterns = append(m.patterns, c)
