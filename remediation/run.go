@@ -32,6 +32,7 @@ import (
 	"holdfast.dev/remediation/computenode"
 	"holdfast.dev/remediation/index"
 	"holdfast.dev/remediation/metrics"
+	"holdfast.dev/remediation/nodestatus"
 	"holdfast.dev/remediation/planner"
 	"holdfast.dev/remediation/quarantine"
 	"holdfast.dev/remediation/repair"
@@ -112,6 +113,7 @@ func register(m ctrl.Manager, log *slog.Logger, collector *metrics.Collector) er
 		"computenode": (&computenode.Controller{Client: c, Live: live, Log: log}).SetupWithManager,
 		"quarantine":  (&quarantine.Controller{Client: c, Live: live, Log: log, Now: now, Decided: collector.Decided}).SetupWithManager,
 		"planner":     (&planner.Controller{Client: c, Live: live, Log: log, Now: now, Decided: collector.Decided}).SetupWithManager,
+		"nodestatus":  (&nodestatus.Controller{Client: c, Log: log, Now: now}).SetupWithManager,
 		"repair":      (&repair.Controller{API: repair.API{Client: c, Live: live, Now: now}, Log: log, Decided: collector.Decided}).SetupWithManager,
 	} {
 		err := setup(m, controller.Options{

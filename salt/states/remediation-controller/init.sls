@@ -2,6 +2,10 @@
   file.managed:
     - source: salt://remediation-controller/files/rbac.yaml
 
+/etc/kubernetes/addons/remediation-controller/admission-policy.yaml:
+  file.managed:
+    - source: salt://remediation-controller/files/admission-policy.yaml
+
 /etc/kubernetes/addons/remediation-controller/deployment.yaml:
   file.managed:
     - source: salt://remediation-controller/files/deployment.yaml.jinja
