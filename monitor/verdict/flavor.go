@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/flavor"
 )
 
 // Shortfall says what the node lacks of its flavor, one phrase per group, or
@@ -12,30 +13,9 @@ import (
 // assigned to a group counts for that group alone; any other for one group
 // that it fits, chosen so that the most groups are full.
 func Shortfall(groups []v1alpha1.FlavorDisks, disks []v1alpha1.Disk) string {
-	var slots []int // group of each disk that is wanted
-	for g := range groups {
-		for range groups[g].Count {
-			slots = append(slots, g)
-		}
-	}
-	taken := make([]int, len(disks)) // slot of each disk, from 1
-	var place func(slot int, tried []bool) bool
-	place = func(slot int, tried []bool) bool { // Kuhn's augmenting paths
-		for d := range disks {
-			if tried[d] || !fits(&groups[slots[slot]], &disks[d]) {
-				continue
-			}
-			tried[d] = true
-			if taken[d] == 0 || place(taken[d]-1, tried) {
-				taken[d] = slot + 1
-				return true
-			}
-		}
-		return false
-	}
 	have := make([]int32, len(groups))
-	for s, g := range slots {
-		if place(s, make([]bool, len(disks))) {
+	for _, g := range flavor.Assign(groups, len(disks), func(g, d int) bool { return fits(&groups[g], &disks[d]) }) {
+		if g != flavor.None {
 			have[g]++
 		}
 	}
@@ -49,7 +29,5 @@ func Shortfall(groups []v1alpha1.FlavorDisks, disks []v1alpha1.Disk) string {
 }
 
 func fits(g *v1alpha1.FlavorDisks, d *v1alpha1.Disk) bool {
-	return d.Device != "" && (d.Group == "" || d.Group == g.Name) &&
-		(g.Media == "" || g.Media == d.Media) &&
-		(g.MinSize == nil || d.SizeBytes >= g.MinSize.Value())
+	return d.Device != "" && (d.Group == "" || d.Group == g.Name) && flavor.Fits(g, d.Media, d.SizeBytes)
 }
