@@ -1,0 +1,268 @@
+package nodeprep
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	samples    = 256
+	sampleSize = 4096
+	// checkTimeout is how long a checker may take: it reads all of a new file system's metadata.
+	checkTimeout = 12 * time.Minute
+)
+
+// content reads everything that decides about a disk. Whatever fails is in Err.
+func (h *Host) content(ctx context.Context, f *Found, used *users, state *State, extents []Extent) Content {
+	rec, limit := state.Disks[f.ID], readTimeout
+	if rec != nil && !rec.done() && rec.begun() {
+		limit = checkTimeout // a file system may have to be checked
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	done := make(chan Content, 1)
+	go func() {
+		var c Content
+		if err := h.read(ctx, f, used, rec, extents, &c); err != nil {
+			c.Err = err.Error()
+		}
+		done <- c
+	}()
+	select {
+	case c := <-done:
+		return c
+	case <-ctx.Done(): // a disk that hangs costs a goroutine, and delays no other
+		return Content{Err: fmt.Sprintf("read %s: no answer within %s", f.Device, limit)}
+	}
+}
+
+func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, extents []Extent, c *Content) error {
+	text, points, err := h.of(used, path.Join(sysBlock, f.Device), 8)
+	if err != nil {
+		return err
+	}
+	if c.Partitions, err = h.partitions(f.Device); err != nil {
+		return err
+	}
+	c.Used = text
+	for i := range c.Partitions {
+		p := &c.Partitions[i]
+		t, pts, err := h.of(used, path.Join(sysBlock, f.Device, p.Name), 8)
+		if err != nil {
+			return err
+		}
+		p.Used = t
+		c.Used, points = append(c.Used, t...), append(points, pts...)
+	}
+	c.System = slices.ContainsFunc(points, func(p string) bool { return slices.Contains(systemPoints, p) })
+	if c.System {
+		return nil // nothing more is asked of it
+	}
+	look, err := h.look(ctx, f.Device, f.Size, false)
+	if err != nil {
+		return err
+	}
+	c.Signatures = look.signatures
+	if err := h.bytes(f, rec, extents, c); err != nil {
+		return err
+	}
+	for i := range c.Partitions {
+		if err := h.partition(ctx, &c.Partitions[i], rec, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bytes reads the disk itself. An exclusive open is refused while the disk or a
+// partition of it is mounted, is swap or is held by a driver, bd_prepare_to_claim
+// in block/bdev.c, whatever mount table and sysfs say.
+func (h *Host) bytes(f *Found, rec *Record, extents []Extent, c *Content) error {
+	node := "/dev/" + f.Device
+	x, err := h.FS.OpenFile(node, os.O_RDONLY|unix.O_EXCL)
+	if errors.Is(err, unix.EBUSY) {
+		if len(c.Used) == 0 {
+			c.Used = append(c.Used, f.Device+" is claimed by something in the kernel")
+		}
+		x, err = h.FS.Open(node)
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", node, err)
+	}
+	defer func() { _ = x.Close() }() // read only
+	fresh(x)
+	sum := sha256.New()
+	head, err := readAt(x, sum, 0, mebibyte)
+	if err != nil {
+		return err
+	}
+	tail, err := readAt(x, sum, f.Size-mebibyte, mebibyte)
+	if err != nil {
+		return err
+	}
+	c.GPT = ReadGPT(head, tail, f.Size, f.SectorSize)
+	c.Edges = firstData(c.Edges, head, 0)
+	c.Edges = firstData(c.Edges, tail, f.Size-mebibyte)
+	defer func() { c.Sum = hex.EncodeToString(sum.Sum(nil)) }()
+	if rec != nil && rec.begun() {
+		return nil // its places were proven before it was begun
+	}
+	for _, e := range extents {
+		for _, at := range []int64{e.Start, e.Start + e.Size - mebibyte} {
+			b, err := readAt(x, sum, at, mebibyte)
+			if err != nil {
+				return err
+			}
+			c.Edges = firstData(c.Edges, b, at)
+		}
+	}
+	for i := range int64(samples) {
+		at := (f.Size - sampleSize) / samples * i / sampleSize * sampleSize
+		b, err := readAt(x, sum, at, sampleSize)
+		if err != nil {
+			return err
+		}
+		c.Middle = firstData(c.Middle, b, at)
+	}
+	return nil
+}
+
+// fresh makes the next read one of the disk and not of what the kernel remembers
+// of it. A regular file, and a process without the right, do not have that.
+func fresh(x *os.File) { _ = unix.IoctlSetInt(int(x.Fd()), unix.BLKFLSBUF, 0) }
+
+func readAt(x *os.File, sum hash.Hash, at, n int64) ([]byte, error) {
+	b := make([]byte, n)
+	if at < 0 {
+		return nil, fmt.Errorf("read %s: it is smaller than a MiB", x.Name())
+	}
+	if _, err := x.ReadAt(b, at); err != nil {
+		return nil, fmt.Errorf("read %s at byte %d: %w", x.Name(), at, err)
+	}
+	if sum != nil {
+		sum.Write(b)
+	}
+	return b, nil
+}
+
+func firstData(have string, b []byte, at int64) string {
+	if have != "" {
+		return have
+	}
+	if i := nonZero(b); i >= 0 {
+		return fmt.Sprintf("at byte %d", at+int64(i))
+	}
+	return ""
+}
+
+// partition reads one partition: what the tools say, and its superblock itself.
+// They must agree.
+func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Content) error {
+	look, err := h.look(ctx, p.Name, p.Size, true)
+	if err != nil {
+		return err
+	}
+	c.Signatures = append(c.Signatures, look.signatures...)
+	p.Type, p.UUID = look.fsType, look.fsUUID
+	if p.Size < mebibyte {
+		return nil
+	}
+	x, err := h.FS.Open("/dev/" + p.Name)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", p.Name, err)
+	}
+	defer func() { _ = x.Close() }() // read only
+	fresh(x)
+	head, err := readAt(x, nil, 0, mebibyte)
+	if err != nil {
+		return err
+	}
+	tail, err := readAt(x, nil, p.Size-mebibyte, mebibyte)
+	if err != nil {
+		return err
+	}
+	p.Edges = firstData(firstData("", head, 0), tail, p.Size-mebibyte)
+	sb := superblock(head)
+	want := rec.making(p)
+	if want != nil && p.Type == "" && len(look.signatures) == 0 && sb.kind == string(want.Filesystem) && sb.uuid == want.FSUUID && len(p.Used) == 0 {
+		p.Type, p.UUID, p.Unused = sb.kind, sb.uuid, sb.unused // our own, too damaged for the tools
+		return nil
+	}
+	if (sb.kind != "" || p.Type == "ext4" || p.Type == "xfs") && (sb.kind != p.Type || sb.uuid != p.UUID) {
+		if sb.kind != "ext4" || p.Type != "ext2" && p.Type != "ext3" { // one magic for all three
+			return fmt.Errorf("read %s: blkid says %q %s, its superblock %q %s", p.Name, p.Type, p.UUID, sb.kind, sb.uuid)
+		}
+	}
+	if p.Type == "" && len(look.signatures) > 0 {
+		return fmt.Errorf("read %s: blkid finds nothing, and others find %s", p.Name, look.signatures[0].Type)
+	}
+	if want == nil || p.Type != string(want.Filesystem) || p.UUID != want.FSUUID || len(p.Used) > 0 {
+		return nil
+	}
+	p.Unused = sb.unused
+	p.Whole, err = h.check(ctx, p.Type, p.Name)
+	return err
+}
+
+// making is the record of a partition whose file system was begun.
+func (r *Record) making(p *Partition) *TablePartition {
+	if r == nil || r.Table == nil {
+		return nil
+	}
+	for i := range r.Table.Partitions {
+		if t := &r.Table.Partitions[i]; t.Start == p.Start && t.Size == p.Size && t.Phase == Begun {
+			return t
+		}
+	}
+	return nil
+}
+
+type super struct {
+	kind, uuid string
+	// unused: it can never have been mounted to be written.
+	unused bool
+}
+
+// superblock reads the superblock at the begin of a partition.
+//
+// ext4 (fs/ext4/ext4.h): magic 0xef53 at 56 of the superblock at 1024, UUID at
+// 104. The kernel counts s_mnt_count (52) up and sets s_mtime (44), and writes
+// that out, before the first change of a file system mounted to be written,
+// ext4_setup_super.
+//
+// XFS (fs/xfs/libxfs/xfs_format.h, struct xfs_dsb): magic XFSB at 0, UUID at 32.
+// mkfs.xfs clears sb_inprogress (126) last, and the kernel does not mount a file
+// system that has it set, xfs_validate_sb_common.
+func superblock(b []byte) super {
+	ext := b[1024:2048]
+	switch {
+	case string(b[:4]) == "XFSB":
+		return super{"xfs", bytesUUID(b[32:48]), b[126] != 0}
+	case binary.LittleEndian.Uint16(ext[56:]) == 0xef53:
+		return super{"ext4", bytesUUID(ext[104:120]), binary.LittleEndian.Uint16(ext[52:]) == 0 && binary.LittleEndian.Uint32(ext[44:]) == 0}
+	}
+	return super{}
+}
+
+func bytesUUID(b []byte) string {
+	u, err := uuid.FromBytes(b)
+	if err != nil {
+		return ""
+	}
+	return u.String()
+}
+
+// mountWait is how long mounting may take: a journal may have to be replayed.
+const mountWait = 2 * time.Minute
