@@ -1,0 +1,168 @@
+package lvm_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/lvmfake"
+)
+
+func TestPublish(t *testing.T) {
+	w := neighbours(t)
+	target := filepath.Join(t.TempDir(), "pods", "u", "mount")
+	r := lvm.PublishRequest{Handle: handle("hfv-thin-x"), Target: target, Options: []string{"noatime"}}
+	w.host.Calls()
+	for range 2 {
+		if err := w.engine.Publish(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := w.host.Calls()
+	if len(calls) != 1 || !strings.Contains(calls[0].Line(), "mount -t xfs -o nouuid,noatime /dev/hf-a/hfv-thin-x "+target) {
+		t.Errorf("it ran %v", calls)
+	}
+	ro := r
+	ro.Target, ro.ReadOnly = target+"-ro", true
+	if err := w.engine.Publish(t.Context(), ro); err != nil {
+		t.Fatal(err)
+	}
+	if m, _, _ := w.host.At(ro.Target, ""); m == nil || !m.ReadOnly {
+		t.Errorf("the second mount is %+v", m)
+	}
+	for what, bad := range map[string]lvm.PublishRequest{
+		"as a raw volume":     {Handle: r.Handle, Target: target + "2", Block: true},
+		"as another system":   {Handle: r.Handle, Target: target + "2", FS: lvm.Ext4},
+		"over another volume": {Handle: handle("hfv-thick-e"), Target: target},
+		"a volume not there":  {Handle: handle("hfv-none"), Target: target + "2"},
+	} {
+		if err := w.engine.Publish(t.Context(), bad); err == nil {
+			t.Errorf("%s: it was published", what)
+		}
+	}
+	for _, at := range []string{target, ro.Target} {
+		for range 2 {
+			if err := w.engine.Unpublish(t.Context(), "hfv-thin-x", at); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there", at)
+		}
+	}
+	for _, c := range w.host.Calls() {
+		if strings.HasPrefix(c.Program, "mkfs") {
+			t.Errorf("publishing ran %s", c.Line())
+		}
+	}
+}
+
+// TestHalfMadeVolumeIsNotPublished, nor is a snapshot or what is being deleted.
+func TestHalfMadeVolumeIsNotPublished(t *testing.T) {
+	w := neighbours(t)
+	w.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Program == "mkfs.xfs" {
+			return lvmfake.Fail
+		}
+		return lvmfake.Honest
+	})
+	if _, err := w.engine.Create(t.Context(), w.request("half", thin, lvm.XFS, gib)); err == nil {
+		t.Fatal("it was made")
+	}
+	if err := w.engine.Publish(t.Context(), lvm.PublishRequest{Handle: handle("hfv-half"), Target: t.TempDir()}); !errors.Is(err, lvm.ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnpublishKeepsData: a directory in which something is, is not removed.
+func TestUnpublishKeepsData(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "data")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.engine.Unpublish(t.Context(), "hfv-x", dir); err == nil {
+		t.Error("it was removed")
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatsTellWhatIsWrong(t *testing.T) {
+	w := neighbours(t)
+	target := filepath.Join(t.TempDir(), "m")
+	h := handle("hfv-thin-x")
+	if err := w.engine.Publish(t.Context(), lvm.PublishRequest{Handle: h, Target: target}); err != nil {
+		t.Fatal(err)
+	}
+	u, wrong, err := w.engine.Stats(t.Context(), h, target)
+	if err != nil || wrong != "" || u.Total != 10*gib || u.Inodes == 0 {
+		t.Errorf("well: %+v, %q, %v", u, wrong, err)
+	}
+	w.host.With("hf-a", func(g *lvmfake.Group) { g.PoolData = 95; g.Missing = true })
+	if err := w.engine.RefreshAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, wrong, err = w.engine.Stats(t.Context(), h, target); err != nil || !strings.Contains(wrong, "95.0% full") || !strings.Contains(wrong, "physical volume under it is missing") {
+		t.Errorf("ill: %q, %v", wrong, err)
+	}
+	w.host.Misbehave(func(lvmfake.Call) lvmfake.Mode { return lvmfake.Hang })
+	_ = w.engine.RefreshAll(t.Context()) // that it fails is what is looked at
+	if _, wrong, err = w.engine.Stats(t.Context(), h, target); err != nil || !strings.Contains(wrong, "no answer within") {
+		t.Errorf("hung: %q, %v", wrong, err)
+	}
+}
+
+// TestFullPoolTakesNothingNew: neither volumes nor copies nor more room.
+func TestFullPoolTakesNothingNew(t *testing.T) {
+	w := neighbours(t)
+	w.host.With("hf-a", func(g *lvmfake.Group) { g.PoolData = 91 })
+	w.restart()
+	if _, err := w.engine.Create(t.Context(), w.request("new", thin, lvm.XFS, gib)); err == nil || !strings.Contains(err.Error(), "91.0% full") {
+		t.Errorf("a volume: %v", err)
+	}
+	if _, err := w.engine.Snapshot(t.Context(), handle("hfv-thin-x"), lvm.CreateRequest{Name: "s"}); err == nil {
+		t.Error("a snapshot was made")
+	}
+	if _, err := w.engine.Expand(t.Context(), handle("hfv-thin-x"), 20*gib, 0); err == nil {
+		t.Error("a volume was expanded")
+	}
+	if _, err := w.engine.Create(t.Context(), w.request("thick", thick, lvm.XFS, gib)); err != nil {
+		t.Errorf("a thick volume needs no pool: %v", err)
+	}
+}
+
+// TestEphemeralVolumes live from publish to unpublish.
+func TestEphemeralVolumes(t *testing.T) {
+	w := newWorld(t)
+	s := lvm.NewService(w.engine, "test", nil)
+	target := filepath.Join(t.TempDir(), "pods", "u", "mount")
+	req := &csi.NodePublishVolumeRequest{VolumeId: "csi-0123456789abcdef", TargetPath: target,
+		VolumeCapability: &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}},
+		VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "ns",
+			"pool": "db", "type": "thin", "size": "5Gi"}}
+	for range 2 {
+		if _, err := s.NodePublishVolume(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := w.host.Volumes("hf-a"); len(all) != 1 || all[0].Size != 5*gib || all[0].Formats != 1 {
+		t.Errorf("there is %+v", all)
+	}
+	for range 2 {
+		if _, err := s.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: req.GetVolumeId(), TargetPath: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(w.host.Volumes("hf-a")); n != 0 {
+		t.Errorf("%d volumes are left", n)
+	}
+}
