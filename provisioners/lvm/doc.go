@@ -5,8 +5,10 @@
 // anything is in package vg. See provisioners/README.md.
 package lvm
 
+import "holdfast.dev/provisioners/lvm/inventory"
+
 // DriverName is the name of the CSI driver, of its provisioner and of its topology.
-const DriverName = "lvm.holdfast.dev"
+const DriverName = inventory.DriverName
 
 // TopologyKey is the label that the kubelet puts on each Node with the driver.
-const TopologyKey = DriverName + "/node"
+const TopologyKey = inventory.TopologyKey

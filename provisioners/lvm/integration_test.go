@@ -27,6 +27,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/inventory"
 	"holdfast.dev/provisioners/lvm/lvmfake"
 	"holdfast.dev/provisioners/lvm/vg"
 )
@@ -374,7 +375,7 @@ func TestRestartLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, skipped, err := lvm.Recover(inv)
+	again, skipped, err := inventory.Recover(inv)
 	if err != nil || len(skipped) != 0 || len(again) != 2 {
 		t.Fatalf("%d volumes, skipped %v, %v", len(again), skipped, err)
 	}

@@ -29,7 +29,7 @@ type Options struct {
 
 // BindFlags registers the options' flags with their defaults.
 func (o *Options) BindFlags(fs *flag.FlagSet) {
-	o.Options.BindFlags(fs, "127.0.0.1:9812")
+	o.Options.BindFlags(fs, "127.0.0.1:9814")
 	fs.StringVar(&o.NodeName, "node-name", "", "name of this Node")
 	fs.StringVar(&o.Namespace, "namespace", "holdfast-system", "namespace of the CSIStorageCapacity objects")
 	fs.StringVar(&o.HostRoot, "host-root", "/host", "where the host's / is mounted")

@@ -12,13 +12,11 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
 	"holdfast.dev/api/v1alpha1"
-	"holdfast.dev/internal/diskid"
+	"holdfast.dev/provisioners/lvm/inventory"
 )
 
 const (
@@ -110,7 +108,7 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 		return nil, answer(err)
 	}
 	info := p.service.engine.byUUID[h.Group].info
-	pv := persistentVolume(o.PVName, p.service.engine.node, info, h, out.GetVolume().GetCapacityBytes())
+	pv := inventory.PersistentVolume(o.PVName, p.service.engine.node, info.Disks, info.Media, h.String(), out.GetVolume().GetCapacityBytes())
 	pv.Spec.AccessModes, pv.Spec.VolumeMode = claim.Spec.AccessModes, claim.Spec.VolumeMode
 	pv.Spec.StorageClassName, pv.Spec.PersistentVolumeReclaimPolicy = o.StorageClass.Name, reclaim(o.StorageClass)
 	pv.Spec.MountOptions, pv.Spec.VolumeAttributesClassName = o.StorageClass.MountOptions, claim.Spec.VolumeAttributesClassName
@@ -126,29 +124,6 @@ func reclaim(c *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {
 		return corev1.PersistentVolumeReclaimDelete
 	}
 	return *c.ReclaimPolicy
-}
-
-// persistentVolume is the object of a volume: what is common to a new one and to one
-// that is made again from tags.
-func persistentVolume(name, node string, info GroupInfo, h Handle, bytes int64) *corev1.PersistentVolume {
-	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelNode: node}},
-		Spec: corev1.PersistentVolumeSpec{
-			Capacity:               corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(bytes, resource.BinarySI)},
-			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: DriverName, VolumeHandle: h.String()}},
-			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: TopologyKey, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
-			}}}},
-		},
-	}
-	if disk := info.OneDisk(); disk != "" {
-		pv.Labels[v1alpha1.LabelDisk] = diskid.Label(disk)
-		pv.Annotations = map[string]string{v1alpha1.AnnotationDisk: disk}
-	}
-	if info.Media != "" {
-		pv.Labels[v1alpha1.LabelMedia] = string(info.Media)
-	}
-	return pv
 }
 
 // createRequest is the CSI request of a claim and its class.
