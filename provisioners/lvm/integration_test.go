@@ -330,6 +330,55 @@ func TestBadClassesSayWhatIsWrong(t *testing.T) {
 	}
 }
 
+// TestClaimGrowsByItsPolicy: above the threshold, up to the ceiling, once at a time.
+func TestClaimGrowsByItsPolicy(t *testing.T) {
+	e := newEnv(t, "full")
+	c := e.claim("full", "lvm-thin", "10Gi", nil)
+	pv := e.bound("full")
+	group := groupOf(t, e, pv)
+	h, err := lvm.ParseHandle(pv.Spec.CSI.VolumeHandle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := client.ObjectKeyFromObject(c)
+	if _, err := e.host.Run(t.Context(), time.Second, "mount", "-t", "xfs", "/dev/"+group+"/"+h.LV, "/kubelet/pods/u/volumes/x/mount"); err != nil {
+		t.Fatal(err)
+	}
+	engine := lvm.NewEngine(lvm.EngineOptions{Node: "full", Groups: e.infos, Host: e.host, Mounts: e.host, Deadlines: lvm.DefaultDeadlines(), Log: slog.New(slog.DiscardHandler)})
+	g := lvm.NewGrower(engine, e.admin, slog.New(slog.DiscardHandler))
+	requested := func(policy string, used int64) int64 {
+		t.Helper()
+		if err := e.admin.Get(t.Context(), key, c); err != nil {
+			t.Fatal(err)
+		}
+		if c.Annotations[lvm.AnnotationAutoGrow] = policy; policy == "" {
+			delete(c.Annotations, lvm.AnnotationAutoGrow)
+		}
+		if err := e.admin.Update(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		e.host.With(group, func(g *lvmfake.Group) { g.LVs[h.LV].Used = used })
+		if err := g.Sync(t.Context(), c, pv); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.admin.Get(t.Context(), key, c); err != nil {
+			t.Fatal(err)
+		}
+		return c.Spec.Resources.Requests.Storage().Value()
+	}
+	const policy = "threshold=80%,step=20%,ceiling=11Gi"
+	if got := requested("", 9*gib); got != 10*gib {
+		t.Errorf("without a policy it asks for %d", got)
+	}
+	if got := requested(policy, 7*gib); got != 10*gib {
+		t.Errorf("below the threshold it asks for %d", got)
+	}
+	if got := requested(policy, 9*gib); got != 11*gib {
+		t.Errorf("above the threshold it asks for %d", got)
+	}
+	e.until("the volume is larger", func() bool { l := e.host.Volumes(group)[0]; return l.Size == 11*gib })
+}
+
 // TestANodeCannotWriteForAnother: the token of one node's driver is worth nothing on
 // another node's objects.
 func TestANodeCannotWriteForAnother(t *testing.T) {

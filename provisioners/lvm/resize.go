@@ -40,8 +40,11 @@ func (r *Resizer) Sync(ctx context.Context, claim *corev1.PersistentVolumeClaim,
 	if want.Cmp(told) <= 0 {
 		return nil
 	}
-	if claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] == corev1.PersistentVolumeClaimNodeResizePending && want.Cmp(has) <= 0 {
-		return nil // it is the kubelet's turn
+	switch claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] {
+	case corev1.PersistentVolumeClaimNodeResizePending, corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible:
+		if want.Cmp(has) <= 0 {
+			return nil // it is the kubelet's turn
+		}
 	}
 	out, err := r.service.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
 		VolumeId: pv.Spec.CSI.VolumeHandle, CapacityRange: &csi.CapacityRange{RequiredBytes: want.Value()},

@@ -37,8 +37,9 @@ import (
 const (
 	callTimeout = 10 * time.Second
 	// minGap is between two publications of capacity: volumes are made in bursts.
-	minGap  = 250 * time.Millisecond
-	workers = 10 // claims and volumes that are worked on at once
+	minGap   = 250 * time.Millisecond
+	growLook = time.Minute
+	workers  = 10 // claims and volumes that are worked on at once
 )
 
 // Driver is one node's driver, put together.
@@ -275,6 +276,7 @@ func (d *Driver) provision(ctx context.Context) error {
 	eg.Go(func() error { return d.watchQuarantine(ctx) })
 	eg.Go(func() error { d.publish(ctx, capacity); return nil })
 	eg.Go(func() error { d.resize(ctx, queue, claims.GetStore(), volumes.GetStore()); return nil })
+	eg.Go(func() error { d.grow(ctx, claims.GetStore(), volumes.GetStore()); return nil })
 	return eg.Wait()
 }
 
@@ -389,6 +391,31 @@ func (d *Driver) resize(ctx context.Context, queue workqueue.TypedRateLimitingIn
 		})
 	}
 	_ = eg.Wait() // none of them returns an error
+}
+
+// grow looks once a minute at the claims with a policy of growth.
+func (d *Driver) grow(ctx context.Context, claims, volumes toolscache.Store) {
+	g := NewGrower(d.engine, d.api, d.log)
+	t := time.NewTicker(growLook)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		for _, o := range claims.List() {
+			claim := o.(*corev1.PersistentVolumeClaim)
+			v, there, err := volumes.GetByKey(claim.Spec.VolumeName)
+			if err != nil || !there {
+				continue
+			}
+			if err := g.Sync(ctx, claim, v.(*corev1.PersistentVolume)); err != nil && ctx.Err() == nil {
+				d.metrics.failed(opGrow)
+				d.log.Info("claim does not grow", "claim", claim.Namespace+"/"+claim.Name, "error", err)
+			}
+		}
+	}
 }
 
 func (d *Driver) resizeOne(ctx context.Context, r *Resizer, key string, claims, volumes toolscache.Store) error {

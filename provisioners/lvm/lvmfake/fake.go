@@ -71,6 +71,7 @@ type LV struct {
 	FS, Signature, Data string
 	Residue             []string
 	Grown               int64 // size of the file system
+	Used                int64 // bytes of its file system that are in use; 0 for a tenth
 	Formats             int   // how often mkfs ran on it
 }
 
@@ -342,7 +343,11 @@ func (h *Host) Usage(_ context.Context, path string) (lvm.Usage, error) {
 		if m.fs == "devtmpfs" {
 			return lvm.Usage{Total: l.Size, Block: true}, nil
 		}
-		return lvm.Usage{Total: l.Grown, Used: l.Grown / 10, Available: l.Grown - l.Grown/10, Inodes: 1000, InodesUsed: 3, InodesFree: 997}, nil
+		used := l.Used
+		if used == 0 {
+			used = l.Grown / 10
+		}
+		return lvm.Usage{Total: l.Grown, Used: used, Available: l.Grown - used, Inodes: 1000, InodesUsed: 3, InodesFree: 997}, nil
 	}
 	return lvm.Usage{}, os.ErrNotExist
 }
