@@ -384,7 +384,7 @@ func TestEnsureBase(t *testing.T) {
 			t.Fatalf("packages of %s: %v, %v", img.Base, install, err)
 		}
 		dir := filepath.Join(cache, img.Base+"-"+baseKey(install, remove))
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o755); err != nil { // two images may have one base
 			t.Fatal(err)
 		}
 		// What is in the cache is used: no mmdebstrap, no network.
