@@ -29,6 +29,12 @@ func (e *Engine) Expand(ctx context.Context, h Handle, size, limit int64) (Volum
 	if to := s.RoundUp(size, stripes(lv)); limit > 0 && to > limit {
 		return Volume{}, fmt.Errorf("expand volume %s: size %d is %d in extents of %d bytes, more than the limit %d: %w", h.LV, size, to, s.ExtentSize, limit, ErrOutOfRange)
 	}
+	// A thin volume takes room of its pool only; others get new extents of the disks.
+	if !lv.Thin() && lv.Size < s.RoundUp(size, stripes(lv)) {
+		if why := closed(g.info, e.quarantine(ctx)); why != "" {
+			return Volume{}, fmt.Errorf("expand volume %s: %w: %s", h.LV, vg.ErrNoRoom, why)
+		}
+	}
 	if err := e.grow(ctx, g, h.LV, size, 0); err != nil {
 		return Volume{}, err
 	}

@@ -181,19 +181,24 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 func (e *Engine) Candidates(q Quarantine) []vg.Candidate {
 	all := make([]vg.Candidate, 0, len(e.groups))
 	for _, g := range e.groups {
-		c := vg.Candidate{Pool: g.info.Pool, Thin: g.info.ThinPool, Disks: g.info.Disks}
+		c := vg.Candidate{Pool: g.info.Pool, Thin: g.info.ThinPool, Disks: g.info.Disks, Closed: closed(g.info, q)}
 		c.Group, _, c.Err = g.last()
-		if q.Err != nil {
-			c.Closed = "quarantine is not known: " + q.Err.Error()
-		}
-		for _, d := range g.info.Disks {
-			if why, bad := q.Disks[d]; bad {
-				c.Closed = fmt.Sprintf("disk %s is quarantined: %s", d, why)
-			}
-		}
 		all = append(all, c)
 	}
 	return all
+}
+
+// closed says why nothing new is put onto a group's disks, or is empty.
+func closed(g GroupInfo, q Quarantine) string {
+	if q.Err != nil {
+		return "quarantine is not known: " + q.Err.Error()
+	}
+	for _, d := range g.Disks {
+		if why, bad := q.Disks[d]; bad {
+			return fmt.Sprintf("disk %s is quarantined: %s", d, why)
+		}
+	}
+	return ""
 }
 
 // DisksOf are the disks of a volume by its handle, or of the volume of a claim by its

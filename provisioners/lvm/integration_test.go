@@ -161,7 +161,10 @@ func (e *env) start() {
 	e.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithCancel(e.t.Context())
 	log := slog.New(slog.NewTextHandler(e.t.Output(), nil))
-	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpu io memory\n"), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
+	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second, CgroupRoot: dir}
 	d, err := lvm.NewDriver(ctx, o, e.config(e.node), "test", e.infos, e.host, e.host, log)
 	if err != nil {
 		e.t.Fatal(err)
@@ -377,6 +380,32 @@ func TestClaimGrowsByItsPolicy(t *testing.T) {
 		t.Errorf("above the threshold it asks for %d", got)
 	}
 	e.until("the volume is larger", func() bool { l := e.host.Volumes(group)[0]; return l.Size == 11*gib })
+}
+
+// TestLimitsFollowTheirClass: a VolumeAttributesClass at creation, and another one later.
+func TestLimitsFollowTheirClass(t *testing.T) {
+	e := newEnv(t, "limit")
+	for name, iops := range map[string]string{"slow": "100", "fast": "1000"} {
+		e.create(&storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: lvm.DriverName, Parameters: map[string]string{"readIOPS": iops}})
+	}
+	c := e.claim("limited", "lvm-thin", "1Gi", nil)
+	group := groupOf(t, e, e.bound("limited"))
+	for _, class := range []string{"slow", "fast"} {
+		e.until("the claim takes its class", func() bool {
+			if err := e.admin.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+				t.Fatal(err)
+			}
+			c.Spec.VolumeAttributesClassName = &class
+			return e.admin.Update(t.Context(), c) == nil
+		})
+		e.until("the class is current", func() bool {
+			now := &corev1.PersistentVolumeClaim{}
+			return e.admin.Get(t.Context(), client.ObjectKeyFromObject(c), now) == nil && now.Status.CurrentVolumeAttributesClassName != nil && *now.Status.CurrentVolumeAttributesClassName == class
+		})
+		if got, want := vg.Tags(e.host.Volumes(group)[0].Tags).Get("hf.limits"), map[string]string{"slow": "0:0:100:0", "fast": "0:0:1000:0"}[class]; got != want {
+			t.Errorf("class %s: the disk has limits %q, want %q", class, got, want)
+		}
+	}
 }
 
 // TestANodeCannotWriteForAnother: the token of one node's driver is worth nothing on

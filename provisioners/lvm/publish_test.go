@@ -166,3 +166,22 @@ func TestEphemeralVolumes(t *testing.T) {
 		t.Errorf("%d volumes are left", n)
 	}
 }
+
+// TestQuarantineStopsThickGrowth: new extents would come from the bad disk.
+func TestQuarantineStopsThickGrowth(t *testing.T) {
+	w := neighbours(t)
+	for name, q := range map[string]lvm.Quarantine{
+		"quarantined": {Disks: map[string]string{"disk-a": "Media"}}, "not known": {Err: errors.New("no answer")},
+	} {
+		w.q = q
+		if _, err := w.engine.Expand(t.Context(), handle("hfv-thick-e"), 20*gib, 0); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := w.engine.Create(t.Context(), w.request("new", thin, lvm.XFS, gib)); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := w.engine.Expand(t.Context(), handle("hfv-thin-x"), 20*gib, 0); err != nil {
+		t.Errorf("a thin volume takes room of its pool only: %v", err)
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 	"google.golang.org/grpc"
 
@@ -66,6 +67,18 @@ func TestSanity(t *testing.T) {
 		cfg.DialOptions = append(cfg.DialOptions, slow)
 		ginkgo.Describe(c.name, func() { sanity.GinkgoTest(&cfg) })
 	}
+	ginkgo.ReportAfterSuite("skipped", func(r ginkgo.Report) {
+		ran := 0
+		for _, spec := range r.SpecReports {
+			switch {
+			case spec.State == types.SpecStateSkipped && spec.Failure.Message != "":
+				t.Logf("skipped: %s: %s", spec.FullText(), spec.Failure.Message)
+			case spec.State == types.SpecStatePassed && spec.LeafNodeType == types.NodeTypeIt:
+				ran++
+			}
+		}
+		t.Logf("%d specifications hold", ran)
+	})
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	// Thick volumes have no snapshots; all else must hold for them.
