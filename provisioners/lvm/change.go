@@ -158,17 +158,6 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 	if err != nil {
 		return Volume{}, err
 	}
-	sv := e.volume(g, src)
-	switch {
-	case sv.Phase() != vg.Ready:
-		return Volume{}, fmt.Errorf("copy of %s: it is in phase %s: %w", src.Name, sv.Phase(), ErrBusy)
-	case !src.Thin() || !r.Spec.Thin:
-		return Volume{}, fmt.Errorf("copy of %s: source and copy must be thin (class parameter type: thin): %w", src.Name, ErrInvalid)
-	case src.Tags.Get(vg.KeyFS) != r.Spec.FS:
-		return Volume{}, fmt.Errorf("copy of %s: it holds %s, %s is asked for: %w", src.Name, src.Tags.Get(vg.KeyFS), r.Spec.FS, ErrInvalid)
-	case r.Limit > 0 && src.Size > r.Limit:
-		return Volume{}, fmt.Errorf("copy of %s: it has %d bytes, more than the limit %d: %w", src.Name, src.Size, r.Limit, ErrOutOfRange)
-	}
 	v, err := e.copyThin(ctx, g, r, name, *src, false)
 	if err != nil || v.LV.Size >= r.Size {
 		return v, err

@@ -90,6 +90,9 @@ func scenarios() []scenario {
 		}},
 		clone("clone", 10*gib), clone("clone-larger", 15*gib),
 	)
+	for source, params := range map[string]map[string]string{"thick-e": thick, "block-t": thick, "block-v": thick} {
+		all = append(all, fullCopy(source, params))
+	}
 	for _, victim := range []string{"thin-x", "thick-e"} {
 		all = append(all, scenario{"expand-" + victim, func(w *world) error {
 			_, err := w.engine.Expand(w.t.Context(), handle("hfv-"+victim), 20*gib, 0)
@@ -116,6 +119,23 @@ func clone(name string, size int64) scenario {
 		return err
 	}, func(w *world) string {
 		if l := w.find("hf-a", "hfv-copy"); l == nil || l.Data != "data of thin-x" || l.Size != size || l.Formats != 0 || count(w) != 5 {
+			return fmt.Sprintf("the copy is %+v", l)
+		}
+		return ""
+	}}
+}
+
+// fullCopy is a copy byte by byte.
+func fullCopy(source string, params map[string]string) scenario {
+	fs := map[byte]string{'t': lvm.Ext4, 'b': lvm.Block}[source[0]]
+	return scenario{"copy-" + source, func(w *world) error {
+		r := w.request("copy", params, fs, 5*gib) // less than its source has
+		h := handle("hfv-" + source)
+		r.Source = &h
+		_, err := w.engine.Create(w.t.Context(), r)
+		return err
+	}, func(w *world) string {
+		if l := w.find("hf-a", "hfv-copy"); l == nil || l.Data != "data of "+source || l.Size != 10*gib || l.Pool != "" || l.Formats != 0 || count(w) != 5 {
 			return fmt.Sprintf("the copy is %+v", l)
 		}
 		return ""
@@ -257,6 +277,35 @@ func TestAbsenceDeletesNothing(t *testing.T) {
 	})
 	if n := count(w); n != before+1 || intact(w) != "" {
 		t.Errorf("%d volumes, %s", n, intact(w))
+	}
+}
+
+// TestCopyNeedsAQuietSource: what is written to while it is copied is no copy of anything.
+func TestCopyNeedsAQuietSource(t *testing.T) {
+	w := newWorld(t, groups()...)
+	w.must("src", thin, lvm.XFS, 6*gib)
+	h := handle("hfv-src")
+	snap, err := w.engine.Snapshot(t.Context(), h, lvm.CreateRequest{Name: "snap"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.host.Run(t.Context(), 0, "mount", "-t", "xfs", "/dev/hf-a/hfv-src", "/somewhere"); err != nil {
+		t.Fatal(err)
+	}
+	r := w.request("copy", thick, lvm.XFS, gib)
+	r.Source = &h
+	if _, err := w.engine.Create(t.Context(), r); !errors.Is(err, lvm.ErrInUse) {
+		t.Errorf("a mounted source: %v", err)
+	}
+	r.Source = &snap.Handle
+	// Not where the source is: into any group that has room.
+	r.AvoidRequired = map[string]string{"disk-a": "ns/x"}
+	v, err := w.engine.Create(t.Context(), r)
+	if err != nil || v.Info.Name != "hf-b" {
+		t.Fatalf("a snapshot: %v in %s", err, v.Info.Name)
+	}
+	if l := w.find("hf-b", "hfv-copy"); l.Data != "data of src" || l.Size != 6*gib || l.FS != lvm.XFS {
+		t.Errorf("the copy is %+v", l)
 	}
 }
 

@@ -34,6 +34,8 @@ type CreateRequest struct {
 	Born time.Time
 	// Avoid are disks of other claims of the same groups: disk id to claim.
 	AvoidRequired, AvoidPreferred map[string]string
+
+	copied int64 // bytes to copy from the source; 0 when there are none
 }
 
 // nonce is a hash of all that makes a request this one and no other.
@@ -66,15 +68,26 @@ func (e *Engine) Create(ctx context.Context, r CreateRequest) (Volume, error) {
 			return v, err
 		}
 	}
-	g, err := e.choose(ctx, r)
+	thin := false
+	if r.Source != nil {
+		var free func()
+		if thin, free, err = e.source(ctx, &r); err != nil {
+			return Volume{}, err
+		}
+		defer free()
+	}
+	g, err := e.choose(ctx, r, thin)
 	if err != nil {
 		return Volume{}, err
 	}
-	if r.Source != nil {
+	if thin {
 		return e.clone(ctx, g, r, name)
 	}
 	return e.make(ctx, g, r, name)
 }
+
+// bytes is the size of a new volume: what is asked for, or what is copied into it.
+func (r CreateRequest) bytes() int64 { return max(r.Size, r.copied) }
 
 // existing finds the volume of that name in whatever group it is. A group that
 // cannot be read may have it, from before this process began, unless the name
@@ -137,10 +150,10 @@ func (e *Engine) resume(ctx context.Context, r CreateRequest, v *Volume) (_ Volu
 }
 
 // choose asks for the quarantine right before it picks a group.
-func (e *Engine) choose(ctx context.Context, r CreateRequest) (*group, error) {
-	w := r.Spec.want(r.Size)
+func (e *Engine) choose(ctx context.Context, r CreateRequest, clone bool) (*group, error) {
+	w := r.Spec.want(r.bytes())
 	w.AvoidRequired, w.AvoidPreferred = r.AvoidRequired, r.AvoidPreferred
-	if r.Source != nil {
+	if clone {
 		w.Group = r.Source.Group
 	}
 	e.settle(ctx)
@@ -158,7 +171,7 @@ func (e *Engine) choose(ctx context.Context, r CreateRequest) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if size := c.Group.RoundUp(r.Size, r.Spec.Stripes); r.Limit > 0 && size > r.Limit {
+	if size := c.Group.RoundUp(r.bytes(), r.Spec.Stripes); r.Limit > 0 && size > r.Limit {
 		return nil, fmt.Errorf("size %d is %d in extents of %d bytes, more than the limit %d: %w", r.Size, size, c.Group.ExtentSize, r.Limit, ErrOutOfRange)
 	}
 	return e.byUUID[c.Group.UUID], nil
@@ -197,7 +210,7 @@ func addTags(args []string, tags vg.Tags) []string {
 // volume, which needs no step in between.
 func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name string) (Volume, error) {
 	phase := vg.Creating
-	if r.Spec.FS == Block {
+	if r.Spec.FS == Block && r.Source == nil {
 		phase = vg.Ready
 	}
 	tags := e.tags(r, phase)
@@ -205,8 +218,8 @@ func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name strin
 		if s.Find(name) != nil {
 			return nil, fmt.Errorf("volume %s: it appeared meanwhile: %w", name, ErrBusy)
 		}
-		size := s.RoundUp(r.Size, r.Spec.Stripes)
-		w := r.Spec.want(r.Size)
+		size := s.RoundUp(r.bytes(), r.Spec.Stripes)
+		w := r.Spec.want(r.bytes())
 		c := vg.Candidate{Group: s, Pool: g.info.Pool, Thin: g.info.ThinPool}
 		if room := c.Room(w); room < size {
 			return nil, fmt.Errorf("%w: %d bytes are wanted, %s has %d", vg.ErrNoRoom, size, s.Name, room)
@@ -234,7 +247,11 @@ func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name strin
 		return Volume{}, fmt.Errorf("make volume %s: %w", name, err)
 	}
 	if phase == vg.Creating {
-		if err := e.format(ctx, g, r, name); err != nil {
+		step := e.format
+		if r.Source != nil {
+			step = e.fill
+		}
+		if err := step(ctx, g, r, name); err != nil {
 			return Volume{}, err
 		}
 		if err := e.mark(ctx, g, name, tags[0], vg.Ready); err != nil {

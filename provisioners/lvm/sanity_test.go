@@ -82,7 +82,7 @@ func TestSanity(t *testing.T) {
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	// Thick volumes have no snapshots; all else must hold for them.
-	suite.SkipStrings = []string{"thick .*(Snapshot|existing source|source volume is not found|source snapshot is not found)"}
+	suite.SkipStrings = []string{"thick .*(Snapshot|existing source snapshot)"}
 	reporter.Succinct, reporter.NoColor = true, true
 	ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
 }

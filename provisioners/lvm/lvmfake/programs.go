@@ -20,6 +20,8 @@ func (h *Host) run(c Call) (string, error) {
 		return h.blkid(c.Args)
 	case "blkdiscard":
 		return h.blkdiscard(c.Args)
+	case "dd":
+		return h.dd(c.Args)
 	case "mount":
 		return h.mount(c.Args)
 	case "umount":
@@ -365,6 +367,31 @@ func (h *Host) blkdiscard(args []string) (string, error) {
 	l.FS, l.Data, l.Signature = "", "", ""
 	if slices.Contains(args, "-z") {
 		l.Residue = nil
+	}
+	return "", nil
+}
+
+func (h *Host) dd(args []string) (string, error) {
+	opt := map[string]string{}
+	for _, a := range args {
+		k, v, _ := strings.Cut(a, "=")
+		opt[k] = v
+	}
+	_, src := h.volume(opt["if"])
+	_, dst := h.volume(opt["of"])
+	if src == nil || dst == nil || !src.Active || !dst.Active || h.mounted(opt["of"]) || opt["skip"] != opt["seek"] {
+		return "", exit(1, "cannot copy %q", args)
+	}
+	n := map[string]int64{}
+	for _, k := range []string{"bs", "count", "skip"} {
+		var err error
+		if n[k], err = strconv.ParseInt(opt[k], 10, 64); err != nil {
+			return "", exit(1, "invalid number %q", opt[k])
+		}
+	}
+	dst.FS, dst.Data = src.FS, "part of "+src.Data
+	if (n["skip"]+n["count"])*n["bs"] >= src.Size {
+		dst.Data, dst.Grown, dst.Residue = src.Data, src.Grown, nil
 	}
 	return "", nil
 }

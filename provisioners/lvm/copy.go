@@ -1,0 +1,78 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"holdfast.dev/provisioners/lvm/vg"
+)
+
+const (
+	copyBlock = 4 << 20
+	copyStep  = wipeStep / copyBlock // blocks that one command copies
+)
+
+// source looks at what a new volume is to begin as. A thin copy of a thin volume is a
+// matter of its pool. Every other copy goes byte by byte, into whatever group has
+// room, and needs a source that nothing writes to: a snapshot, or a volume that is
+// not in use and is locked until the copy has ended.
+func (e *Engine) source(ctx context.Context, r *CreateRequest) (thin bool, unlock func(), _ error) {
+	g, src, err := e.find(ctx, *r.Source)
+	if err != nil {
+		return false, nil, err
+	}
+	v := e.volume(g, src)
+	switch {
+	case v.Phase() != vg.Ready:
+		return false, nil, fmt.Errorf("copy of %s: it is in phase %s: %w", src.Name, v.Phase(), ErrBusy)
+	case src.Tags.Get(vg.KeyFS) != r.Spec.FS:
+		return false, nil, fmt.Errorf("copy of %s: it holds %s, %s is asked for: %w", src.Name, src.Tags.Get(vg.KeyFS), r.Spec.FS, ErrInvalid)
+	case r.Limit > 0 && src.Size > r.Limit:
+		return false, nil, fmt.Errorf("copy of %s: it has %d bytes, more than the limit %d: %w", src.Name, src.Size, r.Limit, ErrOutOfRange)
+	}
+	if src.Thin() && r.Spec.Thin {
+		return true, func() {}, nil
+	}
+	r.copied = src.Size
+	if unlock, err = e.lock(src.Name); err != nil {
+		return false, nil, err
+	}
+	if err := e.activate(ctx, v); err != nil {
+		unlock()
+		return false, nil, err
+	}
+	if v.Kind() != KindSnapshot {
+		if err := e.unused(ctx, v); err != nil {
+			unlock()
+			return false, nil, fmt.Errorf("copy of %s byte by byte (stop what uses it, or copy a snapshot of it): %w", src.Name, err)
+		}
+	}
+	return false, unlock, nil
+}
+
+// fill copies the source's bytes into a volume that lvcreate made right before in this
+// very call.
+func (e *Engine) fill(ctx context.Context, g *group, r CreateRequest, name string) error {
+	v, err := e.virgin(ctx, g, r, name)
+	if err != nil {
+		return err
+	}
+	srcGroup, err := e.group(*r.Source)
+	if err != nil {
+		return err
+	}
+	from := Volume{Info: srcGroup.info, LV: vg.LV{Name: r.Source.LV}}
+	conv := "nocreat,fsync"
+	if r.Spec.Thin { // what is not written reads as zeroes
+		conv += ",sparse"
+	}
+	for at := int64(0); at*copyBlock < r.copied; at += copyStep {
+		args := []string{"if=" + from.Device(), "of=" + v.Device(), "bs=" + strconv.Itoa(copyBlock), "count=" + strconv.Itoa(copyStep),
+			"skip=" + strconv.FormatInt(at, 10), "seek=" + strconv.FormatInt(at, 10), "iflag=direct", "oflag=direct", "conv=" + conv, "status=none"}
+		if _, err := e.host.Run(ctx, e.deadlines.Wipe, "dd", args...); err != nil {
+			return fmt.Errorf("copy %s to %s: %w", r.Source.LV, name, err)
+		}
+	}
+	return nil
+}
