@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -30,7 +31,10 @@ func (m *Monitor) resume(ctx context.Context, wg *sync.WaitGroup) {
 		if stored != nil {
 			m.status = stored.Status.DeepCopy()
 			if k := stored.Status.KernelLog; k != nil && stored.Status.BootID == m.view.BootID {
-				m.position = kernel.Position{Started: true, Sequence: k.Sequence, Lost: k.Lost}
+				m.position = kernel.Position{Started: true, Sequence: k.Sequence, Lost: k.Lost, Journal: k.Source == v1alpha1.KernelLogJournal}
+				if t := stored.Status.ReportTime; t != nil {
+					m.position.After = t.Time
+				}
 			} else {
 				m.status.KernelLog = nil // another boot's numbers
 			}
@@ -82,14 +86,14 @@ func (m *Monitor) follow(ctx context.Context, pos kernel.Position) {
 	}}
 	wait := time.Second
 	for {
-		dev, err := kernel.OpenDevice(m.host)
+		src, journal, err := m.openLog()
 		if err == nil {
 			m.tell(ctx, func() { m.view.LogErr, m.view.LogRead = nil, true })
-			stop := context.AfterFunc(ctx, dev.Stop)
+			stop := context.AfterFunc(ctx, src.Stop)
 			started := time.Now()
-			err = tail.Run(ctx, dev, pos, m.boot)
+			err = tail.Run(ctx, src, pos.In(journal), m.boot)
 			stop()
-			_ = dev.Close() // read only
+			_ = src.Close() // read only
 			if time.Since(started) > time.Minute {
 				wait = time.Second
 			}
@@ -103,6 +107,37 @@ func (m *Monitor) follow(ctx context.Context, pos kernel.Position) {
 		}
 		wait = min(2*wait, 30*time.Second)
 	}
+}
+
+// source is an opened kernel log.
+type source interface {
+	kernel.Source
+	Stop()
+	Close() error
+}
+
+// openLog opens the kernel log; journal says that it is the journal's.
+func (m *Monitor) openLog() (_ source, journal bool, err error) {
+	if m.opts.KernelLog != "journal" {
+		dev, err := kernel.OpenDevice(m.host)
+		if err == nil {
+			return dev, false, nil
+		}
+		if m.opts.KernelLog != "auto" {
+			return nil, false, err
+		}
+		j, jerr := kernel.OpenJournal(m.opts.HostRoot)
+		if jerr != nil {
+			return nil, false, errors.Join(err, jerr)
+		}
+		m.log.Info("the kernel log is read from the journal", "because", err.Error())
+		return j, true, nil
+	}
+	j, err := kernel.OpenJournal(m.opts.HostRoot)
+	if err != nil {
+		return nil, false, err
+	}
+	return j, true, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

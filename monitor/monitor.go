@@ -401,6 +401,9 @@ func (m *Monitor) evaluate() {
 	m.status = report.Next(before, &m.view)
 	if m.position.Started {
 		m.status.KernelLog = &v1alpha1.KernelLogPosition{Sequence: m.position.Sequence, Lost: m.position.Lost}
+		if m.position.Journal {
+			m.status.KernelLog.Source = v1alpha1.KernelLogJournal
+		}
 	}
 	m.nextEnd = report.NextEnd(m.status)
 	m.forgetLines()

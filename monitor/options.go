@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ type Options struct {
 	MetricsAddress string
 	// Socket is the UNIX socket that programs of the node ask; empty for none.
 	Socket string
+	// KernelLog is where the kernel's lines come from: kmsg, journal, or auto: the
+	// journal when /dev/kmsg cannot be opened.
+	KernelLog string
 	// ScanInterval is the time between two looks at the disks when the kernel
 	// announces no change.
 	ScanInterval time.Duration
@@ -54,6 +58,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.HostRoot, "host-root", "/", "directory where the host's root is mounted")
 	fs.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9808", "address of /metrics, /healthz and /readyz")
 	fs.StringVar(&o.Socket, "socket", "", "UNIX socket that \"disk-monitor check\" asks, such as "+DefaultSocket+"; empty for none")
+	fs.StringVar(&o.KernelLog, "kernel-log", "auto", "where the kernel's lines come from: kmsg (/dev/kmsg), journal (the host's journalctl), or auto: the journal when /dev/kmsg cannot be opened")
 	fs.DurationVar(&o.ScanInterval, "scan-interval", defaultScanInterval, "time between two looks at the disks when the kernel announces no change; at most 5s when it cannot be heard")
 	fs.DurationVar(&o.Settle, "settle", 2*time.Second, "how long a disk must be absent to be missing")
 	fs.DurationVar(&o.BootSettle, "boot-settle", 30*time.Second, "how long after the host's boot no disk is missing yet")
@@ -77,6 +82,9 @@ func (o *Options) Validate() error {
 	var errs []error
 	if o.NodeName == "" {
 		errs = append(errs, errors.New("--node-name is missing: set it from the downward API's spec.nodeName"))
+	}
+	if !slices.Contains([]string{"", "auto", "kmsg", "journal"}, o.KernelLog) {
+		errs = append(errs, fmt.Errorf("--kernel-log is %q, want auto, kmsg or journal", o.KernelLog))
 	}
 	if o.HostRoot == "" {
 		errs = append(errs, errors.New("--host-root is empty"))

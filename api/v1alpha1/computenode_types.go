@@ -138,7 +138,14 @@ type KernelLogPosition struct {
 	Sequence int64 `json:"sequence"`
 	// Lost counts records that the kernel overwrote before they were read, since boot.
 	Lost int64 `json:"lost"`
+	// Source says whose numbers these are: empty for /dev/kmsg, journal for journald's, which are
+	// microseconds since boot times 1000.
+	// +optional
+	Source string `json:"source,omitempty"`
 }
+
+// KernelLogJournal is KernelLogPosition.Source when the journal is read.
+const KernelLogJournal = "journal"
 
 // Disk is one physical drive.
 type Disk struct {

@@ -41,8 +41,11 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Command is a program to run.
 type Command struct {
-	Path  string // program name or path
-	Args  []string
+	Path string // program name or path
+	Args []string
+	// Root, when set, is the directory that is the program's root; Path and Dir are
+	// below it. It needs root.
+	Root  string
 	Dir   string
 	Env   []string // nil inherits the environment
 	Stdin io.Reader
@@ -209,7 +212,7 @@ func build(c Command, tail *tailBuffer) *exec.Cmd {
 	if c.Stderr != nil {
 		cmd.Stderr = io.MultiWriter(tail, c.Stderr)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: c.Unshare, Credential: c.Credential}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: c.Unshare, Credential: c.Credential, Chroot: c.Root}
 	return cmd
 }
 

@@ -24,6 +24,22 @@ type Position struct {
 	Started  bool
 	Sequence int64 // of the last record
 	Lost     int64 // records that were overwritten before they were read, since boot
+	// Journal says that the numbers are those of a Journal. After is a time up to which
+	// everything has been dealt with, for a source of other numbers.
+	Journal bool
+	After   time.Time
+}
+
+// missing is a Source whose numbers have gaps; it counts what is missing itself.
+type missing interface{ Missed() int64 }
+
+// In is the position to go on from in a source of the one or the other numbers.
+func (p Position) In(journal bool) Position {
+	if p.Started && p.Journal != journal {
+		return Position{Lost: p.Lost, Journal: journal, After: p.After}
+	}
+	p.Journal = journal
+	return p
 }
 
 // Handler is told what the reader reads, in order, by one goroutine.
@@ -127,11 +143,20 @@ func (r *Reader) grow() {
 
 func (r *Reader) record(rec *Record) {
 	p := &r.Position
+	counting, counts := r.Source.(missing)
+	if counts {
+		p.Lost += counting.Missed()
+	}
 	switch {
+	case !p.Started && !p.After.IsZero() && r.Source.Replays() && !r.Boot.Add(rec.Time).After(p.After):
+		rec.Old = true
+		r.Handler.Record(rec, r.Boot.Add(rec.Time), *p)
+		return
 	case p.Started && rec.Sequence <= p.Sequence && r.Source.Replays():
 		rec.Old = true
 		r.Handler.Record(rec, r.Boot.Add(rec.Time), *p)
 		return
+	case counts:
 	case p.Started && rec.Sequence > p.Sequence+1:
 		p.Lost += rec.Sequence - p.Sequence - 1
 	case !p.Started && r.Source.Replays():
@@ -140,7 +165,7 @@ func (r *Reader) record(rec *Record) {
 	p.Started, p.Sequence = true, rec.Sequence
 
 	now := r.Now()
-	if r.idled || r.Boot.IsZero() {
+	if r.idled && !counts || r.Boot.IsZero() {
 		// It was waited for, so it was logged just now. The kernel's local
 		// clock is not steered and drifts from the host's.
 		r.Boot = now.Add(-rec.Time)
@@ -149,6 +174,9 @@ func (r *Reader) record(rec *Record) {
 	at := r.Boot.Add(rec.Time)
 	if at.After(now) {
 		at = now
+	}
+	if at.After(p.After) {
+		p.After = at
 	}
 	r.Handler.Record(rec, at, *p)
 }
