@@ -11,12 +11,12 @@ import (
 // smartMetrics show what disks say of themselves. A disk that has not answered
 // when it was asked last has none of the numbers, only the age of its last answer.
 type smartMetrics struct {
-	findings, answers, lastAnswer                         *prometheus.Desc
-	failing, celsius, powerOn, powerCycles, used, tests   *prometheus.Desc
-	attribute, margin, ataErrors                          *prometheus.Desc
-	warning, spare, spareLeast, unsafeShutdowns           *prometheus.Desc
-	mediaErrors, errorEntries, bytesRead, bytesWritten    *prometheus.Desc
-	scsiUncorrected, scsiCorrected, scsiBytes, scanErrors *prometheus.Desc
+	findings, answers, lastAnswer                                       *prometheus.Desc
+	failing, celsius, powerOn, powerCycles, used, tests                 *prometheus.Desc
+	attribute, margin, ataErrors                                        *prometheus.Desc
+	warning, spare, spareLeast, unsafeShutdowns                         *prometheus.Desc
+	mediaErrors, errorEntries, bytesRead, bytesWritten                  *prometheus.Desc
+	scsiUncorrected, scsiCorrected, scsiBytes, scanErrors, grownDefects *prometheus.Desc
 }
 
 func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.Desc) smartMetrics {
@@ -47,6 +47,7 @@ func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.
 		scsiUncorrected: d("scsi_uncorrected_errors_total", "Uncorrected errors of a SCSI disk.", "operation"),
 		scsiCorrected:   d("scsi_corrected_errors_total", "Corrected errors of a SCSI disk.", "operation"),
 		scsiBytes:       d("scsi_processed_bytes_total", "Bytes that a SCSI disk has processed.", "operation"),
+		grownDefects:    d("scsi_grown_defects", "Places that a SCSI disk has reassigned since it left the factory."),
 		scanErrors:      d("scsi_scan_errors", "Places that the background scan of a SCSI disk found bad."),
 	}
 }
@@ -55,7 +56,7 @@ func (s *smartMetrics) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		s.findings, s.answers, s.lastAnswer, s.failing, s.celsius, s.powerOn, s.powerCycles, s.used, s.tests, s.attribute, s.margin, s.ataErrors,
 		s.warning, s.spare, s.spareLeast, s.unsafeShutdowns, s.mediaErrors, s.errorEntries, s.bytesRead, s.bytesWritten,
-		s.scsiUncorrected, s.scsiCorrected, s.scsiBytes, s.scanErrors,
+		s.scsiUncorrected, s.scsiCorrected, s.scsiBytes, s.scanErrors, s.grownDefects,
 	} {
 		ch <- d
 	}
@@ -164,5 +165,8 @@ func (s *smartMetrics) collectSCSI(emit emitFunc, disk string, h *smart.SCSIHeal
 	}
 	if h.ScanErrors != nil {
 		emit(s.scanErrors, prometheus.GaugeValue, float64(*h.ScanErrors), disk)
+	}
+	if h.GrownDefects != nil {
+		emit(s.grownDefects, prometheus.GaugeValue, float64(*h.GrownDefects), disk)
 	}
 }

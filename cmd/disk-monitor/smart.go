@@ -156,5 +156,8 @@ func scsiRows(h *smart.SCSIHealth) [][]string {
 			rows = append(rows, []string{c.name + " errors", fmt.Sprintf("%s uncorrected, %s corrected", orUnknown(c.Uncorrected), orUnknown(c.Corrected))})
 		}
 	}
-	return append(rows, []string{"bad places found by scans", orUnknown(h.ScanErrors)}, []string{"failed self-tests", orUnknown(h.SelfTestFailures)})
+	if h.WWN != "" {
+		rows = append([][]string{{"WWN", h.WWN}}, rows...)
+	}
+	return append(rows, []string{"bad places found by scans", orUnknown(h.ScanErrors)}, []string{"grown defects", orUnknown(h.GrownDefects)}, []string{"failed self-tests", orUnknown(h.SelfTestFailures)})
 }

@@ -11,6 +11,8 @@ import (
 // SCSIHealth is what the log pages of a SCSI or SAS disk tell (SPC-6 and
 // SBC-4, log parameters). A nil pointer is a page or parameter that it does not have.
 type SCSIHealth struct {
+	// WWN is the disk's own name (VPD page 83h), empty when it has none.
+	WWN string `json:"wwn,omitempty"`
 	// Read, Write and Verify are the error counters.
 	Read   *ErrorCounters `json:"read,omitempty"`
 	Write  *ErrorCounters `json:"write,omitempty"`
@@ -22,6 +24,8 @@ type SCSIHealth struct {
 	StartStopCycles *uint64 `json:"startStopCycles,omitempty"`
 	// ScanErrors are the places that the background scan found bad.
 	ScanErrors *int `json:"scanErrors,omitempty"`
+	// GrownDefects are the places that the disk has reassigned since it left the factory.
+	GrownDefects *uint64 `json:"grownDefects,omitempty"`
 	// SelfTestFailures counts among the last 20 tests.
 	SelfTestFailures *int `json:"selfTestFailures,omitempty"`
 }
@@ -95,6 +99,11 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else if err != nil && !errors.Is(err, ErrUnsupported) {
 		r.problem("rotation rate", err)
 	}
+	if page, err := vpd(d, 0x83); err == nil {
+		r.SCSI.WWN = designation(page)
+	} else if !errors.Is(err, ErrUnsupported) {
+		r.problem("device identification", err)
+	}
 	if size, err := capacity16(d); err == nil {
 		r.CapacityBytes = size
 	} else {
@@ -135,6 +144,17 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 			r.problem(p.name, err)
 		}
 		p.read(l)
+	}
+	if r.RPM != nil && *r.RPM == 0 {
+		return r, nil // an SSD keeps no list of defects
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if n, ok, err := grownDefects(d); ok {
+		r.SCSI.GrownDefects = &n
+	} else if err != nil && !errors.Is(err, ErrUnsupported) {
+		r.problem("grown defects", err)
 	}
 	return r, nil
 }

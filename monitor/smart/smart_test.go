@@ -299,6 +299,8 @@ func scsiDisk() *disk {
 		"120000":   []byte("\x00\x00\x06\x12\x5b\x00\x00\x02EXAMPLE SAS DISK 1200GB C3P4" + strings.Repeat("\x00", 60)),
 		"120180":   []byte("\x00\x80\x00\x08WFK01234"),
 		"1201b1":   []byte("\x00\xb1\x00\x3c\x2a\x30" + strings.Repeat("\x00", 58)),
+		"120183":   []byte("\x00\x83\x00\x34" + "\x61\x93\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd5" + "\x02\x01\x00\x08EXAMPLE " + "\x03\x08\x00\x08naa.x\x00\x00\x00" + "\x01\x03\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd4"),
+		"b70c":     []byte("\x00\x0c\x00\x00\x00\x00\x00\x18"),
 		"9e10":     []byte("\x00\x00\x00\x00\x8b\xba\x0c\xaf\x00\x00\x02\x00" + strings.Repeat("\x00", 20)),
 		"4d004000": page(0x00, "\x00\x02\x03\x05\x0d\x0e\x10\x11\x15\x2f"),
 		"4d004200": page(0x02, param(3, "\x00\x00\x00\x07"), param(5, "\x00\x00\x01\x00\x00\x00\x00\x00"), param(6, "\x00\x00")),
@@ -325,7 +327,7 @@ func TestSCSI(t *testing.T) {
 	if *h.Read.Uncorrected != 5 || *h.Read.Corrected != 256 || *h.Write.Corrected != 7 || *h.Write.BytesProcessed != 1<<40 || h.Verify.Corrected != nil || *h.Verify.Uncorrected != math.MaxUint64 {
 		t.Errorf("counters: %+v %+v %+v", h.Read, h.Write, h.Verify)
 	}
-	if *h.ASC != 0x5d || *h.ASCQ != 0x10 || *h.TripCelsius != 60 || *h.SelfTestFailures != 1 || *h.ScanErrors != 1 || len(r.Problems) != 0 {
+	if *h.ASC != 0x5d || *h.ASCQ != 0x10 || *h.TripCelsius != 60 || *h.SelfTestFailures != 1 || *h.ScanErrors != 1 || h.WWN != "5000c500a1b2c3d4" || *h.GrownDefects != 3 || len(r.Problems) != 0 {
 		t.Errorf("log pages: %+v, problems %q", h, r.Problems)
 	}
 }

@@ -139,7 +139,7 @@ func (r *Rule) check() error {
 }
 
 var signalNames = []string{
-	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors",
+	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors", "scsi.grownDefects",
 	"nvme.warning.spare", "nvme.warning.temperature", "nvme.warning.reliability", "nvme.warning.readOnly", "nvme.warning.backup",
 	"nvme.warning.persistentMemory", "nvme.spareBelowThreshold", "nvme.mediaErrors", "percentUsed", "hdd.celsius",
 }
@@ -188,6 +188,9 @@ func Signals(r *smart.Report) map[string]float64 {
 		}
 		if h.ScanErrors != nil {
 			s["scsi.scanErrors"] = float64(*h.ScanErrors)
+		}
+		if h.GrownDefects != nil {
+			s["scsi.grownDefects"] = float64(*h.GrownDefects)
 		}
 	}
 	if h := r.NVMe; h != nil {
