@@ -64,7 +64,7 @@ type smartReading struct {
 }
 
 // askHost reads a disk through the host's device files.
-func askHost(host *hostfs.FS) func(ctx context.Context, device string) (*smart.Report, error) {
+func askHost(host *hostfs.FS, db *smart.DriveDB) func(ctx context.Context, device string) (*smart.Report, error) {
 	return func(ctx context.Context, device string) (_ *smart.Report, err error) {
 		// Without O_NONBLOCK the kernel would wait for a medium.
 		f, err := host.OpenFile("/dev/"+device, os.O_RDONLY|unix.O_NONBLOCK)
@@ -76,7 +76,7 @@ func askHost(host *hostfs.FS) func(ctx context.Context, device string) (*smart.R
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, d.Close()) }()
-		return smart.Read(ctx, d)
+		return smart.ReadWith(ctx, d, db)
 	}
 }
 

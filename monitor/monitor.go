@@ -21,6 +21,7 @@ import (
 	"holdfast.dev/monitor/inventory"
 	"holdfast.dev/monitor/kernel"
 	"holdfast.dev/monitor/report"
+	"holdfast.dev/monitor/smart"
 	"holdfast.dev/monitor/verdict"
 )
 
@@ -106,7 +107,11 @@ func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error
 		status: &v1alpha1.ComputeNodeStatus{}, recent: map[string]verdict.Recent{},
 		health: health{interval: o.SmartInterval, gap: min(healthGap, o.SmartInterval), thresholds: o.Thresholds, disks: map[string]*diskHealth{}},
 	}
-	m.health.reader.Ask = askHost(host)
+	db, err := smart.ReadDriveDB(host)
+	if err != nil {
+		log.Info("the host's table of SMART attributes is not used", "error", err.Error())
+	}
+	m.health.reader.Ask = askHost(host, db)
 	if m.health.thresholds == nil {
 		m.health.thresholds = verdict.DefaultThresholds()
 	}

@@ -131,7 +131,7 @@ func ataError(r ataRegisters) error {
 	return fmt.Errorf("ATA status 0x%02x, error 0x%02x", r.status, r.error)
 }
 
-func readATA(ctx context.Context, d Device) (*Report, error) {
+func readATA(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 	id, err := ataIdentify.read(d)
 	if err != nil {
 		return nil, fmt.Errorf("identify: %w", refusal(err))
@@ -141,7 +141,7 @@ func readATA(ctx context.Context, d Device) (*Report, error) {
 		return nil, errors.New("identify: the checksum is wrong")
 	}
 	word := func(i int) uint16 { return binary.LittleEndian.Uint16(id[2*i:]) }
-	r := &Report{Protocol: ATA, Serial: swapped(id[20:40]), Firmware: swapped(id[46:54]), Model: swapped(id[54:94]), ATA: &ATAHealth{}}
+	r := &Report{Protocol: ATA, Serial: swapped(id[20:40]), Firmware: swapped(id[46:54]), Model: swapped(id[54:94]), ATA: &ATAHealth{}, db: db}
 	r.CapacityBytes = ataCapacity(word)
 	if rpm := word(217); rpm == 1 {
 		r.RPM = new(uint16)
@@ -239,7 +239,7 @@ func (r *Report) attributes(data, thresholds []byte) {
 		for j := range 6 {
 			a.Raw |= uint64(e[5+j]) << (8 * j)
 		}
-		a.Name, a.Count = decode(a.ID, a.Raw, r.Model)
+		a.Name, a.Count = r.db.attribute(a.ID, a.Raw, r.Model, r.Firmware)
 		r.ATA.Attributes = append(r.ATA.Attributes, a)
 	}
 	if a, ok := r.ATA.Attribute(attrPowerOn); ok {

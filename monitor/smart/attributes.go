@@ -78,6 +78,17 @@ var attributes = []attribute{
 	{242, "read", plain, "of units that differ by the vendor"},
 }
 
+// attribute returns an attribute's name and the part of its raw value that counts,
+// by this package's own table, else by the host's.
+func (db *DriveDB) attribute(id uint8, raw uint64, model, firmware string) (name string, count uint64) {
+	if name, count = decode(id, raw, model); name == "" {
+		if n, c, ok := db.decode(id, raw, model, firmware); ok {
+			return n, c
+		}
+	}
+	return name, count
+}
+
 // decode returns an attribute's name and the part of its raw value that counts.
 func decode(id uint8, raw uint64, model string) (name string, count uint64) {
 	for _, a := range attributes {

@@ -1,4 +1,7 @@
 package smart
 
+// Decode is an attribute's name and the part of its raw value that counts.
+var Decode = (*DriveDB).attribute
+
 // AdminStatus reads the result of the ioctl for NVMe admin commands.
 var AdminStatus = adminStatus

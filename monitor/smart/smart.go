@@ -51,6 +51,8 @@ type Report struct {
 
 	// Problems are parts of the report that could not be read.
 	Problems []string `json:"problems,omitempty"`
+
+	db *DriveDB
 }
 
 func (r *Report) problem(what string, err error) {
@@ -152,7 +154,10 @@ type Device interface {
 // Read asks a disk for everything it tells. It fails when the disk cannot be
 // identified or has no health to tell; of other parts that fail, the report has
 // the reason. ctx is looked at between two commands.
-func Read(ctx context.Context, d Device) (*Report, error) {
+func Read(ctx context.Context, d Device) (*Report, error) { return ReadWith(ctx, d, nil) }
+
+// ReadWith is Read with a table of what vendors mean by their attributes, which may be nil.
+func ReadWith(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 	if d.NVMe() {
 		return readNVMe(ctx, d)
 	}
@@ -161,7 +166,7 @@ func Read(ctx context.Context, d Device) (*Report, error) {
 		return nil, err
 	}
 	if inq.vendor == "ATA" { // SAT-5: what translates ATA names itself so
-		return readATA(ctx, d)
+		return readATA(ctx, d, db)
 	}
 	return readSCSI(ctx, d, inq)
 }
