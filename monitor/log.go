@@ -198,7 +198,8 @@ func (m *Monitor) unattributed(ev *kernel.Event) {
 
 // weigh brings an event to what it says of the disk itself. A way to it that is
 // lost among several is a lost path. What lies on it may fail for itself, such as a
-// pool that is full, and a file system of several disks for another one. When it
+// pool that is full, and a file system of several disks for another one. What a disk
+// says that is reached over a network is of the network or of the server behind it. When it
 // is the disk that fails, its own name is in the log too.
 func weigh(ev *kernel.Event, how inventory.How) {
 	switch how {
@@ -212,6 +213,8 @@ func weigh(ev *kernel.Event, how inventory.How) {
 		if ev.Class == v1alpha1.FaultFilesystem { // it calls itself by the name of any of its members
 			ev.Severity = v1alpha1.SeverityWarning
 		}
+	case inventory.Network:
+		ev.Class = v1alpha1.FaultNetwork
 	case inventory.Itself:
 	}
 }

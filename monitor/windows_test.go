@@ -97,3 +97,19 @@ func TestEcho(t *testing.T) {
 	})
 	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
 }
+
+// What fails on a network's disk degrades that disk, and closes nothing.
+func TestFaultOfRemoteDisk(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	for name, data := range map[string]string{"bus/rbd/devices/0/pool": "kube\n", "bus/rbd/devices/0/name": "vol\n", "block/rbd0/size": "2048\n"} {
+		h.write("sys/"+name, data)
+	}
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("rbd-kube-vol", "Healthy"))
+	h.ioError("rbd0")
+	n := api.await(t, "degraded", is("rbd-kube-vol", "Degraded Network*1"))
+	if got := diskState(n, "loop-a"); got != "Healthy" {
+		t.Errorf("the disk of the host is %s", got)
+	}
+}

@@ -31,6 +31,8 @@ type Disk struct {
 	Size   int64 // bytes
 	RO     bool
 	Slot   string
+	// Remote says that it is reached over a network.
+	Remote bool
 	// Names are all the kernel's names that lead to this disk: the device, its
 	// partitions, major:minor numbers, SCSI address, ATA port and device, NVMe
 	// controllers, PCI address of an NVMe controller.
@@ -82,6 +84,9 @@ func Scan(host *hostfs.FS) Snapshot {
 	slots := bySlot(host)
 	for _, dev := range names {
 		d, err := read(host, dev, slots)
+		if r, ok, rerr := rbd(host, dev); ok {
+			d, err = r, rerr
+		}
 		switch {
 		case err == nil:
 			s.Disks = append(s.Disks, d)
@@ -101,16 +106,16 @@ func Scan(host *hostfs.FS) Snapshot {
 
 // withoutTwins leaves out disks that share an id, which is an error: a fault of
 // one would be put down to the other. Two loop devices of one file are one disk,
-// and so are the paths of a multipath device.
+// so is what is reached over a network twice, and so are the paths of a multipath device.
 func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 	var keep []Disk
 	var errs []error
 	for i := 0; i < len(disks); {
 		d := disks[i]
-		loops := strings.HasPrefix(d.Device, "loop")
+		loops := strings.HasPrefix(d.Device, "loop") || d.Remote
 		n := 1
 		for ; i+n < len(disks) && disks[i+n].ID == d.ID; n++ {
-			loops = loops && strings.HasPrefix(disks[i+n].Device, "loop")
+			loops = loops && (strings.HasPrefix(disks[i+n].Device, "loop") || disks[i+n].Remote)
 			d.Names = append(d.Names, disks[i+n].Names...)
 		}
 		if n == 1 || loops {
@@ -147,6 +152,9 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 		r.fail(err)
 	}
 	d.Names = r.names(dev)
+	if err := iscsi(host, &d); err != nil {
+		r.fail(err)
+	}
 	if d.Slot == "" {
 		d.Slot = r.slot(dev)
 	}

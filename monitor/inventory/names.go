@@ -21,12 +21,13 @@ type How int
 
 // Ways. Itself: the disk, or a part of it. Member: the same, and one of several
 // members of a file system. Path: one way among several to the disk. Above: what
-// is stacked on it.
+// is stacked on it. Network: a disk that is reached over a network.
 const (
 	Itself How = iota
 	Member
 	Path
 	Above
+	Network
 )
 
 // span is a time in which a name meant the same disks; none when what it meant
@@ -60,7 +61,11 @@ func (n *Names) Update(s *Snapshot, at time.Time) {
 	for i := range s.Disks {
 		d := &s.Disks[i]
 		for _, name := range d.Names {
-			add(name, d.ID, Itself)
+			if d.Remote {
+				add(name, d.ID, Network)
+			} else {
+				add(name, d.ID, Itself)
+			}
 		}
 		for _, name := range d.Members {
 			add(name, d.ID, Member)

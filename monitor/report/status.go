@@ -409,12 +409,22 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 	case !b.whole:
 		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "InventoryUnread", "the disks could not be listed")
 	default:
-		if short := verdict.Shortfall(v.Flavor.Spec.Disks, s.Disks); short != "" {
+		if short := verdict.Shortfall(v.Flavor.Spec.Disks, local(s.Disks)); short != "" {
 			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionFalse, "TooFewDisks", short)
 		} else {
 			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionTrue, "Satisfied", "")
 		}
 	}
+}
+
+// local are the disks that are in the node: others count for no flavor.
+func local(disks []v1alpha1.Disk) (out []v1alpha1.Disk) {
+	for i := range disks {
+		if !inventory.Remote(&disks[i]) {
+			out = append(out, disks[i])
+		}
+	}
+	return out
 }
 
 // silent names the disks that do not tell their health, and since when.

@@ -1,0 +1,96 @@
+package inventory_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/monitor/inventory"
+)
+
+// remoteTree is a host with two LUNs of one iSCSI session, and an RBD image.
+func remoteTree() map[string]string {
+	const target = "sys/devices/platform/host3/session1/target3:0:0/"
+	m := map[string]string{
+		"sys/class/iscsi_session/session1/targetname": "iqn.2003-01.org.example:storage.lun\n",
+		"sys/devices/rbd/7/pool":                      "kube\n",
+		"sys/devices/rbd/7/pool_ns":                   "\n",
+		"sys/devices/rbd/7/name":                      "csi-vol-0f1e\n",
+		"sys/devices/rbd/7/current_snap":              "-\n",
+		"sys/bus/rbd/devices/7":                       "-> ../../../devices/rbd/7",
+		"sys/block/rbd7":                              "-> ../devices/rbd/7/block/rbd7",
+		"sys/devices/rbd/7/block/rbd7/size":           "2048\n",
+		"sys/devices/rbd/7/block/rbd7/dev":            "252:112\n",
+	}
+	for i, dev := range []string{"sdb", "sdc"} {
+		lun := fmt.Sprintf("3:0:0:%d", i)
+		m["sys/block/"+dev] = "-> ../devices/platform/host3/session1/target3:0:0/" + lun + "/block/" + dev
+		m[target+lun+"/block/"+dev+"/device"] = "-> ../../../" + lun
+		m[target+lun+"/wwid"] = fmt.Sprintf("naa.6001405%09d\n", i)
+		m[target+lun+"/block/"+dev+"/size"] = "4096\n"
+	}
+	return m
+}
+
+func TestRemote(t *testing.T) {
+	f, _ := host(t, remoteTree())
+	s := inventory.Scan(f)
+	if s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	lun := func(n, dev string) inventory.Disk {
+		return inventory.Disk{
+			ID: "iscsi-iqn.2003-01.org.example-storage.lun-lun-" + n, Weak: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: 4096 * 512, Remote: true,
+			Slot: "platform/host3/session1/target3:0:0/3:0:0:" + n, Names: []string{dev, "3:0:0:" + n, "session1", "connection1:0"},
+		}
+	}
+	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Names: []string{"rbd7", "252:112"}}}
+	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
+		t.Error(d)
+	}
+	for _, d := range s.Disks {
+		if !inventory.Remote(&v1alpha1.Disk{ID: d.ID, Weak: d.Weak}) || inventory.Remote(&v1alpha1.Disk{ID: d.ID}) {
+			t.Errorf("%s: what a status says of it must tell that it is remote, and a drive of that name is none", d.ID)
+		}
+	}
+	var n inventory.Names
+	n.Update(&s, time.Now())
+	ids, how, answer := n.Resolve("session1", time.Now())
+	if len(ids) != 2 || how != inventory.Network || answer != inventory.Known {
+		t.Errorf("a session is of %v, %v, %v", ids, how, answer)
+	}
+}
+
+func TestRemoteUnreadable(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit func(map[string]string)
+		err  string
+	}{
+		"NoTarget": {func(m map[string]string) { delete(m, "sys/class/iscsi_session/session1/targetname") }, "no targetname"},
+		"NoPool":   {func(m map[string]string) { delete(m, "sys/devices/rbd/7/pool") }, "no pool or no name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := remoteTree()
+			tc.edit(tree)
+			f, _ := host(t, tree)
+			if s := inventory.Scan(f); s.Err == nil || !strings.Contains(s.Err.Error(), tc.err) {
+				t.Errorf("got %v, want %q", s.Err, tc.err)
+			}
+		})
+	}
+	// One image that is mapped twice is one disk.
+	tree := remoteTree()
+	tree["sys/block/rbd8/size"] = "2048\n"
+	for _, k := range []string{"pool", "name"} {
+		tree["sys/bus/rbd/devices/8/"+k] = tree["sys/devices/rbd/7/"+k]
+	}
+	f, _ := host(t, tree)
+	if s := inventory.Scan(f); s.Err != nil || len(s.Disks) != 3 {
+		t.Errorf("%d disks, %v", len(s.Disks), s.Err)
+	}
+}
