@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"pgregory.net/rapid"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/hostexec"
@@ -49,7 +49,7 @@ func (w *world) canaries() []string {
 	add("sdn") // a partition table of somebody else
 	w.must(w.sfdisk("sdn", "label-id: 21111111-2222-4333-8444-555555555555\nstart=2048, size=4096, type=0fc63daf-8483-4772-8e79-3d69d8477de4, uuid=31111111-2222-4333-8444-555555555555, \n"))
 	add("sdo") // no signature, and data somewhere in the middle
-	w.put("sdo", 96*mib/256*100/4096*4096, []byte("a database without a header"))
+	w.put("sdo", (96*mib-4096)/256*100/4096*4096, []byte("a database without a header"))
 	add("sdp") // blank, and held by a driver
 	w.write("sys/block/dm-0/dev", "253:0")
 	w.must(os.MkdirAll(w.path("sys/block/sdp/holders/dm-0"), 0o755))
@@ -73,6 +73,7 @@ func TestPowerCutAtEveryBoundary(t *testing.T) {
 		return w, canaries, w.sums(canaries...)
 	}
 	w, canaries, before := setup(t)
+	w.passed = 0
 	out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -85,10 +86,10 @@ func TestPowerCutAtEveryBoundary(t *testing.T) {
 	t.Logf("%d boundaries; %d effects", total, len(w.effects))
 	for n := range total {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
 			w, canaries, before := setup(t)
-			_, _, wasCut := w.prepare(allKinds(), nodeprep.Options{Apply: true}, n)
-			if !wasCut && n < total-2 {
-				t.Logf("no cut at boundary %d", n)
+			if _, _, wasCut := w.prepare(allKinds(), nodeprep.Options{Apply: true}, n); !wasCut {
+				t.Error("the power did not fail")
 			}
 			w.intact()
 			out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1)
@@ -103,6 +104,9 @@ func TestPowerCutAtEveryBoundary(t *testing.T) {
 				t.Errorf("a canary was touched: %s", cmp.Diff(before, got))
 			}
 			effects := len(w.effects)
+			if n%10 != 0 {
+				return
+			}
 			if out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1); err != nil || len(w.effects) != effects {
 				t.Errorf("a further run is not idle: %v %v\n%s", err, w.effects[effects:], out)
 			}
@@ -136,26 +140,30 @@ func shape(w *world) []string {
 
 // Any sequence of power cuts, one after the other.
 func TestPowerCutsInARow(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(t)
-		for _, dev := range []string{"sdb", "sdc", "sdd", "sde"} {
-			w.add(dev, 96*mib)
-		}
-		canaries := w.canaries()
-		before := w.sums(canaries...)
-		for _, n := range rapid.SliceOfN(rapid.IntRange(0, 60), 1, 6).Draw(rt, "cuts") {
-			w.prepare(allKinds(), nodeprep.Options{Apply: true}, n) //nolint:errcheck // it was cut
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			w := newWorld(t)
+			for _, dev := range []string{"sdb", "sdc", "sdd", "sde"} {
+				w.add(dev, 96*mib)
+			}
+			canaries := w.canaries()
+			before := w.sums(canaries...)
+			for range 1 + rnd.IntN(6) {
+				w.prepare(allKinds(), nodeprep.Options{Apply: true}, rnd.IntN(60)) //nolint:errcheck // it was cut
+				w.intact()
+			}
+			out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
 			w.intact()
-		}
-		out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1)
-		if err != nil {
-			rt.Fatalf("%v\n%s", err, out)
-		}
-		w.intact()
-		if got := w.sums(canaries...); !cmp.Equal(before, got) {
-			rt.Fatalf("a canary was touched: %s", cmp.Diff(before, got))
-		}
-	})
+			if got := w.sums(canaries...); !cmp.Equal(before, got) {
+				t.Fatalf("a canary was touched: %s", cmp.Diff(before, got))
+			}
+		})
+	}
 }
 
 // A wipe that a power cut ended is continued by its own token and by nothing
@@ -171,7 +179,7 @@ func TestPowerCutInAWipe(t *testing.T) {
 		if !errors.Is(err, nodeprep.ErrRefused) {
 			t.Fatalf("got %v", err)
 		}
-		return w, w.token("wwn-sdb")
+		return w, w.token(f, "wwn-sdb")
 	}
 	w, token := setup(t)
 	w.passed = 0
@@ -185,6 +193,7 @@ func TestPowerCutInAWipe(t *testing.T) {
 	}
 	for n := range total {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
 			w, token := setup(t)
 			apply := nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdb": token}}
 			w.prepare(f, apply, n) //nolint:errcheck // it was cut
@@ -219,9 +228,9 @@ func TestPowerCutInAWipe(t *testing.T) {
 }
 
 // token is the one that the plan prints for a disk.
-func (w *world) token(id string) string {
+func (w *world) token(f *v1alpha1.NodeFlavor, id string) string {
 	w.t.Helper()
-	out, _, _ := w.prepare(allKinds(), nodeprep.Options{}, -1)
+	out, _, _ := w.prepare(f, nodeprep.Options{}, -1)
 	for line := range strings.Lines(out) {
 		if _, after, ok := strings.Cut(line, "--wipe "+id+"="); ok {
 			return strings.TrimSpace(after)
@@ -245,13 +254,17 @@ func TestProgramsThatLie(t *testing.T) {
 	for _, tool := range []string{"blkid", "wipefs", "lsblk", "pvs", "vgs", "lvs"} {
 		for how, answer := range lies {
 			t.Run(tool+" "+how, func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t)
 				for _, dev := range []string{"sdb", "sdc", "sdd", "sde"} {
 					w.add(dev, 96*mib)
 				}
 				canaries := w.canaries()
 				before := w.sums(canaries...)
-				token := w.token("wwn-sdm")
+				f := allKinds()
+				f.Spec.Disks[1].Count = 9 // every disk gets a place, or is told why not
+				token := w.token(f, "wwn-sdm")
+				f.Spec.Disks[1].Count = 2
 				w.lie = func(name string, args []string) ([]byte, error, bool) {
 					if name != tool && (len(args) == 0 || args[0] != tool) || name == "wipefs" && args[0] != "--no-act" {
 						return nil, nil, false
@@ -259,7 +272,7 @@ func TestProgramsThatLie(t *testing.T) {
 					out, err := answer()
 					return out, err, true
 				}
-				_, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdm": token}}, -1)
+				_, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdm": token}}, -1)
 				if err == nil {
 					t.Error("nobody is told")
 				}
@@ -269,7 +282,7 @@ func TestProgramsThatLie(t *testing.T) {
 				}
 				for _, e := range w.effects {
 					for _, f := range forbidden {
-						if strings.HasPrefix(e, f) && !strings.HasPrefix(e, "wipefs --all "+w.path("dev/sdm")) {
+						if strings.HasPrefix(e, f) {
 							t.Errorf("on its word: %s", e)
 						}
 					}
@@ -281,7 +294,7 @@ func TestProgramsThatLie(t *testing.T) {
 				}
 				// Once it speaks the truth again, all is as it should be.
 				w.lie = nil
-				if out, err, _ := w.prepare(allKinds(), nodeprep.Options{Apply: true}, -1); err != nil {
+				if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdm": token}}, -1); err != nil && !errors.Is(err, nodeprep.ErrRefused) {
 					t.Errorf("%v\n%s", err, out)
 				}
 				w.intact()

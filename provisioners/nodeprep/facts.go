@@ -46,7 +46,7 @@ type Content struct {
 	Middle string
 	// GPT is the partition table as its bytes say.
 	GPT GPT
-	// Sum is a SHA-256 of all bytes that were read.
+	// Sum is a SHA-256 of all bytes that were read and are not zero.
 	Sum string
 }
 

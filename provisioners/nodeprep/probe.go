@@ -151,7 +151,8 @@ func readAt(x *os.File, sum hash.Hash, at, n int64) ([]byte, error) {
 	if _, err := x.ReadAt(b, at); err != nil {
 		return nil, fmt.Errorf("read %s at byte %d: %w", x.Name(), at, err)
 	}
-	if sum != nil {
+	if sum != nil && nonZero(b) >= 0 {
+		fmt.Fprintf(sum, "%d:", at)
 		sum.Write(b)
 	}
 	return b, nil

@@ -72,9 +72,8 @@ func (r *Record) remaining(unitsOnly bool) []string {
 			if p.Filesystem == "" {
 				continue
 			}
-			size := float64(p.Size) / (1 << 30)
 			if p.Phase != Made {
-				do = append(do, fmt.Sprintf("mkfs.%s on partition %d (%.1f GiB, class %s)", p.Filesystem, i+1, size, p.StorageClass))
+				do = append(do, fmt.Sprintf("mkfs.%s on partition %d (%s, class %s)", p.Filesystem, i+1, size(p.Size), p.StorageClass))
 			}
 		}
 		for _, p := range t.Partitions {

@@ -67,14 +67,23 @@ type cut struct{}
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), vgs: map[string]*fakeVG{}, imm: map[string]bool{}, used: map[string][]byte{}, left: -1}
+	// In memory where that can be: thousands of files are made durable.
+	base := "/dev/shm"
+	if info, err := os.Stat(base); err != nil || !info.IsDir() {
+		base = ""
+	}
+	dir, err := os.MkdirTemp(base, "nodeprep-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, vgs: map[string]*fakeVG{}, imm: map[string]bool{}, used: map[string][]byte{}, left: -1}
 	for _, d := range []string{"sys/block", "sys/devices", "sys/dev/block", "dev", "proc/1", "proc/sys/kernel", "run/systemd/system"} {
 		w.must(os.MkdirAll(filepath.Join(w.dir, d), 0o755))
 	}
 	w.write("proc/sys/kernel/osrelease", "6.1.0-1")
 	w.write("proc/swaps", "Filename Type Size Used Priority\n")
 	w.write("proc/1/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
-	var err error
 	w.fs, err = hostfs.Open(w.dir)
 	w.must(err)
 	t.Cleanup(func() { _ = w.fs.Close() })
@@ -141,6 +150,29 @@ func (w *world) kernelPart(dev string, n int, start, size int64) {
 	}
 	if _, err := os.Stat(w.path("dev/" + name)); err != nil {
 		w.file("dev/"+name, size)
+		w.move(dev, start, name, 0, size)
+	}
+}
+
+// move copies what is not zero: the bytes of a partition are those of its disk,
+// and while the kernel knows the partition they are kept in its file.
+func (w *world) move(from string, at int64, to string, dest, n int64) {
+	src, err := os.Open(w.path("dev/" + from))
+	w.must(err)
+	defer src.Close()
+	dst, err := os.OpenFile(w.path("dev/"+to), os.O_RDWR, 0)
+	w.must(err)
+	defer dst.Close()
+	a, b := make([]byte, mib), make([]byte, mib)
+	for i := int64(0); i < n; i += mib {
+		m := min(mib, n-i)
+		_, e1 := src.ReadAt(a[:m], at+i)
+		_, e2 := dst.ReadAt(b[:m], dest+i)
+		w.must(errors.Join(e1, e2))
+		if !bytes.Equal(a[:m], b[:m]) {
+			_, err := dst.WriteAt(a[:m], dest+i)
+			w.must(err)
+		}
 	}
 }
 
@@ -164,8 +196,7 @@ func (w *world) disks() []string {
 	return out
 }
 
-// reread makes the kernel's partitions those of the primary table. What was in
-// one that goes is kept in its file, as bytes stay on a disk.
+// reread makes the kernel's partitions those of the primary table.
 func (w *world) reread(dev string) {
 	x, err := os.Open(w.path("dev/" + dev))
 	w.must(err)
@@ -188,6 +219,11 @@ func (w *world) reread(dev string) {
 	w.must(err)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), dev) && !parts[e.Name()] {
+			d := "sys/block/" + dev + "/" + e.Name() + "/"
+			start, _ := strconv.ParseInt(w.read(d+"start"), 10, 64)
+			size, _ := strconv.ParseInt(w.read(d+"size"), 10, 64)
+			w.move(e.Name(), 0, dev, start*512, size*512)
+			w.must(os.Remove(w.path("dev/" + e.Name())))
 			w.must(os.RemoveAll(w.path("sys/block/" + dev + "/" + e.Name())))
 		}
 	}
