@@ -2,6 +2,7 @@ package nodeprep_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -358,16 +359,22 @@ func TestProgramsThatDoNothing(t *testing.T) {
 
 // Half made and then used by a person: never made anew.
 func TestHalfMadeAndUsed(t *testing.T) {
-	w := newWorld(t)
-	w.add("sdb", 96*mib)
 	f := allKinds()
 	f.Spec.Disks = f.Spec.Disks[1:2]
+	var w *world
 	for n := 0; ; n++ { // cut right before the outcome of the first mkfs is recorded
 		if n > 200 {
 			t.Fatal("no such boundary")
 		}
+		w = newWorld(t)
+		w.add("sdb", 96*mib)
 		w.prepare(f, nodeprep.Options{Apply: true}, n) //nolint:errcheck // it was cut
-		if kind, _ := w.kindOf("sdb1"); kind == "ext4" && string(w.get("sdb1", 8192, 5)) == "WHOLE" {
+		if kind, _ := w.kindOf("sdb1"); kind != "ext4" || string(w.get("sdb1", 8192, 5)) != "WHOLE" {
+			continue
+		}
+		var st nodeprep.State
+		w.must(json.Unmarshal([]byte(w.read(nodeprep.StatePath)), &st))
+		if phase := st.Disks["wwn-sdb"].Table.Partitions[0].Phase; phase == nodeprep.Begun {
 			break
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"holdfast.dev/api/v1alpha1"
@@ -79,7 +80,12 @@ func kind(f v1alpha1.Filesystem) string {
 // ParseFlavor reads a NodeFlavor from a file and checks it.
 func ParseFlavor(name string, data []byte) (*v1alpha1.NodeFlavor, error) {
 	var f v1alpha1.NodeFlavor
-	if err := yaml.UnmarshalStrict(data, &f); err != nil {
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, fmt.Errorf("read flavor %s: %w", name, err)
+	}
+	strict, err := kjson.UnmarshalStrict(text, &f) // with cases, as the API server
+	if err := errors.Join(append(strict, err)...); err != nil {
 		return nil, fmt.Errorf("read flavor %s: %w", name, err)
 	}
 	if f.APIVersion != v1alpha1.GroupVersion.String() || f.Kind != "NodeFlavor" {

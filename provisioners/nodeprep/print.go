@@ -86,7 +86,7 @@ func (r *Row) lines() []string {
 	if r.Hint != "" {
 		out = append(out, r.Hint)
 	}
-	if r.Weak {
+	if r.Weak && len(r.Do) > 0 {
 		out = append(out, "its id names a place, not a drive: another drive put there would have it too")
 	}
 	if len(out) == 0 {

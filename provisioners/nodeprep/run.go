@@ -1,6 +1,7 @@
 package nodeprep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,8 +122,9 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 	if err != nil {
 		return err
 	}
-	var applied error
+	var applied, unmet error
 	if o.Apply {
+		unmet = plan.unmet(o)
 		if applied = p.Apply(ctx, in, plan); ctx.Err() != nil {
 			return errors.Join(applied, ctx.Err())
 		}
@@ -138,12 +140,28 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 	switch {
 	case applied != nil:
 		return applied
+	case unmet != nil:
+		return unmet
 	case !plan.Complete():
 		return ErrRefused
 	case o.Apply && plan.Work():
 		return errors.New("something is left to do (run again)")
 	}
 	return nil
+}
+
+// unmet says which of the person's own words were not followed.
+func (p *Plan) unmet(o Options) error {
+	var errs []error
+	for _, r := range p.Disks {
+		if o.Wipe[r.Disk] != "" && !r.wipe {
+			errs = append(errs, fmt.Errorf("%w: --wipe %s: the token is not the disk's, or was used: %s", ErrRefused, r.Disk, cmp.Or(r.Refused, r.Has, "there is nothing to give up")))
+		}
+	}
+	for _, why := range p.Problems {
+		errs = append(errs, fmt.Errorf("%w: %s", ErrRefused, why))
+	}
+	return errors.Join(errs...)
 }
 
 // ask reads the flavor and, where the node is named, what its ComputeNode says.

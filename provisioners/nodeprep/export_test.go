@@ -1,0 +1,7 @@
+package nodeprep
+
+// What tests ask of single functions.
+var (
+	XFSConfigFor = xfsConfigFor
+	UnitName     = unitName
+)
