@@ -138,6 +138,8 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 		return errors.Join(applied, err)
 	}
 	switch {
+	case applied != nil && unmet != nil:
+		return fmt.Errorf("%w\n%v", applied, unmet) // what failed decides the exit code
 	case applied != nil:
 		return applied
 	case unmet != nil:
