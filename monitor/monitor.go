@@ -18,6 +18,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/internal/uevent"
 	"holdfast.dev/monitor/inventory"
 	"holdfast.dev/monitor/kernel"
 	"holdfast.dev/monitor/report"
@@ -331,9 +332,9 @@ func (m *Monitor) absent() []string {
 }
 
 func (m *Monitor) listenUevents(ctx context.Context) {
-	u, err := inventory.ListenUevents()
+	u, err := uevent.Listen()
 	if err == nil {
-		err = u.Run(ctx, func(e inventory.Uevent) {
+		err = u.Run(ctx, func(e uevent.Event) {
 			m.tell(ctx, func() {
 				if e.Controller != "" {
 					m.controllerSays(e.Controller)

@@ -1,4 +1,7 @@
-package inventory
+// Package uevent hears the kernel say that block devices come, go or change
+// (NETLINK_KOBJECT_UEVENT, lib/kobject_uevent.c). Nothing has to look at them in
+// between.
+package uevent
 
 import (
 	"bytes"
@@ -13,23 +16,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Uevents hears from the kernel that block devices come, go or change. The
-// socket is the calling process's network namespace's: the kernel sends
-// events of devices to every one (lib/kobject_uevent.c).
-type Uevents struct {
+// Listener hears the events. Its socket is the calling process's network
+// namespace's: the kernel sends events of devices to every one.
+type Listener struct {
 	f    *os.File
 	conn syscall.RawConn
 }
 
 const kernelGroup = 1 // group 2 is udev's
 
-// ListenUevents opens the socket.
-func ListenUevents() (*Uevents, error) {
+// Listen opens the socket.
+func Listen() (*Listener, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("open uevent socket: %w", err)
 	}
-	u := &Uevents{f: os.NewFile(uintptr(fd), "uevent")}
+	u := &Listener{f: os.NewFile(uintptr(fd), "uevent")}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: kernelGroup}); err != nil {
 		_ = u.f.Close() // the first error counts
 		return nil, fmt.Errorf("bind uevent socket: %w", err)
@@ -41,14 +43,14 @@ func ListenUevents() (*Uevents, error) {
 	return u, nil
 }
 
-// Uevent is an event of a block device, or of the NVMe controller that is named:
+// Event is an event of a block device, or of the NVMe controller that is named:
 // it has sent an asynchronous event (drivers/nvme/host/core.c nvme_aen_uevent),
 // such as that its health has changed.
-type Uevent struct{ Controller string }
+type Event struct{ Controller string }
 
 // Run calls changed for each event until the context ends. It also calls it, as
 // for a block device, when events were lost.
-func (u *Uevents) Run(ctx context.Context, changed func(Uevent)) error {
+func (u *Listener) Run(ctx context.Context, changed func(Event)) error {
 	stop := context.AfterFunc(ctx, func() {
 		// The only errors are of a closed socket.
 		_ = u.f.SetReadDeadline(time.Unix(1, 0))
@@ -62,7 +64,7 @@ func (u *Uevents) Run(ctx context.Context, changed func(Uevent)) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			changed(Uevent{})
+			changed(Event{})
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("read uevent: %w", err)
@@ -74,7 +76,7 @@ func (u *Uevents) Run(ctx context.Context, changed func(Uevent)) error {
 	}
 }
 
-func (u *Uevents) receive(buf []byte) (n int, from unix.Sockaddr, err error) {
+func (u *Listener) receive(buf []byte) (n int, from unix.Sockaddr, err error) {
 	waitErr := u.conn.Read(func(fd uintptr) bool {
 		n, from, err = unix.Recvfrom(int(fd), buf, 0)
 		return err != unix.EAGAIN
@@ -93,7 +95,7 @@ func fromKernel(from unix.Sockaddr) bool {
 
 // parseUevent reads "action@devpath\0KEY=value\0…". It is false for events that
 // are neither of a block device nor an NVMe controller's own.
-func parseUevent(msg []byte) (e Uevent, ok bool) {
+func parseUevent(msg []byte) (e Event, ok bool) {
 	fields := bytes.Split(msg, []byte{0})
 	var subsystem string
 	told := false
@@ -105,9 +107,9 @@ func parseUevent(msg []byte) (e Uevent, ok bool) {
 	}
 	switch {
 	case subsystem == "block":
-		return Uevent{}, true
+		return Event{}, true
 	case subsystem == "nvme" && told:
-		return Uevent{Controller: path.Base(string(fields[0]))}, true
+		return Event{Controller: path.Base(string(fields[0]))}, true
 	}
-	return Uevent{}, false
+	return Event{}, false
 }
