@@ -36,17 +36,27 @@ type Controller struct {
 	metrics *Metrics
 	log     *slog.Logger
 	now     func() time.Time
+	cleaned map[string]bool // storage classes
+	pod     string          // of this daemon, as the options say
 
 	wake     chan struct{}
 	finished atomic.Int64 // Unix nanoseconds of the last finished pass; 0 before the first
 	told     map[string]Reason
+	closed   closed
 }
 
-// NewController wires a controller. cached needs only to list the
+// closed is the last answer about quarantine when it closed all that was asked
+// for. A change of the ComputeNode is an event; until then the answer stands.
+type closed struct {
+	volumes string // those asked for
+	answer  Quarantine
+}
+
+// NewController wires a controller for o.NodeName. cached needs only to list the
 // PersistentVolumes that carry this node's label; live must not be cached.
-func NewController(node string, host *Host, cached client.Reader, live client.Client, m *Metrics, log *slog.Logger) *Controller {
+func NewController(o Options, host *Host, cached client.Reader, live client.Client, m *Metrics, log *slog.Logger) *Controller {
 	return &Controller{
-		node: node, host: host, cached: cached, live: live, metrics: m, log: log, now: time.Now,
+		node: o.NodeName, cleaned: o.Clean.Has(), pod: o.Pod, host: host, cached: cached, live: live, metrics: m, log: log, now: time.Now,
 		wake: make(chan struct{}, 1), told: map[string]Reason{},
 	}
 }
@@ -59,17 +69,22 @@ func (c *Controller) Wake() {
 	}
 }
 
-// Run passes over the node at every wake and every minute until ctx ends. A
-// failed pass is repeated after a growing delay. before runs ahead of each pass.
+// Run passes over the node at every wake until ctx ends. A failed pass is repeated
+// after a growing delay. before runs ahead of each pass.
+//
+// It also looks once a minute. That finds what the kernel announces to nobody: ext4
+// turns read-only after an error without a change of the mount table, a mount
+// under /host comes late. Such a look reads files and asks the API server nothing,
+// unless there is a volume to create.
 func (c *Controller) Run(ctx context.Context, before func(context.Context) error) {
-	delay := retryFirst
+	delay, asked := retryFirst, true
 	for {
 		next := resync
 		err := before(ctx)
 		if err != nil {
 			c.metrics.failed(opWatch)
 		}
-		if err = errors.Join(err, c.pass(ctx)); ctx.Err() != nil {
+		if err = errors.Join(err, c.pass(ctx, asked)); ctx.Err() != nil {
 			return
 		}
 		if err != nil {
@@ -78,35 +93,38 @@ func (c *Controller) Run(ctx context.Context, before func(context.Context) error
 		} else {
 			delay = retryFirst
 		}
-		if !pause(ctx, minGap, nil) || !pause(ctx, next, c.wake) {
+		pause(ctx, minGap, nil)
+		asked = pause(ctx, next, c.wake) || err != nil
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
-// pause waits for d or wake, and is false when ctx ended.
+// pause waits for d, wake or the end of ctx, and says whether it was wake.
 func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-t.C:
 	case <-wake:
+		return true
 	}
-	return true
+	return false
 }
 
-// pass looks at the node once and creates what is to be created.
-func (c *Controller) pass(ctx context.Context) error {
+// pass looks at the node once and creates what is to be created. asked is false
+// when nothing has changed as far as anybody knows.
+func (c *Controller) pass(ctx context.Context, asked bool) error {
 	start := c.now()
-	err := c.offer(ctx)
+	err := c.offer(ctx, asked)
 	c.metrics.passes.Observe(c.now().Sub(start).Seconds())
 	c.finished.Store(c.now().UnixNano())
 	return err
 }
 
-func (c *Controller) offer(ctx context.Context) error {
+func (c *Controller) offer(ctx context.Context, asked bool) error {
 	existing, err := c.existing(ctx)
 	if err != nil {
 		c.metrics.failed(opListVolumes)
@@ -122,24 +140,33 @@ func (c *Controller) offer(ctx context.Context) error {
 		c.metrics.failed(opReadDisks)
 		return err
 	}
-	evidence, present := c.host.Look(ctx, disks)
-	in := Input{Node: c.node, Disks: disks, Evidence: evidence, Present: present, Existing: existing}
+	evidence, present := c.host.Look(ctx, disks, func(volume string) bool { return existing[volume] != nil })
+	in := Input{Node: c.node, Disks: disks, Evidence: evidence, Present: present, Existing: existing, Cleaned: c.cleaned}
 	out := Decide(in)
 	var errs []error
-	if len(out.Create) > 0 { // ask as late as can be, and only when it matters
-		if in.Quarantine.Err = c.checkNode(ctx); in.Quarantine.Err == nil {
-			in.Quarantine = c.quarantine(ctx)
+	if wanted := volumeNames(out.Create); wanted != "" { // ask as late as can be, and only when it matters
+		if !asked && c.closed.volumes == wanted {
+			in.Quarantine = c.closed.answer
+		} else {
+			if in.Quarantine.Err = c.checkNode(ctx); in.Quarantine.Err == nil {
+				in.Quarantine = c.quarantine(ctx)
+			}
+			c.closed = closed{}
 		}
 		errs = append(errs, in.Quarantine.Err)
 		out = Decide(in)
+		if in.Quarantine.Err == nil && len(out.Create) == 0 {
+			c.closed = closed{wanted, in.Quarantine}
+		}
 	}
+	errs = append(errs, c.useUp(out))
 	for i, pv := range out.Create {
 		if i > 0 && in.Quarantine.Err == nil { // the first answer is fresh; a server that is gone is asked once
 			in.Quarantine = c.quarantine(ctx)
 		}
 		reason, msg := in.Quarantine.closes(pv.Annotations[v1alpha1.AnnotationDisk])
 		if reason == "" {
-			reason, err = c.create(ctx, pv)
+			reason, err = c.offerOne(ctx, pv, out.Use[pv.Annotations[v1alpha1.AnnotationPartition]])
 			if err != nil {
 				errs, msg = append(errs, err), err.Error()
 			}
@@ -153,6 +180,58 @@ func (c *Controller) offer(ctx context.Context) error {
 	c.metrics.set(out)
 	c.tell(ctx, out.Withheld)
 	return errors.Join(errs...)
+}
+
+// useUp notes the certificates of partitions whose volume stands: made by hand, or
+// by another's hand freed from its claim.
+func (c *Controller) useUp(out Decision) error {
+	creating := map[string]bool{}
+	for _, pv := range out.Create {
+		creating[pv.Annotations[v1alpha1.AnnotationPartition]] = true
+	}
+	var errs []error
+	for partition, id := range out.Use {
+		if creating[partition] {
+			continue // when it is its turn
+		}
+		if err := c.host.use(partition, id); err != nil {
+			c.metrics.failed(opCertificate)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// offerOne creates one volume. The certificate of a raw partition is used up first,
+// and given back only when the API server has surely refused the volume.
+func (c *Controller) offerOne(ctx context.Context, pv *corev1.PersistentVolume, certificate string) (Reason, error) {
+	partition := pv.Annotations[v1alpha1.AnnotationPartition]
+	if certificate == "" && pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock {
+		return ReasonDirty, fmt.Errorf("create volume %s: its partition has no certificate", pv.Name) // Decide never asks for it
+	}
+	if certificate != "" {
+		if err := c.host.use(partition, certificate); err != nil {
+			c.metrics.failed(opCertificate)
+			return ReasonUnreadable, err
+		}
+	}
+	reason, err := c.create(ctx, pv)
+	if certificate != "" && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsUnauthorized(err)) {
+		if uerr := c.host.unuse(partition, certificate); uerr != nil {
+			c.metrics.failed(opCertificate)
+			err = errors.Join(err, uerr)
+		}
+	}
+	return reason, err
+}
+
+// volumeNames joins the volumes' names.
+func volumeNames(volumes []*corev1.PersistentVolume) string {
+	var b strings.Builder
+	for _, pv := range volumes {
+		b.WriteString(pv.Name + " ")
+	}
+	return b.String()
 }
 
 // existing lists this node's own volumes.
@@ -253,6 +332,7 @@ func (c *Controller) tell(ctx context.Context, withheld []Withheld) {
 		if c.told[w.Volume] == w.Reason || w.Reason == ReasonQuarantineUnknown {
 			continue // the latter is the pass's error, and the same for every volume
 		}
+		w.Message += c.hint(w)
 		c.log.Info("volume withheld", "volume", w.Volume, "disk", w.Disk, "partition", w.Partition,
 			"path", w.Path, "reason", string(w.Reason), "why", w.Message)
 		if lost { // the API server is gone: do not wait for it once per volume

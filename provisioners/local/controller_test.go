@@ -56,7 +56,7 @@ func newRig(t *testing.T, w *world, funcs interceptor.Funcs, objects ...client.O
 	h, dir := w.host(t)
 	r := &rig{w: w, dir: dir, api: api, reg: prometheus.NewRegistry()}
 	r.writeDisks(t)
-	r.Controller = NewController(testNode, h, api, api, NewMetrics(r.reg), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	r.Controller = NewController(Options{NodeName: testNode, Pod: "holdfast-system/p1"}, h, api, api, NewMetrics(r.reg), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	return r
 }
 
@@ -158,7 +158,7 @@ func TestPass(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, goodWorld(), tc.funcs, tc.objects...)
-			if err := r.pass(t.Context()); (err != nil) != tc.err {
+			if err := r.pass(t.Context(), true); (err != nil) != tc.err {
 				t.Errorf("error %v", err)
 			}
 			if diff := cmp.Diff(tc.want, r.volumes(t), cmpEmpty()); diff != "" {
@@ -179,7 +179,7 @@ func TestSecondPassRepeatsNothing(t *testing.T) {
 		return c.Create(ctx, obj, opts...)
 	}}, testNodeObject())
 	for range 3 {
-		if err := r.pass(t.Context()); err != nil {
+		if err := r.pass(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,9 +190,10 @@ func TestSecondPassRepeatsNothing(t *testing.T) {
 		# HELP holdfast_local_volume_provisioner_creates_total Persistent volumes created.
 		# TYPE holdfast_local_volume_provisioner_creates_total counter
 		holdfast_local_volume_provisioner_creates_total 3
-		# HELP holdfast_local_volume_provisioner_volumes Persistent volumes of this node by state: verified, unverified (partition not confirmed now), orphaned (not in disks.yaml).
+		# HELP holdfast_local_volume_provisioner_volumes Persistent volumes of this node by state: verified, released (to be cleaned), unverified (partition not confirmed now), orphaned (not in disks.yaml).
 		# TYPE holdfast_local_volume_provisioner_volumes gauge
 		holdfast_local_volume_provisioner_volumes{state="orphaned"} 0
+		holdfast_local_volume_provisioner_volumes{state="released"} 0
 		holdfast_local_volume_provisioner_volumes{state="unverified"} 0
 		holdfast_local_volume_provisioner_volumes{state="verified"} 3
 	`, namespace+"_creates_total", namespace+"_volumes")
@@ -208,7 +209,7 @@ func TestQuarantineIsAskedBeforeEachCreate(t *testing.T) {
 		cn.Spec.Quarantine = []v1alpha1.Quarantine{{Disk: diskA, Reason: "Failed", By: "x"}}
 		return c.Update(ctx, cn)
 	}}, testNodeObject(), cn)
-	if err := r.pass(t.Context()); err != nil {
+	if err := r.pass(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, r.volumes(t)); diff != "" {
@@ -223,11 +224,11 @@ func TestVolumeOutsideCache(t *testing.T) {
 		t.Run(owner, func(t *testing.T) {
 			w := goodWorld()
 			d := w.file.Disks[0]
-			have := volume(owner, d, d.Partitions[0], 64*mib)
+			have := volume(owner, d, d.Partitions[0], 64*mib, false)
 			r := newRig(t, w, interceptor.Funcs{List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
 				return nil // a cache that is empty
 			}}, testNodeObject(), have)
-			err := r.pass(t.Context())
+			err := r.pass(t.Context(), true)
 			if (err != nil) != (owner != testNode) {
 				t.Errorf("error %v", err)
 			}
@@ -250,22 +251,22 @@ func TestDisksFile(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.dir, nodedisks.Path)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.pass(t.Context()); err != nil {
+	if err := r.pass(t.Context(), true); err != nil {
 		t.Errorf("a node that is not prepared is no error: %v", err)
 	}
 	r.put(t, nodedisks.Path, "disks: [")
-	if err := r.pass(t.Context()); err == nil || !strings.Contains(err.Error(), nodedisks.Path) {
+	if err := r.pass(t.Context(), true); err == nil || !strings.Contains(err.Error(), nodedisks.Path) {
 		t.Errorf("error %v does not name the file", err)
 	}
 	if got := r.volumes(t); len(got) != 0 {
 		t.Errorf("created %v", got)
 	}
 	r.writeDisks(t)
-	if err := r.pass(t.Context()); err != nil || len(r.volumes(t)) != 3 {
+	if err := r.pass(t.Context(), true); err != nil || len(r.volumes(t)) != 3 {
 		t.Errorf("repaired file: %v, volumes %v", err, r.volumes(t))
 	}
 	r.put(t, nodedisks.Path, "disks: [")
-	_ = r.pass(t.Context())
+	_ = r.pass(t.Context(), true)
 	if len(r.volumes(t)) != 3 {
 		t.Error("a broken file cost a volume")
 	}
@@ -286,7 +287,7 @@ func TestHungDiskDelaysNoOther(t *testing.T) {
 	mkfifo(t, size)
 	for range 3 {
 		start := time.Now()
-		if err := r.pass(t.Context()); err != nil {
+		if err := r.pass(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		if d := time.Since(start); d > 5*time.Second {
@@ -310,7 +311,7 @@ func TestHungDiskDelaysNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, size, "131072\n")
-	within10s(t, func() bool { return r.pass(t.Context()) == nil && len(r.volumes(t)) == 3 })
+	within10s(t, func() bool { return r.pass(t.Context(), true) == nil && len(r.volumes(t)) == 3 })
 }
 
 func within10s(t *testing.T, ok func() bool) {
@@ -329,7 +330,7 @@ func TestWithheldIsToldOnce(t *testing.T) {
 	w.mounts = w.mounts[1:]
 	r := newRig(t, w, interceptor.Funcs{}, testNodeObject())
 	for range 3 {
-		if err := r.pass(t.Context()); err != nil {
+		if err := r.pass(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -348,6 +349,7 @@ func TestWithheldIsToldOnce(t *testing.T) {
 		# HELP holdfast_local_volume_provisioner_withheld Partitions that get no persistent volume now, by reason.
 		# TYPE holdfast_local_volume_provisioner_withheld gauge
 		holdfast_local_volume_provisioner_withheld{reason="Conflict"} 0
+		holdfast_local_volume_provisioner_withheld{reason="Dirty"} 0
 		holdfast_local_volume_provisioner_withheld{reason="DiskDiffers"} 0
 		holdfast_local_volume_provisioner_withheld{reason="DiskMissing"} 0
 		holdfast_local_volume_provisioner_withheld{reason="FilesystemDiffers"} 0
@@ -374,7 +376,7 @@ func TestMetricsAndHealth(t *testing.T) {
 	if status("/readyz") != http.StatusServiceUnavailable || status("/healthz") != http.StatusOK {
 		t.Error("before the first pass it is alive and not ready")
 	}
-	if err := r.pass(t.Context()); err != nil {
+	if err := r.pass(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	if status("/readyz") != http.StatusOK || status("/metrics") != http.StatusOK {

@@ -25,7 +25,8 @@ const (
 	ReasonDiskDiffers       Reason = "DiskDiffers"       // the right partition UUID on another disk, a copy; or two disks of one id
 	ReasonFilesystemDiffers Reason = "FilesystemDiffers" // another file system than was made
 	ReasonReadOnly          Reason = "ReadOnly"          // by hand, or by the kernel after an error
-	ReasonInUse             Reason = "InUse"             // a raw partition is mounted or held
+	ReasonInUse             Reason = "InUse"             // it is mounted elsewhere or held
+	ReasonDirty             Reason = "Dirty"             // it may have a tenant's data: a person decides
 	ReasonQuarantined       Reason = "Quarantined"       // the disk gets no new claim
 	ReasonQuarantineUnknown Reason = "QuarantineUnknown" // the API server did not say
 	ReasonConflict          Reason = "Conflict"          // a volume of that name stands for something else
@@ -36,7 +37,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonUnreadable, ReasonDiskMissing, ReasonPartitionMissing, ReasonNotMounted, ReasonOtherPartition, ReasonDiskDiffers,
-		ReasonFilesystemDiffers, ReasonReadOnly, ReasonInUse, ReasonQuarantined, ReasonQuarantineUnknown, ReasonConflict, ReasonRefused,
+		ReasonFilesystemDiffers, ReasonReadOnly, ReasonInUse, ReasonDirty, ReasonQuarantined, ReasonQuarantineUnknown, ReasonConflict, ReasonRefused,
 	}
 }
 
@@ -48,14 +49,19 @@ type Device struct {
 	PartitionUUID string
 	Bytes         int64
 	Holders       []string // devices built on it
+	Number        string   // major:minor, of a raw partition's device
 }
 
 // Evidence is what was read of one partition of disks.yaml.
 type Evidence struct {
 	Mount  *Mount   // at its mount point; nil when that is no mount point, or for a raw partition
 	Device *Device  // mounted there, or named by a raw partition's by-partuuid link; nil when there is none
-	UsedAt []string // where a raw partition is mounted
-	Err    error    // what could not be read; nothing else counts then
+	UsedAt []string // where it is mounted, but for its own mount point
+	// Residue says why it is not known to be clean; empty when it is. Of a file
+	// system whose volume stands it says nothing.
+	Residue     string
+	Certificate string // the unused one of a raw partition
+	Err         error  // what could not be read; nothing else counts then
 }
 
 // Quarantine is what this node's ComputeNode says now.
@@ -72,6 +78,7 @@ type Input struct {
 	Present    map[string]int                      // how many disks of the host have an id; nil when not known
 	Existing   map[string]*corev1.PersistentVolume // by name
 	Quarantine Quarantine
+	Cleaned    map[string]bool // storage classes whose volumes the cleaner cleans
 }
 
 // Withheld is a partition that has no volume and gets none now.
@@ -87,6 +94,7 @@ type State string
 // States. None of them leads to an action: absence is never evidence.
 const (
 	StateVerified   State = "verified"   // its partition is where it should be
+	StateReleased   State = "released"   // its claim is gone and its reclaim policy is Delete: the cleaner's
 	StateUnverified State = "unverified" // its partition is listed and could not be confirmed now
 	StateOrphaned   State = "orphaned"   // disks.yaml does not list its partition
 )
@@ -96,12 +104,15 @@ type Decision struct {
 	Create   []*corev1.PersistentVolume
 	Withheld []Withheld
 	Volumes  map[string]State // existing volumes of this node, by name
+	// Use are the certificates of raw partitions, by partition UUID, that are used
+	// up because a volume stands for them or is about to be created.
+	Use map[string]string
 }
 
 // Decide compares what should be offered with what is there. It is pure and
 // deterministic. Only static and raw disks are looked at.
 func Decide(in Input) Decision {
-	out := Decision{Volumes: make(map[string]State, len(in.Existing))}
+	out := Decision{Volumes: make(map[string]State, len(in.Existing)), Use: map[string]string{}}
 	for name, pv := range in.Existing {
 		if pv.Labels[v1alpha1.LabelNode] == in.Node {
 			out.Volumes[name] = StateOrphaned
@@ -126,33 +137,56 @@ func offered(d nodedisks.Disk) bool {
 func (in Input) decide(out *Decision, d nodedisks.Disk, p nodedisks.Partition) {
 	ev, ok := in.Evidence[p.UUID]
 	if !ok {
-		ev.Err = errors.New("the partition was not looked at")
+		ev.Err = errors.New(noAnswerYet)
 	}
 	reason, msg := in.verify(d, p, ev)
 	var bytes int64
 	if reason == "" {
 		bytes = ev.Device.Bytes
 	}
-	want := volume(in.Node, d, p, bytes)
+	want := volume(in.Node, d, p, bytes, in.Cleaned[p.StorageClass])
 	if have := in.Existing[want.Name]; have != nil {
 		c := conflict(have, want)
 		if c == "" {
-			out.Volumes[have.Name] = StateVerified
-			if reason != "" {
-				out.Volumes[have.Name] = StateUnverified
+			out.Volumes[have.Name] = state(have, reason)
+			// Made by hand, or its claim was taken off. A released one is the cleaner's,
+			// whose certificate comes while the volume is still on its way out.
+			if ev.Certificate != "" && have.Status.Phase != corev1.VolumeReleased {
+				out.Use[p.UUID] = ev.Certificate
 			}
 			return
 		}
 		reason, msg = ReasonConflict, c
+	}
+	if reason == "" && len(ev.UsedAt) > 0 {
+		reason, msg = ReasonInUse, fmt.Sprintf("%s is still mounted at %s", ev.Device.Name, strings.Join(ev.UsedAt, ", "))
+	}
+	if reason == "" && ev.Residue != "" {
+		reason, msg = ReasonDirty, ev.Residue
 	}
 	if reason == "" {
 		reason, msg = in.Quarantine.closes(d.ID)
 	}
 	if reason == "" {
 		out.Create = append(out.Create, want)
+		if ev.Certificate != "" {
+			out.Use[p.UUID] = ev.Certificate
+		}
 		return
 	}
 	out.Withheld = append(out.Withheld, withheld(want, reason, msg))
+}
+
+// state of a volume that stands for the right partition; reason is what speaks
+// against that partition now. A cleaned one has no file system for a while.
+func state(pv *corev1.PersistentVolume, reason Reason) State {
+	switch {
+	case pv.Status.Phase == corev1.VolumeReleased && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
+		return StateReleased
+	case reason != "":
+		return StateUnverified
+	}
+	return StateVerified
 }
 
 func withheld(pv *corev1.PersistentVolume, reason Reason, msg string) Withheld {

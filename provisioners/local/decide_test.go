@@ -83,10 +83,34 @@ func TestDecide(t *testing.T) {
 		"Exists": {"a volume is made once; a bad disk's volume stays", func(w *world) {
 			w.has(0, 0)
 			w.has(1, 0)
-			w.mounts = w.mounts[:1]
+			w.mounts, w.certified = w.mounts[:1], map[string]int64{uuidRaw: 32 * mib}
 			w.quarantine.Disks = map[string]string{diskA: "Failed"}
 		}, is{"a": "verified", "b": "unverified", "raw": "Quarantined"}},
 		"Orphan": {"absence is never evidence: a volume whose partition is not listed stays", func(w *world) { w.has(1, 0); w.file.Disks = w.file.Disks[:1] }, is{"b": "orphaned"}},
+		"Data":   {"the volume was deleted and its file system has a tenant's data", func(w *world) { w.part("sda1").files = []string{"pgdata"} }, is{"a": "Dirty"}},
+		"DataOfVolume": {"while its volume stands nobody looks into it", func(w *world) {
+			w.part("sda1").files = []string{"pgdata"}
+			w.has(0, 0)
+		}, is{"a": "verified"}},
+		"DataQuarantined": {"no request for a partition that is not offered anyway", func(w *world) {
+			w.part("sda1").files = []string{"pgdata"}
+			w.quarantine.Err = errors.New("not asked")
+		}, is{"a": "Dirty", "raw": "QuarantineUnknown", "b": "QuarantineUnknown"}},
+		"LostFile": {"a file named lost+found is a file", func(w *world) { w.part("sda1").files = []string{lostFound} }, is{"a": "Dirty"}},
+		"StillMounted": {"the volume was deleted by force and its pod still runs", func(w *world) {
+			w.mounts = append(w.mounts, wMount{"8:1", "/", "/var/lib/kubelet/pods/x", "ext4", "rw"})
+		}, is{"a": "InUse"}},
+		"MountedInPod": {"a volume that pods use is well", func(w *world) {
+			w.mounts = append(w.mounts, wMount{"8:1", "/", "/var/lib/kubelet/pods/x", "ext4", "rw"})
+			w.has(0, 0)
+		}, is{"a": "verified"}},
+		"NoCertificate":    {"the node was made anew: nobody has read the raw partition", func(w *world) { w.certified = nil }, is{"raw": "Dirty"}},
+		"OtherCertificate": {"a certificate is for one size", func(w *world) { w.certified[uuidRaw] = mib }, is{"raw": "Dirty"}},
+		"BeingCleaned": {"a volume that is cleaned is unmounted for a while, and no alarm", func(w *world) {
+			pv := w.has(0, 0)
+			pv.Status.Phase, pv.Spec.PersistentVolumeReclaimPolicy = corev1.VolumeReleased, corev1.PersistentVolumeReclaimDelete
+			w.mounts = w.mounts[1:]
+		}, is{"a": "released"}},
 		"OtherNode": {"the disk was moved here: the old volume must go first", func(w *world) {
 			w.has(0, 0).Labels[v1alpha1.LabelNode] = "node-0"
 		}, is{"a": "Conflict"}},
@@ -115,7 +139,7 @@ func TestDecide(t *testing.T) {
 // has puts the volume of a partition of disks.yaml into the cluster.
 func (w *world) has(disk, part int) *corev1.PersistentVolume {
 	d := w.file.Disks[disk]
-	pv := volume(testNode, d, d.Partitions[part], 64*mib)
+	pv := volume(testNode, d, d.Partitions[part], 64*mib, false)
 	w.existing[pv.Name] = pv
 	return pv
 }
@@ -140,7 +164,7 @@ func TestVolume(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        "local-f189784411fd0b4842bf",
 			Labels:      map[string]string{"holdfast.dev/node": testNode, "holdfast.dev/disk": diskA, "holdfast.dev/media": "ssd"},
-			Annotations: map[string]string{"holdfast.dev/disk-id": diskA, "holdfast.dev/partition-uuid": uuidA},
+			Annotations: map[string]string{"holdfast.dev/disk-id": diskA, "holdfast.dev/partition-uuid": uuidA, "pv.kubernetes.io/provisioned-by": "holdfast.dev/local-volume-provisioner"},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:    corev1.ResourceList{"storage": resource.MustParse("64Mi")}, // 64 MiB and a sector, rounded down

@@ -23,6 +23,7 @@ const mountTable = "/proc/1/mountinfo"
 type Host struct {
 	fs      *hostfs.FS
 	timeout time.Duration
+	state   string // OfferedDir as this process may write it; empty for below fs
 
 	mu   sync.Mutex
 	busy map[string]bool
@@ -45,15 +46,10 @@ func (h *Host) Disks(ctx context.Context) (*nodedisks.File, error) {
 }
 
 // Look gathers the evidence for every partition of f, all disks side by side,
-// and how many disks have each id (nil when not all could be read).
-func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence, map[string]int) {
-	mounts, mountErr := within(ctx, h, "mounts", func() (Mounts, error) {
-		data, err := h.fs.ReadFile(mountTable)
-		if err != nil {
-			return Mounts{}, fmt.Errorf("read mount table: %w", err)
-		}
-		return ParseMounts(data)
-	})
+// and how many disks have each id (nil when not all could be read). Into file
+// systems whose volume stands, by its name, it does not look.
+func (h *Host) Look(ctx context.Context, f *nodedisks.File, stands func(volume string) bool) (map[string]Evidence, map[string]int) {
+	mounts, mountErr := h.Mounts(ctx)
 	all := map[string]Evidence{}
 	var present map[string]int
 	var mu sync.Mutex
@@ -72,7 +68,7 @@ func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence
 		}
 		wg.Go(func() {
 			found, err := within(ctx, h, "disk "+d.ID, func() (map[string]Evidence, error) {
-				return h.disk(d, mounts, mountErr), nil
+				return h.disk(d, mounts, mountErr, stands), nil
 			})
 			mu.Lock()
 			defer mu.Unlock()
@@ -87,6 +83,34 @@ func (h *Host) Look(ctx context.Context, f *nodedisks.File) (map[string]Evidence
 	}
 	wg.Wait()
 	return all, present
+}
+
+// Mounts reads the mount table of the host's first process.
+func (h *Host) Mounts(ctx context.Context) (Mounts, error) {
+	return within(ctx, h, "mounts", func() (Mounts, error) {
+		data, err := h.fs.ReadFile(mountTable)
+		if err != nil {
+			return Mounts{}, fmt.Errorf("read mount table: %w", err)
+		}
+		return ParseMounts(data)
+	})
+}
+
+// Find looks at one partition through udev's link alone, mounted or not, and
+// says how many disks have the disk's id. The device is nil when there is none.
+func (h *Host) Find(ctx context.Context, disk string, p nodedisks.Partition, mounts Mounts) (Evidence, int, error) {
+	type found struct {
+		ev    Evidence
+		twins int
+	}
+	out, err := within(ctx, h, "disk "+disk, func() (found, error) {
+		ids, err := h.present()
+		if err != nil {
+			return found{}, err
+		}
+		return found{h.raw(p, mounts), ids[disk]}, nil
+	})
+	return out.ev, out.twins, errors.Join(err, out.ev.Err)
 }
 
 // within runs read, for at most the host's timeout. While a read of the same
@@ -148,14 +172,21 @@ func (h *Host) present() (map[string]int, error) {
 	return ids, nil
 }
 
-func (h *Host) disk(d nodedisks.Disk, mounts Mounts, mountErr error) map[string]Evidence {
+func (h *Host) disk(d nodedisks.Disk, mounts Mounts, mountErr error, stands func(string) bool) map[string]Evidence {
 	found := make(map[string]Evidence, len(d.Partitions))
 	for _, p := range d.Partitions {
 		ev := Evidence{Err: mountErr}
-		if mountErr == nil && p.Filesystem == "" {
-			ev = h.raw(p, mounts)
-		} else if mountErr == nil {
+		switch {
+		case mountErr != nil:
+		case p.Filesystem == "":
+			if ev = h.raw(p, mounts); ev.Err == nil && ev.Device != nil {
+				ev.Certificate, ev.Residue, ev.Err = h.Certified(d.ID, p, ev.Device.Bytes)
+			}
+		default:
 			ev = h.mounted(p, mounts)
+			if ev.Err == nil && ev.Mount != nil && !stands(VolumeName(d.ID, p.UUID)) {
+				ev.Residue, ev.Err = h.Pristine(p.MountPoint)
+			}
 		}
 		found[p.UUID] = ev
 	}
@@ -176,7 +207,13 @@ func (h *Host) mounted(p nodedisks.Partition, mounts Mounts) Evidence {
 		return Evidence{Err: fmt.Errorf("find device %s: %w", m.Device, err)}
 	}
 	dev, err := h.device(dir, p.UUID)
-	return Evidence{Mount: m, Device: dev, Err: err}
+	ev := Evidence{Mount: m, Device: dev, Err: err}
+	for _, point := range mounts.Of(m.Device) {
+		if point != p.MountPoint {
+			ev.UsedAt = append(ev.UsedAt, point)
+		}
+	}
+	return ev
 }
 
 // raw follows by-partuuid link → partition → disk, and asks who uses it.
@@ -197,6 +234,7 @@ func (h *Host) raw(p nodedisks.Partition, mounts Mounts) Evidence {
 	if err != nil {
 		return Evidence{Err: fmt.Errorf("read number of %s: %w", name, err)}
 	}
+	dev.Number = number
 	return Evidence{Device: dev, UsedAt: mounts.Of(number)}
 }
 

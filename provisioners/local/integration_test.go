@@ -97,6 +97,11 @@ func (w *world) numbered(n int) *world {
 	for i := range w.disks {
 		w.disks[i].wwid = id(w.disks[i].wwid)
 	}
+	certified := map[string]int64{}
+	for uuid, n := range w.certified {
+		certified[id(uuid)] = n
+	}
+	w.certified = certified
 	for i := range w.parts {
 		w.parts[i].kernelUUID = id(w.parts[i].kernelUUID)
 	}
@@ -298,7 +303,9 @@ func TestVolumesFollowEvents(t *testing.T) {
 		t.Fatalf("volumes %v of a quarantined disk and of an unmounted one", got)
 	}
 
-	put(t, filepath.Join(e.dir, mountTable), goodWorld().table())
+	e.w.mounts = goodWorld().mounts
+	e.w.writeContents(t, e.dir)
+	put(t, filepath.Join(e.dir, mountTable), e.w.table())
 	if got := e.await(t, 1); got["/mnt/holdfast/b"] == "" {
 		t.Errorf("volumes %v after the mount", got)
 	}
@@ -322,7 +329,7 @@ func TestAdmissionPolicy(t *testing.T) {
 	e := newEnv(t, 13)
 	mine := func() *corev1.PersistentVolume {
 		d := e.w.file.Disks[0]
-		return volume(e.node, d, d.Partitions[0], 64*mib)
+		return volume(e.node, d, d.Partitions[0], 64*mib, false)
 	}
 	as := func(node string) client.Client {
 		c, err := client.New(e.config(t, node), client.Options{Scheme: e.admin.Scheme()})

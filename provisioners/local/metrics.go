@@ -17,6 +17,7 @@ const (
 	opConflict       operation = "conflict"
 	opWatch          operation = "watch"
 	opEvent          operation = "event"
+	opCertificate    operation = "certificate"
 )
 
 // Metrics of one provisioner.
@@ -33,7 +34,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		volumes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: namespace + "_volumes",
-			Help: "Persistent volumes of this node by state: verified, unverified (partition not confirmed now), orphaned (not in disks.yaml).",
+			Help: "Persistent volumes of this node by state: verified, released (to be cleaned), unverified (partition not confirmed now), orphaned (not in disks.yaml).",
 		}, []string{"state"}),
 		withheld: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: namespace + "_withheld",
@@ -55,7 +56,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	reg.MustRegister(m.volumes, m.withheld, m.creates, m.errors, m.passes)
 	for _, op := range []operation{
-		opReadDisks, opReadNode, opReadQuarantine, opListVolumes, opReadVolume, opCreate, opConflict, opWatch, opEvent,
+		opReadDisks, opReadNode, opReadQuarantine, opListVolumes, opReadVolume, opCreate, opConflict, opWatch, opEvent, opCertificate,
 	} {
 		m.errors.WithLabelValues(string(op))
 	}
@@ -64,7 +65,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 func (m *Metrics) set(d Decision) {
-	states := map[State]int{StateVerified: 0, StateUnverified: 0, StateOrphaned: 0}
+	states := map[State]int{StateVerified: 0, StateReleased: 0, StateUnverified: 0, StateOrphaned: 0}
 	for _, s := range d.Volumes {
 		states[s]++
 	}

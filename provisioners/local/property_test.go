@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +56,7 @@ func TestCreatedIffAllFactsAgree(t *testing.T) {
 
 // drawWorld is a good node of one to three disks.
 func drawWorld(t *rapid.T) *world {
-	w := &world{links: map[string]string{}, file: nodedisks.File{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeDisks"}}
+	w := &world{links: map[string]string{}, certified: map[string]int64{}, file: nodedisks.File{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeDisks"}}
 	kernel := rapid.Bool().Draw(t, "kernelTellsUUID")
 	for d := range rapid.IntRange(1, 3).Draw(t, "disks") {
 		dev, id := "sd"+string(rune('a'+d)), fmt.Sprintf("5000c500%08x", d)
@@ -70,6 +69,7 @@ func drawWorld(t *rapid.T) *world {
 				part.kernelUUID = uuid
 			}
 			listed := nodedisks.Partition{UUID: uuid, StorageClass: "local"}
+			w.certified[uuid] = part.bytes
 			if rapid.IntRange(0, 4).Draw(t, "raw") != 0 {
 				listed.Filesystem, listed.MountPoint = "ext4", fmt.Sprintf("/mnt/%d/%d", d, p)
 				w.mounts = append(w.mounts, wMount{part.number, "/", listed.MountPoint, "ext4", "rw"})
@@ -100,9 +100,14 @@ func spoil(t *rapid.T, w *world) {
 		"held":            func() { part.holder = "dm-0" },
 		"small":           func() { part.bytes = mib - 512 },
 		"quarantine":      func() { w.quarantine.Disks = map[string]string{w.file.Disks[0].ID: "Failed"} },
-		"cover all":       func() { w.mounts = append(w.mounts, wMount{"0:40", "/", "/mnt", "tmpfs", "rw"}) },
-		"cover":           func() { w.mounts = append(w.mounts, wMount{other.number, "/", "/mnt/0/0", "ext4", "rw"}) },
-		"role":            func() { w.file.Disks[0].Role = v1alpha1.RoleLVM },
+		"data":            func() { part.files = []string{"pgdata"} },
+		"certificate":     func() { delete(w.certified, uuid) },
+		"in a pod": func() {
+			w.mounts = append(w.mounts, wMount{part.number, "/", fmt.Sprintf("/pods/%d", len(w.mounts)), "ext4", "rw"})
+		},
+		"cover all": func() { w.mounts = append(w.mounts, wMount{"0:40", "/", "/mnt", "tmpfs", "rw"}) },
+		"cover":     func() { w.mounts = append(w.mounts, wMount{other.number, "/", "/mnt/0/0", "ext4", "rw"}) },
+		"role":      func() { w.file.Disks[0].Role = v1alpha1.RoleLVM },
 	}
 	if len(w.links) > 1 {
 		faults["link lost"] = func() { delete(w.links, uuid) }
@@ -145,12 +150,13 @@ func (w *world) agrees(diskID string, p nodedisks.Partition) bool {
 		if part == nil || part.holder != "" || slices.ContainsFunc(w.mounts, func(m wMount) bool { return m.number == part.number }) {
 			return false
 		}
+		if w.certified[p.UUID] != part.bytes {
+			return false
+		}
 	} else {
-		var seen *wMount
-		for i := range w.mounts { // the last mount on the path or on a directory above decides
-			if m := &w.mounts[i]; strings.HasPrefix(p.MountPoint+"/", m.point+"/") {
-				seen = m
-			}
+		seen := w.seen(p.MountPoint)
+		if len(w.shown(p.MountPoint)) > 0 || slices.ContainsFunc(w.mounts, func(m wMount) bool { return m.number == seen.number && m.point != p.MountPoint }) {
+			return false
 		}
 		if seen == nil || seen.point != p.MountPoint || seen.root != "/" || seen.fs != p.Filesystem || seen.options == "ro" {
 			return false

@@ -24,6 +24,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/uevent"
 )
 
 const (
@@ -40,12 +41,14 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 	}
 	defer func() { _ = root.Close() }() // read only
 
-	cached, live, err := clients(o.NodeName, cfg)
+	cached, live, err := Clients(o.NodeName, cfg)
 	if err != nil {
 		return err
 	}
 	reg := prometheus.NewRegistry()
-	c := NewController(o.NodeName, NewHost(root, readTimeout), cached, live, NewMetrics(reg), log)
+	host := NewHost(root, readTimeout)
+	host.state = o.StateDir
+	c := NewController(o, host, cached, live, NewMetrics(reg), log)
 	watch, err := newHostWatch(root, c.Wake, log)
 	if err != nil {
 		return err
@@ -71,8 +74,9 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 		}
 	}()
 	go watch.run(ctx)
+	go c.listen(ctx)
 
-	if err := subscribe(ctx, cached, c.Wake); err != nil {
+	if err := Subscribe(ctx, cached, c.Wake); err != nil {
 		return err
 	}
 	c.Run(ctx, watch.ensure)
@@ -82,10 +86,22 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 	return context.Cause(ctx)
 }
 
-// clients make a cache that holds this node's volumes and its ComputeNode and
+// listen wakes at what the kernel announces of block devices: one comes, goes or
+// changes its size. Without it udev's links tell most of that a little later.
+func (c *Controller) listen(ctx context.Context) {
+	l, err := uevent.Listen()
+	if err == nil {
+		err = l.Run(ctx, func(uevent.Event) { c.Wake() })
+	}
+	if err != nil {
+		c.log.Info("the kernel's announcements cannot be heard; udev's links are watched", "error", err)
+	}
+}
+
+// Clients make a cache that holds this node's volumes and its ComputeNode and
 // nothing else, so that its size does not grow with the cluster, and a client
-// that asks the API server. Both know their four resources without discovery.
-func clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) {
+// that asks the API server. Both know their resources without discovery.
+func Clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, eventsv1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -95,6 +111,7 @@ func clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) 
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion, eventsv1.SchemeGroupVersion, v1alpha1.GroupVersion})
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolume"), meta.RESTScopeRoot)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), meta.RESTScopeNamespace)
 	mapper.Add(eventsv1.SchemeGroupVersion.WithKind("Event"), meta.RESTScopeNamespace)
 	mapper.Add(v1alpha1.GroupVersion.WithKind("ComputeNode"), meta.RESTScopeRoot)
 
@@ -115,9 +132,9 @@ func clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) 
 	return cached, live, nil
 }
 
-// subscribe wakes at every change of the cached objects and returns when the
+// Subscribe wakes at every change of the cached objects and returns when the
 // volumes are there. The ComputeNode is not waited for: it only wakes.
-func subscribe(ctx context.Context, c cache.Cache, wake func()) error {
+func Subscribe(ctx context.Context, c cache.Cache, wake func()) error {
 	var synced toolscache.InformerSynced
 	for _, obj := range []client.Object{&v1alpha1.ComputeNode{}, &corev1.PersistentVolume{}} {
 		inf, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false))

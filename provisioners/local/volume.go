@@ -17,6 +17,15 @@ import (
 const (
 	byPartUUID = "/dev/disk/by-partuuid"
 	mebibyte   = 1 << 20
+
+	// Provisioner is this provisioner's name in the annotation
+	// pv.kubernetes.io/provisioned-by. With it the PV controller leaves a released
+	// volume with reclaim policy Delete alone; without it, it would look for a
+	// volume plugin that deletes, find none and call the volume Failed
+	// (pkg/controller/volume/persistentvolume pv_controller.go, findDeletablePlugin).
+	Provisioner = "holdfast.dev/" + component
+	// AnnotationProvisioner is that annotation.
+	AnnotationProvisioner = "pv.kubernetes.io/provisioned-by"
 )
 
 // VolumeName is the name of the PersistentVolume of one partition of one disk:
@@ -29,8 +38,13 @@ func VolumeName(diskID, partitionUUID string) string {
 }
 
 // volume is the PersistentVolume of p. Its capacity is the partition's size
-// rounded down to a MiB: a file system's own size changes with its options.
-func volume(node string, d nodedisks.Disk, p nodedisks.Partition, bytes int64) *corev1.PersistentVolume {
+// rounded down to a MiB: a file system's own size changes with its options. With
+// clean its reclaim policy is Delete.
+func volume(node string, d nodedisks.Disk, p nodedisks.Partition, bytes int64, clean bool) *corev1.PersistentVolume {
+	policy := corev1.PersistentVolumeReclaimRetain
+	if clean {
+		policy = corev1.PersistentVolumeReclaimDelete
+	}
 	mode := corev1.PersistentVolumeFilesystem
 	path := p.MountPoint
 	if p.Filesystem == "" {
@@ -42,16 +56,18 @@ func volume(node string, d nodedisks.Disk, p nodedisks.Partition, bytes int64) *
 	}
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        VolumeName(d.ID, p.UUID),
-			Labels:      labels,
-			Annotations: map[string]string{v1alpha1.AnnotationDisk: d.ID, v1alpha1.AnnotationPartition: p.UUID},
+			Name:   VolumeName(d.ID, p.UUID),
+			Labels: labels,
+			Annotations: map[string]string{
+				v1alpha1.AnnotationDisk: d.ID, v1alpha1.AnnotationPartition: p.UUID, AnnotationProvisioner: Provisioner,
+			},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(bytes/mebibyte*mebibyte, resource.BinarySI)},
 			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			VolumeMode:                    &mode,
 			StorageClassName:              p.StorageClass,
-			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeReclaimPolicy: policy,
 			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
 			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 				MatchExpressions: []corev1.NodeSelectorRequirement{{
@@ -60,6 +76,12 @@ func volume(node string, d nodedisks.Disk, p nodedisks.Partition, bytes int64) *
 			}}}},
 		},
 	}
+}
+
+// Conflict says in what a volume stands for something else than partition p of
+// disk d on node; empty when it does not.
+func Conflict(have *corev1.PersistentVolume, node string, d nodedisks.Disk, p nodedisks.Partition) string {
+	return conflict(have, volume(node, d, p, 0, false))
 }
 
 // conflict says in what an existing volume of the right name stands for

@@ -21,7 +21,7 @@ import (
 // does not exist yet.
 func watched() []string {
 	dir := path.Dir(nodedisks.Path)
-	return []string{path.Dir(dir), dir, path.Dir(byPartUUID), byPartUUID}
+	return []string{path.Dir(dir), dir, path.Dir(byPartUUID), byPartUUID, nodedisks.CertificateDir, OfferedDir}
 }
 
 // hostWatch calls wake when something that Look reads may have changed. It only

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/hostfs"
@@ -26,6 +27,8 @@ type world struct {
 	mounts     []wMount          // in the order they were made: a later one covers an earlier
 	file       nodedisks.File
 	quarantine Quarantine
+	cleaned    map[string]bool
+	certified  map[string]int64 // bytes, by partition UUID
 	existing   map[string]*corev1.PersistentVolume
 }
 
@@ -37,6 +40,7 @@ type wPart struct {
 	bytes             int64
 	whole             bool // no partition at all: a whole disk
 	holder            string
+	files             []string // in the root of its file system
 }
 
 type wMount struct{ number, root, point, fs, options string }
@@ -75,7 +79,71 @@ func goodWorld() *world {
 				{UUID: uuidB, Filesystem: "xfs", MountPoint: "/mnt/holdfast/b", StorageClass: "local-ssd"},
 			}},
 		}},
-		existing: map[string]*corev1.PersistentVolume{},
+		existing:  map[string]*corev1.PersistentVolume{},
+		certified: map[string]int64{uuidRaw: 32 * mib},
+	}
+}
+
+// seen is the mount that the path leads to: the last on it or on a directory above.
+func (w *world) seen(point string) *wMount {
+	var seen *wMount
+	for i := range w.mounts {
+		if m := &w.mounts[i]; strings.HasPrefix(point+"/", m.point+"/") {
+			seen = m
+		}
+	}
+	return seen
+}
+
+// shown are the files that are seen at a mount point: those of what is mounted
+// there, or those of the directory below.
+func (w *world) shown(point string) []string {
+	if m := w.seen(point); m != nil && m.point == point {
+		for _, p := range w.parts {
+			if p.number == m.number {
+				return p.files
+			}
+		}
+		return nil
+	}
+	return []string{"old-data"}
+}
+
+// writeContents makes what is seen at every mount point, anew.
+func (w *world) writeContents(t interface{ Fatal(...any) }, dir string) {
+	for _, d := range w.file.Disks {
+		for _, p := range d.Partitions {
+			if p.MountPoint == "" {
+				continue
+			}
+			point := filepath.Join(dir, p.MountPoint)
+			if err := os.RemoveAll(point); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(point, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range w.shown(p.MountPoint) {
+				if err := os.WriteFile(filepath.Join(point, name), []byte("data of an earlier owner"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// certify writes the certificate of a raw partition as node preparation does.
+func certify(t interface{ Fatal(...any) }, dir, disk, partition string, bytes int64) {
+	certs := filepath.Join(dir, nodedisks.CertificateDir)
+	for _, d := range []string{certs, filepath.Join(dir, OfferedDir)} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nodedisks.WriteCertificate(certs, nodedisks.Certificate{
+		ID: string(uuid.NewUUID()), Disk: disk, Partition: partition, Bytes: bytes, By: "node-preparation", Time: time.Now(),
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -143,10 +211,11 @@ func (w *world) write(t interface{ Fatal(...any) }, dir string) {
 		link("../../"+dev, "dev/disk/by-partuuid/"+uuid)
 	}
 	write(mountTable, w.table())
-	for _, d := range w.file.Disks { // a directory is there whether or not it is mounted
+	w.writeContents(t, dir)
+	for _, d := range w.file.Disks {
 		for _, p := range d.Partitions {
-			if p.MountPoint != "" {
-				write(filepath.Join(p.MountPoint, "old-data"), "data of an earlier owner")
+			if bytes, ok := w.certified[p.UUID]; ok {
+				certify(t, dir, d.ID, p.UUID, bytes)
 			}
 		}
 	}
@@ -168,8 +237,10 @@ func (w *world) host(t testing.TB) (*Host, string) {
 // decide reads the world through h and decides.
 func (w *world) decide(t testing.TB, h *Host) Decision {
 	t.Helper()
-	ev, present := h.Look(t.Context(), &w.file)
-	return Decide(Input{Node: testNode, Disks: &w.file, Evidence: ev, Present: present, Existing: w.existing, Quarantine: w.quarantine})
+	ev, present := h.Look(t.Context(), &w.file, func(volume string) bool { return w.existing[volume] != nil })
+	return Decide(Input{
+		Node: testNode, Disks: &w.file, Evidence: ev, Present: present, Existing: w.existing, Quarantine: w.quarantine, Cleaned: w.cleaned,
+	})
 }
 
 func (w *world) part(dev string) *wPart {

@@ -1,0 +1,101 @@
+package nodedisks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+)
+
+// CertificateDir is where certificates lie below the host's root. Only root
+// writes there.
+const CertificateDir = "/var/lib/holdfast/local"
+
+// MaxCertificate is the most that a certificate's file may have, in bytes.
+const MaxCertificate = 16 << 10
+
+// Certificate says that a raw partition has nobody's data. Node preparation
+// writes one for each raw partition that it has made (not for one that it has
+// found), the cleaner for one whose every byte it has read as zero. It is good
+// for one volume.
+type Certificate struct {
+	ID        string    `json:"id"` // random; what is used up
+	Disk      string    `json:"disk"`
+	Partition string    `json:"partition"`
+	Bytes     int64     `json:"bytes"` // size of the partition
+	By        string    `json:"by"`    // node-preparation, local-volume-cleaner, or a person
+	Time      time.Time `json:"time"`
+}
+
+// CertificateName is the name of a partition's certificate in its directory.
+func CertificateName(partition string) string { return partition + ".clean" }
+
+// ParseCertificate decodes a certificate.
+func ParseCertificate(data []byte) (*Certificate, error) {
+	var c Certificate
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("parse certificate: %w", err)
+	}
+	if c.ID == "" || c.Disk == "" || !uuidRE.MatchString(c.Partition) || c.Bytes <= 0 {
+		return nil, errors.New("parse certificate: it names no id, disk, partition or size")
+	}
+	return &c, nil
+}
+
+// WriteCertificate puts c into dir, durably. It is there whole or not at all.
+func WriteCertificate(dir string, c Certificate) error {
+	if err := WriteDurably(filepath.Join(dir, CertificateName(c.Partition)), c); err != nil {
+		return fmt.Errorf("write certificate of partition %s: %w", c.Partition, err)
+	}
+	return nil
+}
+
+// RevokeCertificate removes the certificate of a partition, durably. That there
+// is none is success.
+func RevokeCertificate(dir, partition string) error {
+	name := filepath.Join(dir, CertificateName(partition))
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("revoke certificate of partition %s: %w", partition, err)
+	}
+	return syncDir(path.Dir(name))
+}
+
+// WriteDurably writes v as JSON to a file, which then is on the disk, whole, or
+// as it was before: a temporary file, fsync, rename, fsync of the directory.
+// Anybody may read it.
+func WriteDurably(name string, v any) (err error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(append(data, '\n'))
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
