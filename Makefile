@@ -9,7 +9,7 @@ BIN      := bin
 TOOLS    := $(BIN)/tools
 # Warnings of a Go linker about the size of debug data are of no use to users.
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner lvm-csi-driver remediation-controller pause
+BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor local-volume-provisioner local-volume-cleaner lvm-csi-driver remediation-controller pause
 # Everything is built the same way, so that tests and binaries share what is
 # compiled: static, and with the same bytes wherever the tree lies.
 export CGO_ENABLED := 0

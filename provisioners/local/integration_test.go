@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"go.yaml.in/yaml/v3"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,15 +27,13 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/gitops/render"
 	"holdfast.dev/internal/nodedisks"
 )
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 
-const (
-	addonFiles = "../../salt/states/local-volume-provisioner/files/"
-	system     = "holdfast-system"
-)
+const system = "holdfast-system"
 
 // env is a real cluster with the addon's access rules and a node without kubelet.
 type env struct {
@@ -63,11 +59,13 @@ func newEnv(t *testing.T, n int) *env {
 		t.Fatal(err)
 	}
 	e.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
-	e.apply(t, "../../salt/states/crds/files/holdfast.dev_computenodes.yaml")
-	e.apply(t, addonFiles+"rbac.yaml.jinja")
-	e.apply(t, addonFiles+"admission-policy.yaml.jinja")
-	wait := storagev1.VolumeBindingWaitForFirstConsumer
-	e.create(t, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "local-ssd"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &wait})
+	for name, data := range manifests(t) {
+		obj := map[string]any{}
+		if err := yaml.Unmarshal(data, &obj); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		e.create(t, &unstructured.Unstructured{Object: obj})
+	}
 	e.create(t, &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: e.node, Labels: map[string]string{corev1.LabelHostname: e.node}},
 		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{
@@ -123,42 +121,51 @@ func (e *env) create(t *testing.T, obj client.Object) {
 	}
 }
 
-var expression = regexp.MustCompile(`\{\{.*?\}\}`)
-
-// apply creates the objects of a manifest whose only expression is the default volumeRoots.
-func (e *env) apply(t *testing.T, file string) {
+// manifests are what the addon renders for a cluster whose pillar cleans the volumes of two classes.
+func manifests(t *testing.T) map[string][]byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Clean(file))
+	dir := t.TempDir()
+	if _, err := render.Init(dir, render.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pillar := filepath.Join(dir, "salt/pillar/common.sls")
+	data, err := os.ReadFile(filepath.Clean(pillar))
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := expression.ReplaceAllStringFunc(string(data), func(x string) string {
-		if !strings.Contains(x, "volumeRoots") {
-			t.Fatalf("%s has an expression that this test does not know: %s", file, x)
-		}
-		return `["/mnt/", "/dev/disk/by-partuuid/"]`
-	})
-	for doc := range strings.SplitSeq(text, "\n---\n") {
-		obj := map[string]any{}
-		if err := yaml.Unmarshal([]byte(doc), &obj); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		e.create(t, &unstructured.Unstructured{Object: obj})
+	data = append(data, "local-volume-provisioner:\n  storageClasses: [{name: local-ssd, reclaimPolicy: Delete}, {name: local-raw, reclaimPolicy: Delete, clean: zero}, {name: local-hdd}]\n"...)
+	if err := os.WriteFile(pillar, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	tree, err := render.TreeFromFS(os.DirFS(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := render.Fleet(t.Context(), tree, "test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for name, data := range res.Bundles["canary"].Files {
+		if strings.HasPrefix(name, component+"/") && !strings.Contains(name, "daemonset") || strings.Contains(name, "computenodes") {
+			files[name] = data
+		}
+	}
+	return files
 }
 
-// config is the access of a provisioner's pod on node: a token of its service
-// account that is bound to the pod, as the kubelet would request it.
-func (e *env) config(t *testing.T, node string) *rest.Config {
+// config is the access of a pod of the account on node: a token that is bound to
+// the pod, as the kubelet would request it.
+func (e *env) config(t *testing.T, account, node string) *rest.Config {
 	t.Helper()
 	cfg := rest.AnonymousClientConfig(e.cluster.RESTConfig())
-	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: component, Namespace: system}}
+	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account, Namespace: system}}
 	tr := &authenticationv1.TokenRequest{}
 	if node != "" {
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{GenerateName: component + "-", Namespace: system},
+			ObjectMeta: metav1.ObjectMeta{GenerateName: account + "-", Namespace: system},
 			Spec: corev1.PodSpec{
-				NodeName: node, ServiceAccountName: component, Tolerations: []corev1.Toleration{{Operator: "Exists"}},
+				NodeName: node, ServiceAccountName: account, Tolerations: []corev1.Toleration{{Operator: "Exists"}},
 				Containers: []corev1.Container{{Name: "c", Image: "i"}},
 			},
 		}
@@ -185,7 +192,7 @@ func (e *env) run(t *testing.T) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	cfg, log := e.config(t, e.node), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg, log := e.config(t, component, e.node), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	go func() {
 		done <- Run(ctx, Options{NodeName: e.node, HostRoot: e.dir, MetricsAddress: addr}, cfg, log)
 	}()
@@ -331,14 +338,14 @@ func TestAdmissionPolicy(t *testing.T) {
 		d := e.w.file.Disks[0]
 		return volume(e.node, d, d.Partitions[0], 64*mib, false)
 	}
-	as := func(node string) client.Client {
-		c, err := client.New(e.config(t, node), client.Options{Scheme: e.admin.Scheme()})
+	as := func(account, node string) client.Client {
+		c, err := client.New(e.config(t, account, node), client.Options{Scheme: e.admin.Scheme()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	pod, unbound := as(e.node), as("")
+	pod, unbound := as(component, e.node), as(component, "")
 	within10s(t, func() bool { // the API server takes a moment to compile the policy
 		err := unbound.Create(t.Context(), mine(), client.DryRunAll)
 		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "the token names no node")
@@ -370,7 +377,10 @@ func TestAdmissionPolicy(t *testing.T) {
 		"Claim": {"a volume that takes somebody's claim", func(pv *corev1.PersistentVolume) {
 			pv.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "x"}
 		}, "has a claim"},
-		"Delete": {"nobody cleans, so nobody deletes", func(pv *corev1.PersistentVolume) { pv.Spec.PersistentVolumeReclaimPolicy = "Delete" }, "does not retain"},
+		"Delete": {"a class that is cleaned", func(pv *corev1.PersistentVolume) { pv.Spec.PersistentVolumeReclaimPolicy = "Delete" }, ""},
+		"DeleteOther": {"nobody cleans that class, so nobody deletes", func(pv *corev1.PersistentVolume) {
+			pv.Spec.PersistentVolumeReclaimPolicy, pv.Spec.StorageClassName = "Delete", "local-hdd"
+		}, "not one that is cleaned"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -393,4 +403,65 @@ func TestAdmissionPolicy(t *testing.T) {
 
 func terms(pv *corev1.PersistentVolume) []corev1.NodeSelectorTerm {
 	return pv.Spec.NodeAffinity.Required.NodeSelectorTerms
+}
+
+// The cleaner may delete released volumes of its own node and no others, and may
+// create and change none.
+func TestCleanerMayDelete(t *testing.T) {
+	e := newEnv(t, 14)
+	cleaner := func(node string) client.Client {
+		c, err := client.New(e.config(t, "local-volume-cleaner", node), client.Options{Scheme: e.admin.Scheme()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	pod, unbound := cleaner(e.node), cleaner("")
+	n := 0
+	made := func(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+		d := e.w.file.Disks[0]
+		pv := volume(e.node, d, d.Partitions[0], 64*mib, true)
+		n++
+		pv.Name = fmt.Sprintf("deletable-%d", n)
+		pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: "default", Name: "gone", UID: "00000000-0000-4000-8000-000000000000"}
+		change(pv)
+		e.create(t, pv)
+		if pv.Spec.ClaimRef != nil { // the stock PV controller finds that the claim is gone, and leaves the volume alone
+			within10s(t, func() bool {
+				return e.admin.Get(t.Context(), client.ObjectKeyFromObject(pv), pv) == nil && pv.Status.Phase == corev1.VolumeReleased
+			})
+		}
+		return pv
+	}
+	first := made(func(*corev1.PersistentVolume) {})
+	within10s(t, func() bool { // the API server takes a moment to compile the policy
+		err := unbound.Delete(t.Context(), first, client.DryRunAll)
+		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "not one of the node of the token")
+	})
+	cases := map[string]struct {
+		reason string
+		change func(*corev1.PersistentVolume)
+		ok     bool
+	}{
+		"Released":  {"what is cleaned", func(*corev1.PersistentVolume) {}, true},
+		"OtherNode": {"a node that was broken into must not lose another's volumes", func(pv *corev1.PersistentVolume) { pv.Labels[v1alpha1.LabelNode] = "node-x" }, false},
+		"Available": {"a volume that nobody had", func(pv *corev1.PersistentVolume) { pv.Spec.ClaimRef = nil }, false},
+		"Retain":    {"a person decides", func(pv *corev1.PersistentVolume) { pv.Spec.PersistentVolumeReclaimPolicy = "Retain" }, false},
+		"NotOurs":   {"another provisioner's", func(pv *corev1.PersistentVolume) { pv.Annotations[AnnotationProvisioner] = "example.com/x" }, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := pod.Delete(t.Context(), made(tc.change), client.DryRunAll)
+			if tc.ok && err != nil || !tc.ok && !apierrors.IsForbidden(err) {
+				t.Errorf("got %v; reason: %s", err, tc.reason)
+			}
+		})
+	}
+	first.Spec.PersistentVolumeReclaimPolicy = "Retain"
+	if err := pod.Update(t.Context(), first, client.DryRunAll); !apierrors.IsForbidden(err) {
+		t.Errorf("the cleaner may change a volume: %v", err)
+	}
+	if err := pod.Create(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, client.DryRunAll); !apierrors.IsForbidden(err) {
+		t.Errorf("the cleaner may create a volume: %v", err)
+	}
 }

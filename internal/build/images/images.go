@@ -56,6 +56,7 @@ func All() []Image {
 		{Name: "disk-monitor", Binary: "disk-monitor", User: nonRoot},
 		{Name: "holdfast-agent", Binary: "holdfast-agent", User: nonRoot},
 		{Name: "holdfast-hub", Binary: "holdfast-hub", Base: "git-tools", User: nonRoot},
+		{Name: "local-volume-cleaner", Binary: "local-volume-cleaner", Base: "storage-tools", User: "0:0"},
 		{Name: "local-volume-provisioner", Binary: "local-volume-provisioner", User: nonRoot},
 		{Name: "lvm-csi-driver", Binary: "lvm-csi-driver", Base: "storage-tools", User: "0:0"},
 		{Name: "pause", Binary: "pause", User: nonRoot},

@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"holdfast.dev/provisioners/local"
 )
 
@@ -32,7 +34,12 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug or info")
 	fs.Var(&o.Clean, "clean", "CLASS=METHOD: how released volumes of this storage class are cleaned (discard, zero or secure-discard); may be repeated")
 	fs.Int64Var(&o.Chunk, "chunk-bytes", 16<<20, "bytes that are erased and read back at once; a power of two")
-	fs.Int64Var(&o.Rate, "rate-bytes", 256<<20, "bytes per second and disk that are written and read; 0 for no limit")
+	o.Rate = 256 << 20
+	fs.Func("rate", "bytes per second and disk that are written and read, such as 256Mi, which is the default; 0 for no limit", func(s string) error {
+		q, err := resource.ParseQuantity(s)
+		o.Rate = q.Value()
+		return err
+	})
 	fs.DurationVar(&o.Deadline, "deadline", 2*time.Minute, "after which a disk that has not finished a chunk is said to be stalled")
 }
 
@@ -48,7 +55,7 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("check --chunk-bytes: %d is no power of two between 4096 and 2^30", o.Chunk)
 	}
 	if o.Rate < 0 || o.Deadline <= 0 {
-		return fmt.Errorf("check --rate-bytes and --deadline: %d, %s", o.Rate, o.Deadline)
+		return fmt.Errorf("check --rate and --deadline: %d, %s", o.Rate, o.Deadline)
 	}
 	return nil
 }

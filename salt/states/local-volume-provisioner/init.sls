@@ -17,3 +17,10 @@
   file.managed:
     - source: salt://local-volume-provisioner/files/daemonset.yaml.jinja
     - template: jinja
+
+{% if '"Delete"' in (salt['pillar.get']('local-volume-provisioner:storageClasses') | json) %}
+/etc/kubernetes/addons/local-volume-provisioner/cleaner.yaml:
+  file.managed:
+    - source: salt://local-volume-provisioner/files/cleaner.yaml.jinja
+    - template: jinja
+{% endif %}
