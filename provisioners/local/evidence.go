@@ -26,12 +26,18 @@ type Host struct {
 	state   string // OfferedDir as this process may write it; empty for below fs
 
 	mu   sync.Mutex
-	busy map[string]bool
+	busy map[string]flight // reads under way
+}
+
+// flight is a read that is under way.
+type flight struct {
+	since time.Time
+	ended chan struct{}
 }
 
 // NewHost reads below f. timeout bounds each disk's reads.
 func NewHost(f *hostfs.FS, timeout time.Duration) *Host {
-	return &Host{fs: f, timeout: timeout, busy: map[string]bool{}}
+	return &Host{fs: f, timeout: timeout, busy: map[string]flight{}}
 }
 
 // Disks reads disks.yaml. The error is fs.ErrNotExist before node preparation.
@@ -113,17 +119,41 @@ func (h *Host) Find(ctx context.Context, disk string, p nodedisks.Partition, mou
 	return out.ev, out.twins, errors.Join(err, out.ev.Err)
 }
 
+// begin waits for its turn to read key. A read that has taken longer than the
+// timeout is not waited for.
+func (h *Host) begin(ctx context.Context, key string) error {
+	for {
+		h.mu.Lock()
+		f, busy := h.busy[key]
+		if !busy {
+			h.busy[key] = flight{time.Now(), make(chan struct{})}
+			h.mu.Unlock()
+			return nil
+		}
+		h.mu.Unlock()
+		left := h.timeout - time.Since(f.since)
+		if left <= 0 {
+			return fmt.Errorf("read %s: an earlier read still hangs", key)
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-f.ended:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
 // within runs read, for at most the host's timeout. While a read of the same
 // key hangs, no other one is started: a dead disk costs one goroutine.
 func within[T any](ctx context.Context, h *Host, key string, read func() (T, error)) (T, error) {
 	var zero T
-	h.mu.Lock()
-	if h.busy[key] {
-		h.mu.Unlock()
-		return zero, fmt.Errorf("read %s: an earlier read still hangs", key)
+	if err := h.begin(ctx, key); err != nil {
+		return zero, err
 	}
-	h.busy[key] = true
-	h.mu.Unlock()
 
 	type result struct {
 		value T
@@ -133,6 +163,7 @@ func within[T any](ctx context.Context, h *Host, key string, read func() (T, err
 	go func() {
 		v, err := read()
 		h.mu.Lock()
+		close(h.busy[key].ended)
 		delete(h.busy, key)
 		h.mu.Unlock()
 		done <- result{v, err}

@@ -187,6 +187,11 @@ func (c *Cleaning) erase(ctx context.Context, j Job, r *Record, dev Opened) erro
 // partition is certified by the process that has seen its volume deleted as it
 // was judged, and by no other; see Prover for the rest.
 func (c *Cleaning) end(ctx context.Context, j Job) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The volume's going is a change that ends cleanings, but not this one.
+	ctx = context.WithoutCancel(ctx)
 	if err := c.Volume.Delete(ctx, j); err != nil {
 		return err
 	}

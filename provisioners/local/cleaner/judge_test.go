@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -249,5 +251,23 @@ func TestDeviceThatKeepsBytes(t *testing.T) {
 	}
 	if w.offerable(uuidRaw) {
 		t.Error("offered")
+	}
+}
+
+// A volume that somebody has changed since it was judged stays, and its partition
+// is not certified: nobody knows who has had it.
+func TestChangedVolumeStays(t *testing.T) {
+	w := newWorld(t, interceptor.Funcs{Delete: func(context.Context, client.WithWatch, client.Object, ...client.DeleteOption) error {
+		return apierrors.NewConflict(schema.GroupResource{Resource: "persistentvolumes"}, "x", errors.New("it was changed"))
+	}})
+	pv := w.volume(uuidRaw)
+	if _, err := w.life(uuidRaw, wipe.Discard); !apierrors.IsConflict(err) {
+		t.Fatalf("error %v", err)
+	}
+	if err := w.api.Get(t.Context(), client.ObjectKeyFromObject(pv), pv); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, nodedisks.CertificateName(uuidRaw))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a certificate: %v", err)
 	}
 }

@@ -66,14 +66,15 @@ type world struct {
 	dir   string
 	api   client.WithWatch
 	// at is called before and after each effect, and may be the end.
-	at     func(boundary string)
-	writes map[string]int // effects on each partition
-	hang   map[string]chan struct{}
+	at      func(boundary string)
+	writes  map[string]int // effects on each partition
+	hang    map[string]chan struct{}
+	release func()
 }
 
 func newWorld(t testing.TB, funcs interceptor.Funcs) *world {
 	t.Helper()
-	w := &world{t: t, parts: map[string]*part{}, dir: t.TempDir(), at: func(string) {}, writes: map[string]int{}, hang: map[string]chan struct{}{}}
+	w := &world{t: t, parts: map[string]*part{}, dir: t.TempDir(), at: func(string) {}, writes: map[string]int{}, hang: map[string]chan struct{}{}, release: func() {}}
 	fs := nodedisks.Partition{UUID: uuidFS, Filesystem: "ext4", MountPoint: "/mnt/a", StorageClass: "local-ssd"}
 	raw := nodedisks.Partition{UUID: uuidRaw, StorageClass: "local-raw"}
 	other := nodedisks.Partition{UUID: uuidOther, Filesystem: "xfs", MountPoint: "/mnt/b", StorageClass: "local-ssd"}
