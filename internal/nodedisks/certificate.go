@@ -15,9 +15,6 @@ import (
 // writes there.
 const CertificateDir = "/var/lib/holdfast/local"
 
-// MaxCertificate is the most that a certificate's file may have, in bytes.
-const MaxCertificate = 16 << 10
-
 // Certificate says that a raw partition has nobody's data. Node preparation
 // writes one for each raw partition that it has made (not for one that it has
 // found), the cleaner for one whose every byte it has read as zero. It is good

@@ -18,11 +18,10 @@ import (
 const (
 	// OfferedDir is where this daemon notes, below the host's root, which
 	// certificates it has used. It is the one directory that it may write.
-	OfferedDir  = "/var/lib/holdfast/local-offered"
-	usedSuffix  = ".used"
-	keptUsed    = 100 // certificates of one partition that are remembered
-	byPerson    = "person"
-	noAnswerYet = "the partition was not looked at"
+	OfferedDir = "/var/lib/holdfast/local-offered"
+	usedSuffix = ".used"
+	keptUsed   = 100 // certificates of one partition that are remembered
+	byPerson   = "person"
 )
 
 // used is what this daemon has noted of one partition.

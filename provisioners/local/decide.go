@@ -137,7 +137,7 @@ func offered(d nodedisks.Disk) bool {
 func (in Input) decide(out *Decision, d nodedisks.Disk, p nodedisks.Partition) {
 	ev, ok := in.Evidence[p.UUID]
 	if !ok {
-		ev.Err = errors.New(noAnswerYet)
+		ev.Err = errors.New("the partition was not looked at")
 	}
 	reason, msg := in.verify(d, p, ev)
 	var bytes int64
