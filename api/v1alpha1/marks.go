@@ -16,8 +16,16 @@ const (
 	LabelAntiAffinity          = "holdfast.dev/disk-anti-affinity"
 	LabelAntiAffinityPreferred = "holdfast.dev/disk-anti-affinity-preferred"
 	// LabelVolumeGroup on a CSIStorageCapacity names the LVM volume group whose room
-	// it tells; LabelDisk beside it is there when the group lies on one disk.
+	// it tells; LabelDisk beside it is there when the group lies on one disk. As
+	// annotations of a claim with a selected node, the two are the scheduler's
+	// choice: the provisioner makes the volume in that volume group or not at all.
 	LabelVolumeGroup = "holdfast.dev/volume-group"
+	// VolumeGroupSeqno is LVM's vg_seqno, which every change of a volume group raises
+	// (vgs(8), -o vg_seqno). As an annotation of a CSIStorageCapacity it says up to
+	// which change the room is counted; in a PersistentVolume's CSI volume attributes,
+	// with which change the volume was made. Both are optional: without them a
+	// capacity is taken to count a volume when it was written after it.
+	VolumeGroupSeqno = "holdfast.dev/volume-group-seqno"
 	// LabelFlavor on a Node names its NodeFlavor.
 	LabelFlavor = "holdfast.dev/flavor"
 	// LabelAddon and LabelAddonVersion are on every object of a bundle.

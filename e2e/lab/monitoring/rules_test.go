@@ -25,6 +25,7 @@ import (
 	"holdfast.dev/provisioners/lvm"
 	"holdfast.dev/provisioners/lvm/vg"
 	"holdfast.dev/remediation/metrics"
+	"holdfast.dev/scheduler"
 )
 
 // addonsDir is the catalogue as it lies in the source tree, with what is not shipped.
@@ -61,7 +62,8 @@ func shipped(t *testing.T) map[string][]byte {
 }
 
 func TestEveryAddonWithMetricsHasRules(t *testing.T) {
-	want := []string{"disk-monitor/alerts.yaml", "local-volume-provisioner/alerts.yaml", "lvm-csi-driver/alerts.yaml", "remediation-controller/alerts.yaml"}
+	want := []string{"disk-monitor/alerts.yaml", "local-volume-provisioner/alerts.yaml", "lvm-csi-driver/alerts.yaml",
+		"remediation-controller/alerts.yaml", "storage-scheduler/alerts.yaml"}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shipped(t)))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -103,6 +105,9 @@ func registered(t *testing.T) described {
 	local.NewMetrics(d)
 	lvm.NewMetrics(d)
 	cleaner.NewMetrics(d)
+	if err := scheduler.RegisterMetrics(d); err != nil {
+		t.Fatal(err)
+	}
 	d.MustRegister(metrics.New(nil))
 
 	root := t.TempDir()

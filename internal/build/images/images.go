@@ -61,6 +61,7 @@ func All() []Image {
 		{Name: "lvm-csi-driver", Binary: "lvm-csi-driver", Base: "storage-tools", User: "0:0"},
 		{Name: "pause", Binary: "pause", User: nonRoot},
 		{Name: "remediation-controller", Binary: "remediation-controller", User: nonRoot},
+		{Name: "storage-scheduler", Binary: "storage-scheduler", User: nonRoot},
 		{Name: "storage-tools", Base: "storage-tools", User: "0:0"},
 	}
 }
