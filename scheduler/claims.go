@@ -123,16 +123,22 @@ func (p *podClaims) take(c *core, own claim) (why string) {
 	return ""
 }
 
+// claimName is the name of the claim of a pod's volume; empty when it has none.
+func claimName(pod *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return ephemeral.VolumeClaimName(pod, v)
+	}
+	return ""
+}
+
 // claimFor is the claim of a pod's volume when there is one that could be own.
 // What is wrong with the others the upstream plugin says.
 func (c *core) claimFor(pod *corev1.Pod, v *corev1.Volume) *corev1.PersistentVolumeClaim {
-	var name string
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		name = v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		name = ephemeral.VolumeClaimName(pod, v)
-	default:
+	name := claimName(pod, v)
+	if name == "" {
 		return nil
 	}
 	pvc, ok := byKey[*corev1.PersistentVolumeClaim](c.claims, pod.Namespace+"/"+name)
@@ -206,13 +212,7 @@ func (c *core) view(pod *corev1.Pod, p *podClaims) *corev1.Pod {
 	view.Spec.Volumes = nil
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		name := ""
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			name = v.PersistentVolumeClaim.ClaimName
-		case v.Ephemeral != nil:
-			name = ephemeral.VolumeClaimName(pod, v)
-		}
+		name := claimName(pod, v)
 		named := func(c claim) bool { return c.Name == name }
 		if name == "" || !slices.ContainsFunc(p.free, named) && !slices.ContainsFunc(p.waiting, named) {
 			view.Spec.Volumes = append(view.Spec.Volumes, *v)

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,10 +35,11 @@ func (p *Plugin) EventsToRegister(ctx context.Context) ([]fwk.ClusterEventWithHi
 	), nil
 }
 
-// afterVolume: a volume matters when it is open and of a class that the pod
-// waits for, or when it belongs to a claim of the pod's namespace. A pod without
-// own claims is woken by every volume, as upstream does.
-func (p *Plugin) afterVolume(_ klog.Logger, pod *corev1.Pod, _, now any) (fwk.QueueingHint, error) {
+// afterVolume: a volume matters to a pod with own claims when it is open and of
+// a class that the pod waits for; when it is new and of such a class, since then
+// it ends a reservation or tells a group's disk; and when it is given to a claim of the pod. A pod
+// without own claims is woken by every volume, as upstream does.
+func (p *Plugin) afterVolume(_ klog.Logger, pod *corev1.Pod, old, now any) (fwk.QueueingHint, error) {
 	pv, ok := now.(*corev1.PersistentVolume)
 	if !ok {
 		return fwk.Queue, nil
@@ -46,25 +48,37 @@ func (p *Plugin) afterVolume(_ klog.Logger, pod *corev1.Pod, _, now any) (fwk.Qu
 	if len(classes) == 0 {
 		return fwk.Queue, nil
 	}
-	if ref := pv.Spec.ClaimRef; ref != nil && ref.Namespace != pod.Namespace {
-		return fwk.QueueSkip, nil
-	} else if ref == nil && !slices.Contains(classes, volume.GetPersistentVolumeClass(pv)) {
-		return fwk.QueueSkip, nil
-	}
-	return fwk.Queue, nil
-}
-
-// afterClaim: a claim of a group in the pod's namespace changed or is gone.
-func (p *Plugin) afterClaim(_ klog.Logger, pod *corev1.Pod, old, _ any) (fwk.QueueingHint, error) {
-	pvc, ok := old.(*corev1.PersistentVolumeClaim)
-	if !ok {
+	ref := pv.Spec.ClaimRef
+	if (ref == nil || old == nil) && slices.Contains(classes, volume.GetPersistentVolumeClass(pv)) {
 		return fwk.Queue, nil
 	}
-	grouped := pvc.Labels[v1alpha1.LabelAntiAffinity] != "" || pvc.Labels[v1alpha1.LabelAntiAffinityPreferred] != ""
-	if grouped && pvc.Namespace == pod.Namespace {
+	if ref != nil && ref.Namespace == pod.Namespace && (old == nil || hasClaim(pod, ref.Name)) {
 		return fwk.Queue, nil
 	}
 	return fwk.QueueSkip, nil
+}
+
+func hasClaim(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return claimName(pod, &v) == name })
+}
+
+// afterClaim: a claim of a group in the pod's namespace is gone, left the group,
+// or lost its place or its volume.
+func (p *Plugin) afterClaim(_ klog.Logger, pod *corev1.Pod, old, now any) (fwk.QueueingHint, error) {
+	was, ok := old.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return fwk.Queue, nil
+	}
+	grouped := was.Labels[v1alpha1.LabelAntiAffinity] != "" || was.Labels[v1alpha1.LabelAntiAffinityPreferred] != ""
+	if !grouped || was.Namespace != pod.Namespace {
+		return fwk.QueueSkip, nil
+	}
+	is, ok := now.(*corev1.PersistentVolumeClaim)
+	if ok && maps.Equal(was.Labels, is.Labels) && was.Spec.VolumeName == is.Spec.VolumeName && was.Status.Phase == is.Status.Phase &&
+		was.Annotations[volume.AnnSelectedNode] == is.Annotations[volume.AnnSelectedNode] {
+		return fwk.QueueSkip, nil
+	}
+	return fwk.Queue, nil
 }
 
 // afterCapacity: even a smaller capacity can make room, since it ends the

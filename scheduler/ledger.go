@@ -43,7 +43,7 @@ type reservation struct {
 	// when another scheduler chose, and then it counts against each of the node.
 	group  string
 	bytes  int64
-	bound  time.Time // since when the claim is seen bound
+	made   time.Time // since when the volume is seen to be made
 	placed bool      // the volume is in the stores, and counts as load there
 
 	// written is the resource version that carries the choice.
@@ -231,9 +231,14 @@ func (c *core) holds(r *reservation, now time.Time) (until time.Time, keep bool)
 	if r.written == "" && selected && pvc.Annotations[v1alpha1.LabelVolumeGroup] == r.group {
 		r.written = pvc.ResourceVersion // the answer was lost, the write was not
 	}
+	pv, made := byKey[*corev1.PersistentVolume](c.volumes, pvc.Spec.VolumeName)
+	if pvc.Spec.VolumeName == "" {
+		pv = c.prebound(pvc) // made, and not yet bound by the PV controller, which may take a while
+		made = pv != nil
+	}
 	switch {
-	case pvc.Spec.VolumeName != "":
-		return c.holdsBound(r, pvc, now)
+	case pvc.Spec.VolumeName != "", made:
+		return c.holdsMade(r, pv, made, now)
 	case r.written == "" && r.pod != "":
 		return until, true
 	case r.written == "":
@@ -245,19 +250,19 @@ func (c *core) holds(r *reservation, now time.Time) (until time.Time, keep bool)
 	return until, older(pvc.ResourceVersion, r.written)
 }
 
-// holdsBound: the volume is made. The reservation ends when every capacity of
-// the volume group counts the volume.
-func (c *core) holdsBound(r *reservation, pvc *corev1.PersistentVolumeClaim, now time.Time) (until time.Time, keep bool) {
-	pv, ok := byKey[*corev1.PersistentVolume](c.volumes, pvc.Spec.VolumeName)
-	r.placed = ok
-	if r.bound.IsZero() {
-		r.bound = now
+// holdsMade: the volume is made, if known is true, or else the claim is bound to
+// one that is not in the store. The reservation ends when every capacity of the
+// volume group counts the volume.
+func (c *core) holdsMade(r *reservation, pv *corev1.PersistentVolume, known bool, now time.Time) (until time.Time, keep bool) {
+	r.placed = known
+	if r.made.IsZero() {
+		r.made = now
 	}
-	until = r.bound.Add(settleTime)
+	until = r.made.Add(settleTime)
 	if !until.After(now) {
 		return until, false
 	}
-	if !ok {
+	if !known {
 		return until, true
 	}
 	capacities := c.capacitiesOf(r)

@@ -262,7 +262,8 @@ func (l *live) pod(name, scheduler string, asks ...ask) {
 	l.t.Helper()
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: l.ns}, Spec: corev1.PodSpec{
 		SchedulerName: scheduler, TerminationGracePeriodSeconds: ptr.To(int64(0)),
-		Containers: []corev1.Container{{Name: "c", Image: "none"}},
+		Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, // nobody sends the nodes' heartbeats
+		Containers:  []corev1.Container{{Name: "c", Image: "none"}},
 	}}
 	for _, a := range asks {
 		pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + a.name, Namespace: l.ns}, Spec: corev1.PersistentVolumeClaimSpec{
