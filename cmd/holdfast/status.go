@@ -1,12 +1,8 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -19,14 +15,14 @@ import (
 )
 
 func newStatus(format *output.Format) *cobra.Command {
-	var hubURL, tokenFile string
+	var hub hubFlags
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which version of each addon every cluster runs, and how the rollout goes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stop := output.Progress(cmd.ErrOrStderr(), "asking the hub")
-			st, err := readStatus(cmd, hubURL, tokenFile)
+			st, err := hub.status(cmd)
 			stop()
 			if err != nil {
 				return err
@@ -34,48 +30,8 @@ func newStatus(format *output.Format) *cobra.Command {
 			return printStatus(cmd.OutOrStdout(), *format, st)
 		},
 	}
-	cmd.Flags().StringVar(&hubURL, "hub", envOr("HOLDFAST_HUB", "http://127.0.0.1:9812"), "base URL of the hub (environment: HOLDFAST_HUB)")
-	cmd.Flags().StringVar(&tokenFile, "token-file", os.Getenv("HOLDFAST_TOKEN_FILE"), "file with the admin token (environment: HOLDFAST_TOKEN_FILE)")
+	hub.bind(cmd)
 	return cmd
-}
-
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
-}
-
-func readStatus(cmd *cobra.Command, hubURL, tokenFile string) (protocol.Status, error) {
-	var st protocol.Status
-	if tokenFile == "" {
-		return st, errors.New("no token; make one with \"holdfast join --admin\" and give its file with --token-file")
-	}
-	token, err := os.ReadFile(tokenFile)
-	if err != nil {
-		return st, fmt.Errorf("read token: %w", err)
-	}
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, strings.TrimSuffix(hubURL, "/")+"/v1/status", nil)
-	if err != nil {
-		return st, err
-	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	resp, err := (&http.Client{Timeout: 15 * time.Second}).Do(req)
-	if err != nil {
-		return st, fmt.Errorf("ask the hub: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }() // read only
-	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return st, fmt.Errorf("ask the hub: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return st, fmt.Errorf("ask the hub: %s: %.200s", resp.Status, strings.TrimSpace(string(data)))
-	}
-	if err := json.Unmarshal(data, &st); err != nil {
-		return st, fmt.Errorf("ask the hub: %w", err)
-	}
-	return st, nil
 }
 
 // printStatus prints clusters × addons.
@@ -86,7 +42,10 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 			fmt.Fprintf(w, "commit %.12s is REFUSED:\n  %s\n", st.Rejected, strings.Join(st.Errors, "\n  "))
 		}
 		for _, r := range st.Rings {
-			fmt.Fprintf(w, "ring %s: %s %s\n", r.Name, r.Phase, r.Message)
+			fmt.Fprintf(w, "ring %s: %s %s%s\n", r.Name, r.Phase, r.Message, until(r))
+			if r.Action != "" {
+				fmt.Fprintf(w, "  → %s\n", r.Action)
+			}
 		}
 		fmt.Fprintln(w)
 	}
@@ -119,6 +78,9 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 		heard := "never"
 		if !c.ReportedAt.IsZero() {
 			heard = output.Age(now, c.ReportedAt)
+		}
+		if c.Silent {
+			heard += " SILENT"
 		}
 		rows = append(rows, append(row, heard))
 	}

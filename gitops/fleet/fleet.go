@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -46,26 +45,6 @@ type Cluster struct {
 	Line int
 }
 
-// Ring is the clusters that receive a change together.
-type Ring struct {
-	Name string
-	// Select is what a cluster's labels must be, all of them; az and cluster are labels too.
-	Select map[string]string
-	// Soak is how long the ring must be healthy before the next one starts.
-	Soak time.Duration
-	// MaxUnavailable is how many of its clusters may be on their way at once; at least 1.
-	MaxUnavailable int
-	// Timeout is how long a cluster may take from publication to healthy.
-	Timeout time.Duration
-	// Clusters are the names of the ring's clusters, in the order of the file.
-	Clusters []string
-	// Line is where the ring is written.
-	Line int
-}
-
-// DefaultTimeout is a ring's progress deadline unless it says otherwise.
-const DefaultTimeout = 10 * time.Minute
-
 // Grains are what Salt's targets and templates know of the cluster: its labels,
 // and cluster, id, az and kubernetes.
 func (c *Cluster) Grains() map[string]string {
@@ -84,6 +63,8 @@ var reserved = []string{"cluster", "id", "az", "kubernetes"}
 type document struct {
 	APIVersion string      `yaml:"apiVersion"`
 	Kind       string      `yaml:"kind"`
+	Windows    []yaml.Node `yaml:"windows"`
+	Freeze     []yaml.Node `yaml:"freeze"`
 	Clusters   []yaml.Node `yaml:"clusters"`
 	Rings      []yaml.Node `yaml:"rings"`
 }
@@ -93,14 +74,6 @@ type clusterDocument struct {
 	AZ         string            `yaml:"az"`
 	Kubernetes yaml.Node         `yaml:"kubernetes"`
 	Labels     map[string]string `yaml:"labels"`
-}
-
-type ringDocument struct {
-	Name           string            `yaml:"name"`
-	Select         map[string]string `yaml:"select"`
-	Soak           string            `yaml:"soak"`
-	MaxUnavailable *int              `yaml:"maxUnavailable"`
-	Timeout        string            `yaml:"timeout"`
 }
 
 // compiler collects the faults of one file.
@@ -138,8 +111,9 @@ func Compile(file string, data []byte) (*Fleet, error) {
 	for i := range d.Clusters {
 		c.cluster(f, &d.Clusters[i])
 	}
+	windows, freezes := c.windows(d.Windows), c.freezes(d.Freeze)
 	for i := range d.Rings {
-		c.ring(f, &d.Rings[i])
+		c.ring(f, &d.Rings[i], windows, freezes)
 	}
 	if len(d.Clusters) == 0 {
 		c.fault(root.Line, "add one below clusters:", "the fleet has no cluster")
@@ -161,6 +135,8 @@ func Compile(file string, data []byte) (*Fleet, error) {
 type shape struct {
 	APIVersion string            `yaml:"apiVersion"`
 	Kind       string            `yaml:"kind"`
+	Windows    []windowDocument  `yaml:"windows"`
+	Freeze     []freezeDocument  `yaml:"freeze"`
 	Clusters   []clusterDocument `yaml:"clusters"`
 	Rings      []ringDocument    `yaml:"rings"`
 }
@@ -210,49 +186,6 @@ func (c *compiler) cluster(f *Fleet, n *yaml.Node) {
 		}
 	}
 	f.Clusters = append(f.Clusters, Cluster{Name: d.Name, AZ: d.AZ, Kubernetes: d.Kubernetes.Value, Labels: d.Labels, Line: n.Line})
-}
-
-func (c *compiler) ring(f *Fleet, n *yaml.Node) {
-	var d ringDocument
-	if err := n.Decode(&d); err != nil {
-		c.fault(n.Line, "", "%s", err.Error())
-		return
-	}
-	if !c.name(n.Line, "ring", d.Name) {
-		return
-	}
-	if i := slices.IndexFunc(f.Rings, func(o Ring) bool { return o.Name == d.Name }); i >= 0 {
-		c.fault(n.Line, "rename or remove one", "the ring %q is there twice, first in line %d", d.Name, f.Rings[i].Line)
-		return
-	}
-	r := Ring{Name: d.Name, Select: d.Select, MaxUnavailable: 1, Timeout: DefaultTimeout, Line: n.Line}
-	if len(d.Select) == 0 {
-		c.fault(n.Line, "write select: {az: az1} or another label", "the ring %q selects by no label", d.Name)
-	}
-	if d.MaxUnavailable != nil {
-		r.MaxUnavailable = *d.MaxUnavailable
-		if r.MaxUnavailable < 1 {
-			c.fault(n.Line, "write 1 or more", "maxUnavailable of the ring %q is %d: no cluster could ever change", d.Name, r.MaxUnavailable)
-		}
-	}
-	if d.Soak != "" {
-		r.Soak = c.duration(n.Line, d.Name, "soak", d.Soak, 0)
-	}
-	if d.Timeout != "" {
-		r.Timeout = c.duration(n.Line, d.Name, "timeout", d.Timeout, time.Second)
-	}
-	f.Rings = append(f.Rings, r)
-}
-
-// maxDuration bounds soak and timeout.
-const maxDuration = 30 * 24 * time.Hour
-
-func (c *compiler) duration(line int, ring, field, text string, least time.Duration) time.Duration {
-	d, err := time.ParseDuration(text)
-	if err != nil || d < least || d > maxDuration {
-		c.fault(line, "write one such as 10m, at most 720h", "%s of the ring %q is %q, which is not a duration of at least %s", field, ring, text, least)
-	}
-	return d
 }
 
 // assign puts every cluster into its ring.

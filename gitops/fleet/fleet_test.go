@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"holdfast.dev/gitops/fleet"
+	"holdfast.dev/gitops/rollout"
 	"holdfast.dev/internal/strictyaml"
 )
 
@@ -38,9 +40,9 @@ func TestCompile(t *testing.T) {
 			{Name: "az2-c1", AZ: "az2", Kubernetes: "1.35", Ring: "last", Line: 6},
 		},
 		Rings: []fleet.Ring{
-			{Name: "canary", Select: map[string]string{"tier": "canary"}, Soak: 10 * time.Minute, MaxUnavailable: 1, Timeout: 10 * time.Minute, Clusters: []string{"az1-canary"}, Line: 10},
-			{Name: "az1", Select: map[string]string{"az": "az1", "tier": "prod"}, MaxUnavailable: 2, Timeout: time.Hour, Clusters: []string{"az1-c1"}, Line: 11},
-			{Name: "last", Select: map[string]string{"cluster": "az2-c1"}, MaxUnavailable: 1, Timeout: 10 * time.Minute, Clusters: []string{"az2-c1"}, Line: 12},
+			{Name: "canary", Select: map[string]string{"tier": "canary"}, Soak: 10 * time.Minute, MaxUnavailable: 1, Timeout: 10 * time.Minute, RollbackAfter: 15 * time.Second, Clusters: []string{"az1-canary"}, Line: 10},
+			{Name: "az1", Select: map[string]string{"az": "az1", "tier": "prod"}, MaxUnavailable: 2, Timeout: time.Hour, RollbackAfter: 15 * time.Second, Clusters: []string{"az1-c1"}, Line: 11},
+			{Name: "last", Select: map[string]string{"cluster": "az2-c1"}, MaxUnavailable: 1, Timeout: 10 * time.Minute, RollbackAfter: 15 * time.Second, Clusters: []string{"az2-c1"}, Line: 12},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -93,9 +95,94 @@ func TestCompileRefuses(t *testing.T) {
 	}
 }
 
+const policies = `apiVersion: holdfast.dev/v1alpha1
+kind: Fleet
+windows:
+- {days: [mon, tue], from: "09:00", to: "17:30", timezone: Europe/Berlin}
+freeze:
+- {from: "2026-12-18T17:00:00+01:00", until: "2027-01-04T08:00:00+01:00", reason: year end}
+clusters:
+- {name: a, az: az1, kubernetes: "1.36"}
+- {name: b, az: az2, kubernetes: "1.36"}
+- {name: c, az: az3, kubernetes: "1.36"}
+rings:
+- {name: r1, select: {az: az1}}
+- name: r2
+  select: {az: az2}
+  approval: required
+  onFailure: rollback
+  rollbackAfter: 1m
+  windows:
+  - {days: [sat], from: "22:00", to: "04:00", timezone: UTC}
+  freeze:
+  - {reason: incident 7}
+- {name: r3, select: {az: az3}, windows: [], approval: none, onFailure: halt}
+`
+
+func TestRingPolicies(t *testing.T) {
+	f, err := fleet.Compile("fleet.yaml", []byte(policies))
+	if err != nil {
+		t.Fatal(err)
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	weekdays := rollout.Window{Days: [7]bool{1: true, 2: true}, From: 540, To: 1050, Location: berlin}
+	night := rollout.Window{Days: [7]bool{6: true}, From: 1320, To: 240, Location: time.UTC}
+	yearEnd := rollout.Freeze{From: time.Date(2026, 12, 18, 16, 0, 0, 0, time.UTC), Until: time.Date(2027, 1, 4, 7, 0, 0, 0, time.UTC), Reason: "year end"}
+	want := []fleet.Ring{
+		{Name: "r1", Windows: []rollout.Window{weekdays}, Freezes: []rollout.Freeze{yearEnd}, RollbackAfter: 15 * time.Second},
+		{Name: "r2", Windows: []rollout.Window{night}, Freezes: []rollout.Freeze{yearEnd, {Reason: "incident 7"}}, Approval: true, Rollback: true, RollbackAfter: time.Minute},
+		{Name: "r3", Freezes: []rollout.Freeze{yearEnd}, RollbackAfter: 15 * time.Second},
+	}
+	ignore := cmpopts.IgnoreFields(fleet.Ring{}, "Select", "Timeout", "MaxUnavailable", "Clusters", "Line")
+	sameZone := cmp.Comparer(func(a, b *time.Location) bool { return a.String() == b.String() })
+	if diff := cmp.Diff(want, f.Rings, ignore, sameZone, cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRingPoliciesRefused(t *testing.T) {
+	cases := map[string]struct{ old, new, want string }{
+		"Approval":       {"approval: required", "approval: yes-please", `fleet.yaml:13: approval of the ring "r2" is "yes-please" (write required or none)`},
+		"OnFailure":      {"onFailure: rollback", "onFailure: explode", "fleet.yaml:13: onFailure of the ring \"r2\" is \"explode\" (write halt or rollback)\nfleet.yaml:13: the ring \"r2\" has rollbackAfter and never rolls back (write onFailure: rollback, or remove it)"},
+		"RollbackAfter":  {"rollbackAfter: 1m", "rollbackAfter: -1m", `fleet.yaml:13: rollbackAfter of the ring "r2" is "-1m", which is not a duration of at least 0s (write one such as 10m, at most 720h)`},
+		"Day":            {"days: [sat]", "days: [saturday]", `fleet.yaml:19: the window's day "saturday" is not one (write sun, mon, tue, wed, thu, fri, sat)`},
+		"DayTwice":       {"days: [sat]", "days: [sat, sat]", `fleet.yaml:19: the window has the day "sat" twice (remove one)`},
+		"NoDay":          {"days: [sat]", "days: []", `fleet.yaml:19: the window has no days and never opens (write days: [mon, tue, wed, thu, fri])`},
+		"Clock":          {`from: "22:00"`, `from: "22h"`, `fleet.yaml:19: from of the window is "22h", which is not a time of day (write it quoted, as in from: "09:00")`},
+		"ClockMinutes":   {`to: "17:30"`, `to: "17:60"`, `fleet.yaml:4: to of the window is "17:60", which is not a time of day (write it quoted, as in to: "09:00")`},
+		"ClockTooLate":   {`to: "04:00"`, `to: "24:01"`, `fleet.yaml:19: to of the window is "24:01", which is not a time of day (write it quoted, as in to: "09:00")`},
+		"FromMidnight":   {`from: "22:00"`, `from: "24:00"`, `fleet.yaml:19: from of the window is "24:00", which is not a time of day (write it quoted, as in from: "09:00")`},
+		"NoTime":         {`to: "04:00"`, `to: "22:00"`, `fleet.yaml:19: the window ends when it begins, at 22:00 (write from: "00:00" and to: "24:00" for the whole day)`},
+		"Sexagesimal":    {`from: "22:00"`, `from: 22:00`, `fleet.yaml:19:`},
+		"Zone":           {"timezone: Europe/Berlin", "timezone: Europe/Atlantis", `fleet.yaml:4: the window's timezone "Europe/Atlantis" is not one (write timezone: UTC, or one such as Europe/Berlin)`},
+		"NoZone":         {", timezone: UTC}", "}", `fleet.yaml:19: the window's timezone "" is not one (write timezone: UTC, or one such as Europe/Berlin)`},
+		"LocalZone":      {"timezone: UTC", "timezone: Local", `fleet.yaml:19: the window's timezone "Local" is not one (write timezone: UTC, or one such as Europe/Berlin)`},
+		"WindowField":    {"timezone: UTC", "timezone: UTC, zone: x", `fleet.yaml:19: unknown field "zone" (check its spelling and indentation)`},
+		"FreezeReason":   {"- {reason: incident 7}", `- {reason: ""}`, `fleet.yaml:21: the freeze has no reason (write reason: and why)`},
+		"FreezeTime":     {"2027-01-04T08:00:00+01:00", "2027-01-04", `fleet.yaml:6: until of the freeze is "2027-01-04", which is not a time (write it with its zone, as in "2026-12-24T18:00:00+01:00")`},
+		"FreezeBackward": {"2027-01-04T08:00:00+01:00", "2026-01-04T08:00:00+01:00", `fleet.yaml:6: the freeze ends before it begins (correct from or until)`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(policies, tc.old) {
+				t.Fatalf("there is no %q", tc.old)
+			}
+			_, err := fleet.Compile("fleet.yaml", []byte(strings.Replace(policies, tc.old, tc.new, 1)))
+			exact := !strings.HasSuffix(tc.want, ":")
+			if err == nil || exact && err.Error() != tc.want || !strings.HasPrefix(err.Error(), tc.want) {
+				t.Errorf("got  %v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
 // Whatever comes in: an error that names the file, or every cluster in exactly one ring.
 func FuzzFleet(f *testing.F) {
 	f.Add([]byte(good))
+	f.Add([]byte(policies))
 	f.Add([]byte("clusters: &a\n- {name: a}\nrings: *a\n"))
 	f.Add([]byte("clusters: [[]]\nrings: {}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -32,8 +32,8 @@ type Repo struct {
 	env []string // nil inherits: a hook needs git's variables
 }
 
-// Open checks that dir is a repository. environ is os.Environ(): its GIT_…
-// variables reach git only when inHook is set.
+// Open checks that dir is a repository. environ is os.Environ(): those of its
+// GIT_… variables that say which repository is meant reach git only when inHook is set.
 func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -44,7 +44,7 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 	}
 	r := &Repo{dir: abs}
 	for _, kv := range environ {
-		if inHook || !strings.HasPrefix(kv, "GIT_") {
+		if inHook || !strings.HasPrefix(kv, "GIT_") || personal(kv) {
 			r.env = append(r.env, kv)
 		}
 	}
@@ -53,6 +53,17 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 		return nil, fmt.Errorf("open git repository %s: %w", dir, err)
 	}
 	return r, nil
+}
+
+// personal is true for git's variables that say who somebody is and how to reach
+// a remote, and not which repository is meant.
+func personal(kv string) bool {
+	for _, p := range []string{"GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_SSH", "GIT_ASKPASS=", "GIT_CONFIG_GLOBAL="} {
+		if strings.HasPrefix(kv, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // Bare tells whether the repository is bare.

@@ -15,6 +15,7 @@ type heard struct {
 	report       protocol.Report
 	at           time.Time
 	healthySince time.Time // without interruption, at this digest
+	failingSince time.Time // without interruption, at this revision
 }
 
 // contactTimeout is how long an agent may be silent, which asks again at least
@@ -24,7 +25,7 @@ const contactTimeout = 2 * protocol.MaxWait
 // forRollout reduces a report to what a gate may look at. want is the bundle
 // that the cluster is to run, published the commit at the head of its branch.
 func (r heard) forRollout(want render.Index, published string) *rollout.Report {
-	out := &rollout.Report{HealthySince: r.healthySince, FailingDigest: r.report.Digest}
+	out := &rollout.Report{HealthySince: r.healthySince, FailingDigest: r.report.Digest, FailingSince: r.failingSince}
 	if r.report.Error != "" && r.report.Refused == published {
 		out.Failing, out.FailingDigest = r.report.Error, want.Digest
 		return out
@@ -32,6 +33,11 @@ func (r heard) forRollout(want render.Index, published string) *rollout.Report {
 	if r.report.Digest == want.Digest && !covers(r.report, want) {
 		out.Waiting = "its agent does not report every addon of the bundle"
 		return out
+	}
+	if r.report.Revision != "" && r.report.Revision != published {
+		// What failed at an earlier publication says nothing of this one, even if
+		// the digest is the same: it may have been tried again.
+		out.FailingDigest = ""
 	}
 	if appliedAll(r.report) {
 		out.Applied = r.report.Digest
@@ -70,11 +76,35 @@ func appliedAll(r protocol.Report) bool {
 	})
 }
 
+// reportGrace is how long an agent that is there may take to report.
+const reportGrace = 30 * time.Second
+
+// contact is what is known of an agent's presence: the caller holds h.mu.
+func (h *Hub) contact(cluster string, now time.Time) (c rollout.Contact, since, heardAt time.Time) {
+	at, ok := h.contacts[cluster]
+	_, reported := h.reports[cluster]
+	if !ok {
+		at = h.since
+	}
+	since = h.arrived[cluster]
+	switch {
+	case now.Sub(at) > contactTimeout:
+		c = rollout.Silent
+	case ok && (reported || now.Sub(since) > reportGrace):
+		c = rollout.Present
+	}
+	return c, since, at
+}
+
 // touch notes that an agent is there. After a silence its soak begins anew.
 func (h *Hub) touch(cluster string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
+	if last, ok := h.contacts[cluster]; !ok || now.Sub(last) > contactTimeout {
+		h.arrived[cluster] = now
+		defer h.wakeUp() // it may have something to catch up with
+	}
 	if rep, ok := h.reports[cluster]; ok && now.Sub(h.contacts[cluster]) > contactTimeout && !rep.healthySince.IsZero() {
 		rep.healthySince = now
 		h.reports[cluster] = rep
@@ -97,8 +127,22 @@ func (h *Hub) hear(cluster string, r protocol.Report) {
 	default:
 		next.healthySince = now
 	}
+	if failing(r) {
+		next.failingSince = now
+		if !was.failingSince.IsZero() && was.report.Revision == r.Revision && was.report.Digest == r.Digest {
+			next.failingSince = was.failingSince
+		}
+	}
 	h.reports[cluster] = next
 	h.mu.Unlock()
+	h.wakeUp()
+}
+
+func failing(r protocol.Report) bool {
+	return r.Error != "" || slices.ContainsFunc(r.Addons, func(a protocol.AddonReport) bool { return a.Health == "Degraded" })
+}
+
+func (h *Hub) wakeUp() {
 	select {
 	case h.wake <- struct{}{}:
 	default:

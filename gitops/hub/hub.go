@@ -80,8 +80,11 @@ type Hub struct {
 	cache  render.Cache
 	tokens Tokens
 	now    func() time.Time
+	since  time.Time // when it began to listen
 	wake   chan struct{}
 	lock   *os.File // one hub a repository
+
+	stateMu sync.Mutex // held while the rollout's state is written; taken before mu
 
 	mu       sync.Mutex // guards everything below
 	accepted *revision
@@ -90,6 +93,9 @@ type Hub struct {
 	heads    map[string]head // by cluster
 	reports  map[string]heard
 	contacts map[string]time.Time // when each agent last asked or said anything
+	arrived  map[string]time.Time // when it came, or came back after a silence
+	acts     []rollout.Act        // of people, about the accepted commit
+	state    *stored              // nil until it is read
 	decision rollout.Decision
 	changed  chan struct{} // closed and replaced when heads change
 }
@@ -133,6 +139,8 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		heads:    map[string]head{},
 		reports:  map[string]heard{},
 		contacts: map[string]time.Time{},
+		arrived:  map[string]time.Time{},
+		since:    time.Now(),
 		changed:  make(chan struct{}),
 	}, nil
 }
@@ -162,7 +170,11 @@ func (h *Hub) Run(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(branch), 0o755); err != nil {
 		return fmt.Errorf("watch repository: %w", err)
 	}
-	for _, dir := range []string{h.repo.Dir(), filepath.Dir(branch)} {
+	tags := filepath.Join(h.repo.Dir(), "refs", "tags") // where people's approvals arrive
+	if err := os.MkdirAll(tags, 0o755); err != nil {
+		return fmt.Errorf("watch repository: %w", err)
+	}
+	for _, dir := range []string{h.repo.Dir(), filepath.Dir(branch), tags} {
 		if err := w.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
@@ -175,7 +187,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case ev := <-w.Events:
-			if base := filepath.Base(ev.Name); base != filepath.Base(h.opts.Branch) && base != "packed-refs" {
+			if base := filepath.Base(ev.Name); base != filepath.Base(h.opts.Branch) && base != "packed-refs" && (filepath.Dir(ev.Name) != tags || strings.HasSuffix(base, ".lock")) {
 				continue
 			}
 		case err := <-w.Errors:
@@ -204,6 +216,12 @@ func (h *Hub) step(ctx context.Context) error {
 		return err
 	}
 	if err := h.readHeads(ctx); err != nil {
+		return err
+	}
+	if err := h.readState(ctx); err != nil {
+		return err
+	}
+	if err := h.readActs(ctx); err != nil {
 		return err
 	}
 	return h.publish(ctx)
@@ -286,7 +304,8 @@ func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision,
 		rev.effort = hook
 	}
 	for _, r := range res.Fleet.Rings {
-		rev.rings = append(rev.rings, rollout.Ring{Name: r.Name, Clusters: r.Clusters, Soak: r.Soak, MaxUnavailable: r.MaxUnavailable, Timeout: r.Timeout})
+		rev.rings = append(rev.rings, rollout.Ring{Name: r.Name, Clusters: r.Clusters, Soak: r.Soak, MaxUnavailable: r.MaxUnavailable, Timeout: r.Timeout,
+			Windows: r.Windows, Freezes: r.Freezes, Approval: r.Approval, Rollback: r.Rollback, RollbackAfter: r.RollbackAfter})
 	}
 	return rev, nil
 }
@@ -330,57 +349,4 @@ func (h *Hub) setHeads(heads map[string]head) {
 		close(h.changed)
 		h.changed = make(chan struct{})
 	}
-}
-
-// publish asks the pure core and does what it says, until it says nothing more.
-// A cluster that cannot be published to delays no other.
-func (h *Hub) publish(ctx context.Context) error {
-	for {
-		rev, d := h.decide()
-		if rev == nil || len(d.Publish) == 0 {
-			return nil
-		}
-		var failed error
-		for _, cluster := range d.Publish {
-			h.mu.Lock()
-			parent := h.heads[cluster].commit
-			h.mu.Unlock()
-			b := rev.result.Bundles[cluster]
-			err := h.repo.Publish(ctx, gitrepo.Publication{
-				Branch: BranchPrefix + cluster, Parent: parent, Time: h.now(), Files: b.Files,
-				Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", cluster, rev.commit, b.Index.Digest, rev.commit),
-			})
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("publish %s: %w", cluster, err))
-				continue
-			}
-			h.log.Info("bundle published", "cluster", cluster, "commit", rev.commit, "digest", b.Index.Digest)
-		}
-		if err := errors.Join(failed, h.readHeads(ctx)); err != nil {
-			return err
-		}
-	}
-}
-
-func (h *Hub) decide() (*revision, rollout.Decision) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.accepted == nil {
-		return nil, rollout.Decision{}
-	}
-	now := h.now()
-	clusters := map[string]rollout.Cluster{}
-	for name, b := range h.accepted.result.Bundles {
-		c := rollout.Cluster{Want: b.Index.Digest, Published: h.heads[name].digest, PublishedAt: h.heads[name].at}
-		if rep, ok := h.reports[name]; ok {
-			c.Report = rep.forRollout(b.Index, h.heads[name].commit)
-			if silent := now.Sub(h.contacts[name]); silent > contactTimeout {
-				c.Report.Healthy = false
-				c.Report.Waiting = fmt.Sprintf("no word from its agent for %s", silent.Round(time.Second))
-			}
-		}
-		clusters[name] = c
-	}
-	h.decision = rollout.Decide(now, h.accepted.rings, clusters)
-	return h.accepted, h.decision
 }

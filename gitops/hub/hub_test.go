@@ -155,7 +155,13 @@ func (f *fleet) index(cluster string) *render.Index {
 // report says that the whole bundle is applied, with the health given.
 func (a *agent) report(idx *render.Index, health v1alpha1.Health) {
 	a.t.Helper()
-	r := protocol.Report{Digest: idx.Digest}
+	a.reportAt(idx, "", health)
+}
+
+// reportAt says the same of a certain publication.
+func (a *agent) reportAt(idx *render.Index, revision string, health v1alpha1.Health) {
+	a.t.Helper()
+	r := protocol.Report{Revision: revision, Digest: idx.Digest}
 	for _, w := range idx.Addons {
 		r.Addons = append(r.Addons, protocol.AddonReport{Name: w.Name, DesiredDigest: w.Digest, AppliedDigest: w.Digest, Health: health, Message: "from the test"})
 	}

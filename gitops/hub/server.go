@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/rollout"
 )
 
 // maxReport is the largest report that is read, in bytes.
@@ -119,6 +120,11 @@ func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not the revision that is wanted of "+cluster+" now; ask for the desired one again", http.StatusNotFound)
 		return
 	}
+	if err := h.taking(r.Context(), cluster); err != nil {
+		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
+		http.Error(w, "the hub cannot write its state", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	if err := h.repo.Archive(r.Context(), revision, w); err != nil {
 		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
@@ -148,12 +154,17 @@ func (h *Hub) Status() protocol.Status {
 	}
 	res := h.accepted.result
 	st.Commit = h.accepted.commit
+	if h.state != nil {
+		st.Rollback, st.Approvals = h.state.Rollback, h.state.Approvals
+	}
 	e := h.accepted.effort
 	st.Rendered, st.Cached, st.RenderSeconds, st.RenderedUnits = e.Rendered, e.Cached, e.Seconds, slices.Clone(e.Units)
 	for _, ring := range h.accepted.rings {
 		for _, name := range ring.Clusters {
 			c := protocol.ClusterStatus{Name: name, Ring: ring.Name, Want: res.Bundles[name].Index.Digest,
 				Published: h.heads[name].digest, PublishedAt: h.heads[name].at, Revision: h.heads[name].commit}
+			contact, _, _ := h.contact(name, h.now())
+			c.Silent = contact == rollout.Silent
 			if rep, ok := h.reports[name]; ok {
 				c.ReportedAt, c.Report = rep.at, &rep.report
 			}

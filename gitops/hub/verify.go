@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
+	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/render"
 )
@@ -115,6 +117,12 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 			return fmt.Errorf("read pushed refs: git wrote %q", sc.Text())
 		}
 		newCommit, ref := f[1], f[2]
+		if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
+			if err := checkAct(ctx, repo, tag, f[0], newCommit); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
 		case ref+"/" == "refs/heads/"+BranchPrefix, strings.HasPrefix(ref, "refs/heads/"+BranchPrefix), strings.HasPrefix(ref, "refs/holdfast/"):
 			return fmt.Errorf("%s belongs to the hub; push to %s and let it render", ref, branch)
@@ -135,4 +143,48 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		_ = leaveEffort(o.DataDir, newCommit, effortOf(res, start)) // a note for people, no reason to refuse a push
 	}
 	return sc.Err()
+}
+
+// checkAct refuses a tag by which a person cannot act on a rollout. Other tags
+// are not looked at.
+func checkAct(ctx context.Context, repo *gitrepo.Repo, tag, old, object string) error {
+	if kind, _, _ := strings.Cut(tag, "."); kind != approveTag && kind != retryTag {
+		return nil
+	}
+	ring, ok := parseAct(tag)
+	switch {
+	case strings.Trim(old, "0") != "":
+		return fmt.Errorf("the tag %s is a record of who decided what, and stays as it is; make another", tag)
+	case !ok:
+		return fmt.Errorf("the tag %s is not approve.RING.ID or retry.ID; use holdfast approve or holdfast retry", tag)
+	}
+	if kind, err := repo.ObjectType(ctx, object); err != nil || kind != "tag" {
+		return errors.Join(fmt.Errorf("the tag %s does not say who made it; use git tag -a, or holdfast approve", tag), err)
+	}
+	commit, err := repo.Head(ctx, object)
+	if err != nil {
+		return err
+	}
+	accepted, err := repo.Head(ctx, AcceptedRef)
+	if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
+		return err
+	}
+	if commit != accepted {
+		return fmt.Errorf("the tag %s is of %.12s, but what the fleet rolls out is %.12s; look at that, and tag it", tag, commit, accepted)
+	}
+	if ring == "" {
+		return nil
+	}
+	data, err := repo.ReadPath(ctx, commit, fleet.File)
+	if err != nil {
+		return err
+	}
+	f, err := fleet.Compile(fleet.File, data)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(f.Rings, func(r fleet.Ring) bool { return r.Name == ring }); i < 0 || !f.Rings[i].Approval {
+		return fmt.Errorf("%s has no ring %q that needs an approval", fleet.File, ring)
+	}
+	return nil
 }

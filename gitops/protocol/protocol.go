@@ -63,6 +63,9 @@ type Status struct {
 
 	Rings    []rollout.RingStatus `json:"rings"`
 	Clusters []ClusterStatus      `json:"clusters"`
+	// Rollback is the rollback in force, if any; Approvals are those in force, by ring.
+	Rollback  *rollout.Rollback           `json:"rollback,omitempty"`
+	Approvals map[string]rollout.Approval `json:"approvals,omitempty"`
 }
 
 // ClusterStatus is one cluster as the hub sees it.
@@ -76,5 +79,7 @@ type ClusterStatus struct {
 	Revision    string    `json:"revision"`
 	// ReportedAt is when the agent last said anything; zero when it has not since the hub started.
 	ReportedAt time.Time `json:"reportedAt,omitzero"`
-	Report     *Report   `json:"report,omitempty"`
+	// Silent is true when the agent has said nothing for too long.
+	Silent bool    `json:"silent,omitempty"`
+	Report *Report `json:"report,omitempty"`
 }

@@ -1,11 +1,22 @@
-// Package rollout decides which clusters receive a new bundle now. It is pure:
-// what is wanted, what is published, what the clusters report and the time go
-// in; a decision comes out. It keeps nothing, so that a hub that was killed
-// decides the same after its next start, only later: a soak begins anew.
+// Package rollout decides which clusters receive which bundle now. It is pure:
+// what is wanted, what is published, what the clusters report, the time and the
+// remembered [State] go in; a decision with the next state comes out. The caller
+// stores the state, then publishes, and may be killed between any two of these:
+// what it decides after its next start is the same or comes later, never earlier.
+//
+// The rules, in order of weight:
+//
+//   - A ring begins when every ring before it is healthy at exactly the wanted
+//     digest, for its soak. Absence is no evidence: at least one cluster must vouch.
+//   - A cluster that fails halts its ring and all after it, and, where the ring says
+//     so, sends every cluster back to the digest with which its ring last passed.
+//   - A cluster whose agent is silent delays nobody, unless it fell silent with the
+//     bundle that is being rolled out: then the bundle may be why, and it has failed
+//     when its time is over. One that comes back goes through its own ring's limits.
+//   - Freezes hold everything, windows and approvals only what is new.
 package rollout
 
 import (
-	"fmt"
 	"time"
 )
 
@@ -17,19 +28,47 @@ type Ring struct {
 	Soak time.Duration
 	// MaxUnavailable is how many clusters of the ring may be on their way at once; at least 1.
 	MaxUnavailable int
-	// Timeout is how long a cluster may take from publication to healthy before the rollout halts.
+	// Timeout is how long a cluster may take from publication to healthy before it has failed.
 	Timeout time.Duration
+	// Windows in which clusters may receive a change; none means always.
+	Windows []Window
+	// Freezes of the ring, the fleet's included.
+	Freezes []Freeze
+	// Approval is true when a person must approve each change of the ring.
+	Approval bool
+	// Rollback is true when a failure takes the rollout back, and not only halts it.
+	// A failure that a cluster reports must stand for RollbackAfter.
+	Rollback      bool
+	RollbackAfter time.Duration
 }
+
+// Contact is what is known of an agent's presence.
+type Contact int
+
+// Contacts.
+const (
+	// Unknown: the hub has just started, or the agent has just come back and is yet
+	// to report. The caller must tell one of the others after a while.
+	Unknown Contact = iota
+	// Present: it said something lately.
+	Present
+	// Silent: it has said nothing for longer than any agent that could would.
+	Silent
+)
 
 // Cluster is what is known of one cluster.
 type Cluster struct {
 	// Want is the digest of the bundle that the newest accepted commit gives the cluster.
 	Want string
-	// Published is the digest at the head of the cluster's rendered branch; empty before the first.
-	Published string
-	// PublishedAt is when that was.
-	PublishedAt time.Time
-	// Report is the last that the cluster's agent said; nil when it has not said anything.
+	// Published is the digest at the head of the cluster's rendered branch, Revision
+	// that commit, PublishedAt when it was made; empty before the first.
+	Published, Revision string
+	PublishedAt         time.Time
+	Contact             Contact
+	// PresentSince is when the agent came, or came back; HeardAt is when it last said anything.
+	PresentSince, HeardAt time.Time
+	// Report is the last that the cluster's agent said; nil when it has not said
+	// anything since the hub started.
 	Report *Report
 }
 
@@ -43,153 +82,124 @@ type Report struct {
 	HealthySince time.Time
 	// Failing says what is wrong with the bundle that the agent is busy with; empty when nothing is.
 	Failing string
-	// FailingDigest is that bundle.
+	// FailingDigest is that bundle, as it was published last; FailingSince is when
+	// the hub first heard so without interruption.
 	FailingDigest string
+	FailingSince  time.Time
 	// Waiting says what is not healthy yet; empty when nothing is.
 	Waiting string
 }
 
-// Phase of a ring or a cluster in the present rollout.
+// Input is all that a decision depends on.
+type Input struct {
+	Now time.Time
+	// Since is when the hub began to listen; it knows nothing of before but State.
+	Since    time.Time
+	Rings    []Ring
+	Clusters map[string]Cluster
+	// Acts are what people did about the present commit, in any order.
+	Acts  []Act
+	State State
+}
+
+// Phase of a ring in the present rollout.
 type Phase string
 
-// Phases. Halted stops everything after it; Waiting has not begun.
+// Phases. Halted stops everything after it; Waiting has not begun; Held may not
+// publish now.
 const (
-	Waiting Phase = "Waiting"
-	Rolling Phase = "Rolling"
-	Soaking Phase = "Soaking"
-	Passed  Phase = "Passed"
-	Halted  Phase = "Halted"
+	Waiting     Phase = "Waiting"
+	Held        Phase = "Held"
+	Rolling     Phase = "Rolling"
+	Soaking     Phase = "Soaking"
+	Passed      Phase = "Passed"
+	Halted      Phase = "Halted"
+	RollingBack Phase = "RollingBack"
+	RolledBack  Phase = "RolledBack"
 )
 
-// RingStatus is a ring's phase with the reason for a person.
+// RingStatus is a ring's phase with what it waits for.
 type RingStatus struct {
 	Name    string `json:"name"`
 	Phase   Phase  `json:"phase"`
 	Message string `json:"message,omitempty"`
+	// WaitsFor is one word: ring, freeze, window, approval, health, soak, repair.
+	WaitsFor string `json:"waitsFor,omitempty"`
+	// Until is when that ends, or what follows if it does not; zero when time alone ends nothing.
+	Until time.Time `json:"until,omitzero"`
+	// Action is what a person can do.
+	Action string `json:"action,omitempty"`
+	// Clusters counts the ring's clusters, Healthy those at the wanted digest,
+	// Silent those that are passed over because their agents say nothing.
+	Clusters int `json:"clusters"`
+	Healthy  int `json:"healthy"`
+	Silent   int `json:"silent,omitempty"`
+}
+
+// Publication is what one cluster is to receive now.
+type Publication struct {
+	Cluster, Digest string
+	// Revision is the published commit whose content is to be published again: a
+	// rollback renders nothing. Empty for the wanted bundle.
+	Revision string
 }
 
 // Decision is what to do now.
 type Decision struct {
-	// Publish names the clusters whose wanted bundle is to be published, in order.
-	Publish []string
+	// State replaces the input's if Changed; it must be stored before anything is published.
+	State   State
+	Changed bool
+	// Publish is in order.
+	Publish []Publication
 	// Rings has the status of every ring, in order.
 	Rings []RingStatus
 	// Recheck is when time alone may change the decision; zero when it cannot.
 	Recheck time.Time
 }
 
-// Decide decides. A ring starts when every ring before it has passed: each of
-// its clusters published, applied and healthy at exactly the wanted digest, for
-// the ring's soak. A cluster that fails, or is not healthy in time, halts the
-// rollout: nothing more is published until it recovers or another commit comes.
-func Decide(now time.Time, rings []Ring, clusters map[string]Cluster) Decision {
-	var d Decision
-	open := true // every ring so far has passed
-	for _, r := range rings {
-		st := RingStatus{Name: r.Name, Phase: Waiting}
-		if open {
-			var publish []string
-			st, publish = decideRing(now, r, clusters, &d)
-			d.Publish = append(d.Publish, publish...)
-		}
-		d.Rings = append(d.Rings, st)
-		open = open && st.Phase == Passed
+// Decide decides; see the package's rules.
+func Decide(in Input) Decision {
+	d := &decider{in: in, state: in.State}
+	d.settle()
+	views := make([]view, len(in.Rings))
+	for i, r := range in.Rings {
+		views[i] = d.look(r)
 	}
-	return d
+	if d.state.Rollback == nil {
+		d.beginRollback(views)
+	}
+	if d.state.Rollback != nil {
+		d.rollback()
+	} else {
+		d.forward(views)
+	}
+	d.out.State = d.state
+	return d.out
 }
 
-func decideRing(now time.Time, r Ring, clusters map[string]Cluster, d *Decision) (RingStatus, []string) {
-	st := RingStatus{Name: r.Name}
-	var publish []string
-	var soakUntil time.Time
-	unavailable, healthy := 0, 0
-	var sick, well []string // not published yet
-	for _, name := range r.Clusters {
-		c := clusters[name]
-		if c.Published != c.Want {
-			switch {
-			case c.Published == "" || c.runs(c.Published):
-				well = append(well, name)
-			case c.Report != nil:
-				sick = append(sick, name)
-				unavailable++
-			default: // nothing was heard of it since the hub started
-				unavailable++
-			}
-			continue
-		}
-		switch reason := c.failure(now, r.Timeout); {
-		case reason != "":
-			st.Phase = Halted
-			st.Message = fmt.Sprintf("cluster %s: %s; push a repair, or git revert", name, reason)
-			return st, nil
-		case c.healthy():
-			healthy++
-			soakUntil = later(soakUntil, c.Report.HealthySince.Add(r.Soak))
+// forward takes each ring as far as it may go.
+func (d *decider) forward(views []view) {
+	open, vouched, before := true, false, ""
+	for i, r := range d.in.Rings {
+		v := &views[i]
+		vouched = vouched || v.vouched > 0
+		st := RingStatus{Name: r.Name, Phase: Waiting, Clusters: len(r.Clusters), Healthy: v.healthy, Silent: v.silent}
+		switch {
+		case v.failure != "":
+			st.Phase, st.WaitsFor = Halted, "repair"
+			st.Message = "cluster " + v.failed + ": " + v.failure
+			st.Action = "push a repair, or git revert"
+		case open:
+			d.roll(r, v, vouched, &st)
+		case v.pending() == 0 && v.healthy+v.silent == len(r.Clusters):
+			st.Phase = Passed // nothing in it changes
 		default:
-			unavailable++
-			if r.Timeout > 0 {
-				d.recheck(c.PublishedAt.Add(r.Timeout))
-			}
+			st.WaitsFor, st.Message = "ring", "waits for the ring "+before
 		}
-	}
-	// A cluster that is sick already may get its repair at once; a healthy one
-	// waits for room.
-	publish = append(publish, sick...)
-	for _, name := range well {
-		if unavailable < max(1, r.MaxUnavailable) {
-			publish = append(publish, name)
-			unavailable++
+		if open && !v.gate(d.in.Now, vouched) {
+			open, before = false, r.Name
 		}
-	}
-	switch {
-	case healthy < len(r.Clusters):
-		st.Phase = Rolling
-		st.Message = fmt.Sprintf("%d of %d clusters healthy at the new digest", healthy, len(r.Clusters))
-	case now.Before(soakUntil):
-		st.Phase = Soaking
-		st.Message = "until " + soakUntil.UTC().Format(time.RFC3339)
-		d.recheck(soakUntil)
-	default:
-		st.Phase = Passed
-	}
-	return st, publish
-}
-
-// healthy is true only for a report about exactly the wanted digest.
-func (c Cluster) healthy() bool { return c.runs(c.Want) }
-
-// runs is true when the cluster is healthy at exactly this digest.
-func (c Cluster) runs(digest string) bool {
-	return c.Report != nil && c.Report.Healthy && c.Report.Applied == digest
-}
-
-func (c Cluster) failure(now time.Time, timeout time.Duration) string {
-	if c.healthy() {
-		return ""
-	}
-	if c.Report != nil && c.Report.Failing != "" && c.Report.FailingDigest == c.Want {
-		return c.Report.Failing
-	}
-	if timeout <= 0 || now.Before(c.PublishedAt.Add(timeout)) {
-		return ""
-	}
-	if c.Report == nil {
-		return fmt.Sprintf("no word from its agent within %s", timeout)
-	}
-	reason := fmt.Sprintf("not healthy within %s", timeout)
-	if c.Report.Applied != c.Want {
-		reason = fmt.Sprintf("not applied within %s", timeout)
-	}
-	if c.Report.Waiting != "" {
-		reason += ": " + c.Report.Waiting
-	}
-	return reason
-}
-
-func (d *Decision) recheck(t time.Time) {
-	if d.Recheck.IsZero() || t.Before(d.Recheck) {
-		d.Recheck = t
+		d.out.Rings = append(d.out.Rings, st)
 	}
 }
 

@@ -1,0 +1,127 @@
+package gitrepo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast.dev/internal/hostexec"
+)
+
+// Republish gives a branch the content that it had at an earlier commit of its,
+// as its next commit. Nothing is rendered or written but the commit itself.
+func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message string, at time.Time) error {
+	stamp := strconv.FormatInt(at.Unix(), 10) + " +0000"
+	env := append(slices.Clone(r.env), "GIT_AUTHOR_NAME=holdfast-hub", "GIT_AUTHOR_EMAIL=hub@holdfast.dev", "GIT_COMMITTER_NAME=holdfast-hub", "GIT_COMMITTER_EMAIL=hub@holdfast.dev",
+		"GIT_AUTHOR_DATE="+stamp, "GIT_COMMITTER_DATE="+stamp)
+	args := []string{"commit-tree", earlier + "^{tree}", "-m", message}
+	if parent != "" {
+		args = append(args, "-p", parent)
+	}
+	out, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: env, Args: args})
+	if err != nil {
+		return fmt.Errorf("write commit for %s: %w", branch, err)
+	}
+	return r.SetRef(ctx, "refs/heads/"+branch, strings.TrimSpace(string(out)), parent)
+}
+
+// ReadRefBlob reads the blob that a ref points at, with its object's name for
+// [Repo.WriteRefBlob]. Both are empty when the ref does not exist.
+func (r *Repo) ReadRefBlob(ctx context.Context, ref string) (data []byte, object string, err error) {
+	out, err := r.git(ctx, nil, "for-each-ref", "--format=%(objectname)", ref)
+	if err != nil {
+		return nil, "", err
+	}
+	object = strings.TrimSpace(string(out))
+	if object == "" {
+		return nil, "", nil
+	}
+	data, err = r.git(ctx, nil, "cat-file", "blob", object)
+	return data, object, err
+}
+
+// WriteRefBlob stores data as a blob, points ref at it, and returns its name. It
+// fails, and changes nothing, when ref does not point at old now.
+func (r *Repo) WriteRefBlob(ctx context.Context, ref string, data []byte, old string) (string, error) {
+	out, err := r.git(ctx, bytes.NewReader(data), "-c", "core.fsync=loose-object,reference", "hash-object", "-w", "--stdin")
+	if err != nil {
+		return "", err
+	}
+	object := strings.TrimSpace(string(out))
+	if old == "" {
+		old = strings.Repeat("0", len(object))
+	}
+	return object, r.SetRef(ctx, ref, object, old)
+}
+
+// Tag is an annotated tag.
+type Tag struct {
+	Name    string // without refs/tags/
+	Target  string // commit
+	By      string // tagger, as "Name <email>"
+	At      time.Time
+	Message string // its first line
+}
+
+// Tags lists the annotated tags whose names match a pattern such as
+// "approve.*" and that point at commits. Lightweight tags, which do not say who made them, are left out.
+func (r *Repo) Tags(ctx context.Context, patterns ...string) ([]Tag, error) {
+	args := []string{"for-each-ref", "--format=%(refname:strip=2)%00%(*objectname)%00%(*objecttype)%00%(taggername) %(taggeremail)%00%(taggerdate:unix)%00%(contents:subject)"}
+	for _, p := range patterns {
+		args = append(args, "refs/tags/"+p)
+	}
+	out, err := r.git(ctx, nil, args...)
+	if err != nil {
+		return nil, err
+	}
+	var list []Tag
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\x00")
+		if len(f) != 6 {
+			return nil, fmt.Errorf("read tags: git printed %q", line)
+		}
+		sec, err := strconv.ParseInt(f[4], 10, 64)
+		if f[2] != "commit" || err != nil {
+			continue
+		}
+		list = append(list, Tag{Name: f[0], Target: f[1], By: f[3], At: time.Unix(sec, 0).UTC(), Message: f[5]})
+	}
+	return list, nil
+}
+
+// ObjectType is the type of an object: commit, tag, tree or blob.
+func (r *Repo) ObjectType(ctx context.Context, object string) (string, error) {
+	out, err := r.git(ctx, nil, "cat-file", "-t", object)
+	return strings.TrimSpace(string(out)), err
+}
+
+// RemoteHead is the commit of a branch of a remote, which must be known here.
+func (r *Repo) RemoteHead(ctx context.Context, remote, branch string) (string, error) {
+	out, err := r.git(ctx, nil, "ls-remote", "--exit-code", remote, "refs/heads/"+branch)
+	if err != nil {
+		return "", fmt.Errorf("ask %s for its branch %s: %w", remote, branch, err)
+	}
+	commit, _, _ := strings.Cut(string(out), "\t")
+	if kind, err := r.ObjectType(ctx, commit); err != nil || kind != "commit" {
+		return "", fmt.Errorf("the commit %.12s of %s is not here; git fetch, and look at it first", commit, remote)
+	}
+	return commit, nil
+}
+
+// PushTag makes an annotated tag and pushes it. When the remote refuses it, it
+// is gone here, too.
+func (r *Repo) PushTag(ctx context.Context, remote, name, commit, message string) error {
+	if _, err := r.git(ctx, nil, "tag", "-a", name, commit, "-m", message); err != nil {
+		return fmt.Errorf("make tag %s: %w", name, err)
+	}
+	if _, err := r.git(ctx, nil, "push", "-q", remote, "refs/tags/"+name); err != nil {
+		_, derr := r.git(context.WithoutCancel(ctx), nil, "tag", "-d", name)
+		return errors.Join(fmt.Errorf("push tag %s: %w", name, err), derr)
+	}
+	return nil
+}

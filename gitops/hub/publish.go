@@ -1,0 +1,195 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/rollout"
+)
+
+// StateRef names the blob with what the rollout remembers (rollout.State).
+const StateRef = "refs/holdfast/rollout"
+
+// stored is the state as it is in the repository.
+type stored struct {
+	rollout.State
+	object string // name of the blob
+}
+
+// readState reads the state once; from then on the hub is its only writer. One
+// that cannot be read stops the hub: to begin anew could undo a rollback.
+func (h *Hub) readState(ctx context.Context) error {
+	h.stateMu.Lock()
+	defer h.stateMu.Unlock()
+	if h.state != nil {
+		return nil
+	}
+	data, object, err := h.repo.ReadRefBlob(ctx, StateRef)
+	if err != nil {
+		return fmt.Errorf("read rollout state: %w", err)
+	}
+	st := &stored{object: object}
+	if object != "" {
+		if err := json.Unmarshal(data, &st.State); err != nil {
+			return fmt.Errorf("read rollout state: %s is not valid: %w (to begin anew, which forgets rollbacks and approvals: git update-ref -d %s)", StateRef, err, StateRef)
+		}
+	}
+	h.mu.Lock()
+	h.state = st
+	h.mu.Unlock()
+	return nil
+}
+
+// writeState stores the state; the caller holds h.stateMu.
+func (h *Hub) writeState(ctx context.Context, s rollout.State) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("write rollout state: %w", err)
+	}
+	object, err := h.repo.WriteRefBlob(ctx, StateRef, data, h.state.object)
+	if err != nil {
+		return fmt.Errorf("write rollout state: %w", err)
+	}
+	h.mu.Lock()
+	h.state = &stored{s, object}
+	h.mu.Unlock()
+	return nil
+}
+
+// taking notes, durably, that a cluster is about to take its bundle: from here
+// on its silence can be the bundle's fault.
+func (h *Hub) taking(ctx context.Context, cluster string) error {
+	h.stateMu.Lock()
+	defer h.stateMu.Unlock()
+	if h.state == nil || h.state.Clusters[cluster].Away == "" {
+		return nil
+	}
+	s := h.state.State
+	s.Clusters = maps.Clone(s.Clusters)
+	rec := s.Clusters[cluster]
+	rec.Away = ""
+	s.Clusters[cluster] = rec
+	return h.writeState(ctx, s)
+}
+
+// Names of the tags by which people act on a rollout: approve.RING.ID, retry.ID.
+const (
+	approveTag = "approve"
+	retryTag   = "retry"
+)
+
+// parseAct reads the name of such a tag; ok is false for any other.
+func parseAct(tag string) (ring string, ok bool) {
+	parts := strings.Split(tag, ".")
+	switch {
+	case len(parts) == 3 && parts[0] == approveTag && parts[1] != "" && parts[2] != "":
+		return parts[1], true
+	case len(parts) == 2 && parts[0] == retryTag && parts[1] != "":
+		return "", true
+	}
+	return "", false
+}
+
+// readActs reads what people said about the accepted commit.
+func (h *Hub) readActs(ctx context.Context) error {
+	tags, err := h.repo.Tags(ctx, approveTag+".*", retryTag+".*")
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acts = nil
+	for _, t := range tags {
+		if ring, ok := parseAct(t.Name); ok && h.accepted != nil && t.Target == h.accepted.commit {
+			h.acts = append(h.acts, rollout.Act{Ring: ring, Ref: t.Name, By: t.By, At: t.At, Message: t.Message})
+		}
+	}
+	return nil
+}
+
+// publish asks the pure core and does what it says, until it says nothing more:
+// first the new state, then the branches. A cluster that cannot be published to
+// delays no other.
+func (h *Hub) publish(ctx context.Context) error {
+	for {
+		rev, d, err := h.decideAndStore(ctx)
+		if err != nil || rev == nil || len(d.Publish) == 0 {
+			return err
+		}
+		var failed error
+		for _, p := range d.Publish {
+			if err := h.publishOne(ctx, rev, p); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("publish %s: %w", p.Cluster, err))
+			}
+		}
+		if err := errors.Join(failed, h.readHeads(ctx)); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, error) {
+	h.stateMu.Lock()
+	defer h.stateMu.Unlock()
+	was := h.state.Rollback
+	rev, d := h.decide()
+	if !d.Changed {
+		return rev, d, nil
+	}
+	if err := h.writeState(ctx, d.State); err != nil {
+		return nil, d, err
+	}
+	if rb := d.State.Rollback; rb != nil && rb != was {
+		h.log.Info("rollout taken back", "ring", rb.Ring, "cluster", rb.Cluster, "digest", rb.Digest, "reason", rb.Reason)
+	}
+	return rev, d, nil
+}
+
+func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) error {
+	h.mu.Lock()
+	parent := h.heads[p.Cluster].commit
+	h.mu.Unlock()
+	if p.Revision != "" {
+		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
+		if err := h.repo.Republish(ctx, BranchPrefix+p.Cluster, parent, p.Revision, message, h.now()); err != nil {
+			return err
+		}
+		h.log.Info("earlier bundle published", "cluster", p.Cluster, "revision", p.Revision, "digest", p.Digest)
+		return nil
+	}
+	b := rev.result.Bundles[p.Cluster]
+	if err := h.repo.Publish(ctx, gitrepo.Publication{
+		Branch: BranchPrefix + p.Cluster, Parent: parent, Time: h.now(), Files: b.Files,
+		Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", p.Cluster, rev.commit, b.Index.Digest, rev.commit),
+	}); err != nil {
+		return err
+	}
+	h.log.Info("bundle published", "cluster", p.Cluster, "commit", rev.commit, "digest", b.Index.Digest)
+	return nil
+}
+
+func (h *Hub) decide() (*revision, rollout.Decision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.accepted == nil || h.state == nil {
+		return nil, rollout.Decision{}
+	}
+	now := h.now()
+	in := rollout.Input{Now: now, Since: h.since, Rings: h.accepted.rings, Clusters: map[string]rollout.Cluster{}, Acts: h.acts, State: h.state.State}
+	for name, b := range h.accepted.result.Bundles {
+		head := h.heads[name]
+		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.commit, PublishedAt: head.at}
+		c.Contact, c.PresentSince, c.HeardAt = h.contact(name, now)
+		if rep, ok := h.reports[name]; ok {
+			c.Report = rep.forRollout(b.Index, head.commit)
+		}
+		in.Clusters[name] = c
+	}
+	h.decision = rollout.Decide(in)
+	return h.accepted, h.decision
+}

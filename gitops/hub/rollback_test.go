@@ -1,0 +1,183 @@
+package hub_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/hub"
+	"holdfast.dev/gitops/protocol"
+)
+
+// healthyEverywhere reports every cluster healthy until all have what is wanted.
+func (f *fleet) healthyEverywhere(url string) protocol.Status {
+	f.t.Helper()
+	agents := map[string]*agent{}
+	return f.await(url, "rollout everywhere", func(st protocol.Status) bool {
+		done := true
+		for _, c := range st.Clusters {
+			if c.Published == "" {
+				return false
+			}
+			if agents[c.Name] == nil {
+				agents[c.Name] = f.agent(url, c.Name)
+			}
+			if c.Report == nil || c.Report.Revision != c.Revision {
+				agents[c.Name].reportAt(f.index(c.Name), c.Revision, v1alpha1.HealthHealthy)
+			}
+			done = done && c.Published == c.Want
+		}
+		for _, r := range st.Rings {
+			done = done && r.Phase == "Passed"
+		}
+		return done && len(st.Clusters) > 0
+	})
+}
+
+// settleFirst brings the first bundles to all clusters, ring by ring.
+func (f *fleet) settleFirst(url string) protocol.Status {
+	f.t.Helper()
+	for _, name := range []string{"canary", "az1-c1", "az2-c1"} {
+		f.await(url, "publication to "+name, func(st protocol.Status) bool {
+			for _, c := range st.Clusters {
+				if c.Name == name {
+					return c.Published != "" && c.Published == c.Want
+				}
+			}
+			return false
+		})
+		f.agent(url, name).report(f.index(name), v1alpha1.HealthHealthy)
+	}
+	return f.healthyEverywhere(url)
+}
+
+// TestRollback: a canary that fails goes back to the bytes it had, by itself, and
+// stays there when the hub is killed, until a person tries again.
+func TestRollback(t *testing.T) {
+	f := newFleet(t)
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 1ms, onFailure: rollback, rollbackAfter: 0s")
+	f.commit("go back on failure")
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.settleFirst(url)
+	first, tree := f.index("canary").Digest, f.git(f.bare, "rev-parse", "rendered/canary^{tree}")
+
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	f.commit("pillar")
+	st := f.await(url, "the change on the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	bad := want(st, "canary")
+	canary := f.agent(url, "canary")
+	canary.reportAt(f.index("canary"), st.Clusters[0].Revision, v1alpha1.HealthDegraded)
+	st = f.await(url, "the rollback", func(st protocol.Status) bool { return st.Rollback != nil && st.Clusters[0].Published == first })
+	if got := f.git(f.bare, "rev-parse", "rendered/canary^{tree}"); got != tree {
+		t.Errorf("the canary has the tree %s, it had %s: something was rendered anew", got, tree)
+	}
+	if st.Rollback.Digest != bad || st.Rollback.Cluster != "canary" || !strings.Contains(st.Rings[0].Action, "holdfast retry") {
+		t.Errorf("rollback %+v, ring %+v", st.Rollback, st.Rings[0])
+	}
+	stop()
+	url, stop = f.start()
+	canary.url = url
+	canary.report(f.index("canary"), v1alpha1.HealthHealthy)
+	f.agent(url, "az1-c1").report(f.index("az1-c1"), v1alpha1.HealthHealthy)
+	f.agent(url, "az2-c1").report(f.index("az2-c1"), v1alpha1.HealthHealthy)
+	f.never(url, "the bad digest after a restart", func(st protocol.Status) bool { return len(published(st)) > 0 })
+
+	f.git(f.work, "tag", "-a", "retry.1", "-m", "it was the network", "main")
+	f.git(f.work, "push", "-q", f.bare, "refs/tags/retry.1")
+	f.await(url, "the second try", func(st protocol.Status) bool { return len(published(st)) == 1 && st.Rollback == nil })
+	f.healthyEverywhere(url)
+}
+
+// TestStateThatCannotBeRead: to begin anew would undo a rollback.
+func TestStateThatCannotBeRead(t *testing.T) {
+	f := newFleet(t)
+	repo, err := gitrepo.Open(t.Context(), f.bare, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := repo.WriteRefBlob(t.Context(), hub.StateRef, []byte("{"), ""); err != nil {
+		t.Fatal(err)
+	}
+	url, stop := f.start()
+	defer stop()
+	f.never(url, "a publication", func(protocol.Status) bool { return f.git(f.bare, "for-each-ref", "refs/heads/rendered") != "" })
+}
+
+// TestApproval: a ring that needs one waits for a person, whose word outlives the hub.
+func TestApproval(t *testing.T) {
+	f := newFleet(t)
+	f.edit("fleet.yaml", "name: az1,", "name: az1, approval: required,")
+	commit := f.commit("az1 needs an approval")
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	f.agent(url, "canary").report(f.index("canary"), v1alpha1.HealthHealthy)
+	st := f.await(url, "the wait for a person", func(st protocol.Status) bool { return st.Rings[1].WaitsFor == "approval" })
+	if st.Rings[1].Phase != "Held" || !strings.Contains(st.Rings[1].Action, "holdfast approve az1") {
+		t.Errorf("ring %+v", st.Rings[1])
+	}
+	f.never(url, "publication without it", func(st protocol.Status) bool { return len(published(st)) != 1 })
+	f.git(f.work, "tag", "light", "main") // says nobody's name
+	f.git(f.work, "push", "-q", f.bare, "refs/tags/light:refs/tags/approve.az1.light")
+	f.never(url, "publication on a tag without a name", func(st protocol.Status) bool { return len(published(st)) != 1 })
+	repo, err := gitrepo.Open(t.Context(), f.work, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.git(f.work, "config", "user.name", "On Call")
+	f.git(f.work, "config", "user.email", "oncall@example.com")
+	if err := repo.PushTag(t.Context(), f.bare, "approve.az1.1", commit, "looked at the canary"); err != nil {
+		t.Fatal(err)
+	}
+	st = f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
+	if a := st.Approvals["az1"]; a.By != "On Call <oncall@example.com>" || a.Message != "looked at the canary" {
+		t.Errorf("approval %+v", a)
+	}
+	stop()
+	f.git(f.bare, "update-ref", "-d", "refs/tags/approve.az1.1") // what is stored counts
+	url, stop = f.start()
+	f.await(url, "the approval after a restart", func(st protocol.Status) bool { return st.Approvals["az1"].Ref == "approve.az1.1" })
+}
+
+// TestHookChecksActs: a tag that could not act is refused while somebody is there to read why.
+func TestHookChecksActs(t *testing.T) {
+	f := newFleet(t)
+	f.edit("fleet.yaml", "name: az1,", "name: az1, approval: required,")
+	accepted := f.commit("az1 needs an approval")
+	f.git(f.bare, "update-ref", hub.AcceptedRef, accepted)
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 2ms")
+	later := f.commit("not accepted yet")
+	tag := func(name, commit string) string {
+		f.git(f.work, "tag", "-a", name, "-m", "why", commit)
+		f.git(f.work, "push", "-q", f.bare, "refs/tags/"+name+":refs/tags/test-"+name)
+		return f.git(f.work, "rev-parse", "refs/tags/"+name)
+	}
+	good, ahead := tag("one", accepted), tag("two", later)
+	repo, err := gitrepo.Open(t.Context(), f.bare, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := strings.Repeat("0", 40)
+	cases := map[string]struct{ reason, line, want string }{
+		"Approve":   {"an annotated tag of the accepted commit", none + " " + good + " refs/tags/approve.az1.1", ""},
+		"Retry":     {"and one that names no ring", none + " " + good + " refs/tags/retry.1", ""},
+		"Release":   {"other tags are nobody's business here", none + " " + later + " refs/tags/v1", ""},
+		"NoRing":    {"a ring that does not wait", none + " " + good + " refs/tags/approve.az2.1", `no ring "az2" that needs an approval`},
+		"Name":      {"a name that says too little", none + " " + good + " refs/tags/approve.az1", "use holdfast approve"},
+		"Light":     {"a lightweight tag has no author", none + " " + accepted + " refs/tags/retry.1", "does not say who made it"},
+		"Other":     {"an approval of what is not rolled out", none + " " + ahead + " refs/tags/approve.az1.1", "what the fleet rolls out is"},
+		"Moved":     {"the record must not change", good + " " + ahead + " refs/tags/approve.az1.1", "is a record"},
+		"Withdrawn": {"nor go away", good + " " + none + " refs/tags/approve.az1.1", "is a record"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := hub.PreReceive(t.Context(), repo, f.opts, strings.NewReader(tc.line+"\n"))
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %v, want %q; reason: %s", err, tc.want, tc.reason)
+			}
+		})
+	}
+}
