@@ -32,11 +32,11 @@ func envOr(name, otherwise string) string {
 
 func (h *hubFlags) status(cmd *cobra.Command) (protocol.Status, error) {
 	var st protocol.Status
-	return st, h.get(cmd, "/v1/status", 15*time.Second, &st)
+	return st, h.call(cmd, http.MethodGet, "/v1/status", nil, 15*time.Second, &st)
 }
 
-// get asks the hub for JSON.
-func (h *hubFlags) get(cmd *cobra.Command, path string, timeout time.Duration, into any) error {
+// call asks the hub for JSON.
+func (h *hubFlags) call(cmd *cobra.Command, method, path string, body io.Reader, timeout time.Duration, into any) error {
 	if h.tokenFile == "" {
 		return errors.New("no token; make one with \"holdfast join --admin\" and give its file with --token-file")
 	}
@@ -44,7 +44,7 @@ func (h *hubFlags) get(cmd *cobra.Command, path string, timeout time.Duration, i
 	if err != nil {
 		return fmt.Errorf("read token: %w", err)
 	}
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, strings.TrimSuffix(h.url, "/")+path, nil)
+	req, err := http.NewRequestWithContext(cmd.Context(), method, strings.TrimSuffix(h.url, "/")+path, body)
 	if err != nil {
 		return err
 	}

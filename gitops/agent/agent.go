@@ -70,6 +70,7 @@ type Agent struct {
 	apply *applier
 	watch *watcher
 	store *statusStore
+	plans *planner
 
 	changed chan string // names of addons whose objects changed
 	fetched chan fetched
@@ -129,6 +130,7 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	a := &Agent{
 		opts: o, log: log, hub: hub,
 		apply:   newApplier(c),
+		plans:   newPlanner(o.Cluster, c, hub),
 		store:   &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
 		changed: make(chan string, 1024),
 		fetched: make(chan fetched),

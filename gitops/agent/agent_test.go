@@ -83,6 +83,23 @@ type fakeHub struct {
 	files    map[string][]byte
 	report   protocol.Report
 	changed  chan struct{}
+	ask      map[string][]byte // a plan's bundle, until it is taken
+	answer   *protocol.PlanReport
+}
+
+// plan asks the agent what a bundle would change.
+func (h *fakeHub) plan(files map[string][]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ask, h.answer = files, nil
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+func (h *fakeHub) answered() *protocol.PlanReport {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answer
 }
 
 func (h *fakeHub) want(files map[string][]byte) string {
@@ -107,7 +124,7 @@ func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rev := fmt.Sprint("r", h.revision)
 	switch {
 	case strings.HasSuffix(r.URL.Path, "/desired"):
-		if r.URL.Query().Get("after") == rev {
+		if r.URL.Query().Get("after") == rev && h.ask == nil {
 			changed := h.changed
 			h.mu.Unlock()
 			select {
@@ -117,7 +134,18 @@ func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.mu.Lock()
 			rev = fmt.Sprint("r", h.revision)
 		}
-		_ = json.NewEncoder(w).Encode(protocol.Desired{Revision: rev})
+		d := protocol.Desired{Revision: rev}
+		if h.ask != nil {
+			d.Plan = "question"
+		}
+		_ = json.NewEncoder(w).Encode(d)
+	case strings.HasSuffix(r.URL.Path, "/plans/question") && r.Method == http.MethodGet:
+		_ = json.NewEncoder(w).Encode(protocol.PlanFiles(h.ask))
+		h.ask = nil
+	case strings.HasSuffix(r.URL.Path, "/plans/question"):
+		h.answer = &protocol.PlanReport{}
+		_ = json.NewDecoder(r.Body).Decode(h.answer)
+		w.WriteHeader(http.StatusNoContent)
 	case strings.HasSuffix(r.URL.Path, "/report"):
 		var rep protocol.Report
 		if json.NewDecoder(r.Body).Decode(&rep) == nil {

@@ -57,6 +57,9 @@ func (a *Agent) fetchLoop(ctx context.Context) {
 // verified is a result too: it is reported, and not asked for again.
 func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
 	d, err := a.hub.desired(ctx, after)
+	if err == nil && d.Plan != "" {
+		err = a.plans.take(ctx, d.Plan, a.log)
+	}
 	switch {
 	case err != nil:
 		return nil, err

@@ -97,7 +97,8 @@ type Hub struct {
 	acts     []rollout.Act        // of people, about the accepted commit
 	state    *stored              // nil until it is read
 	decision rollout.Decision
-	changed  chan struct{} // closed and replaced when heads change
+	plans    map[string]*plan // by id
+	changed  chan struct{}    // closed and replaced when heads change or a plan is asked for
 }
 
 // revision is an accepted commit with what it renders to.
@@ -140,6 +141,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		reports:  map[string]heard{},
 		contacts: map[string]time.Time{},
 		arrived:  map[string]time.Time{},
+		plans:    map[string]*plan{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),
 	}, nil

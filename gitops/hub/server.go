@@ -48,6 +48,13 @@ func (h *Hub) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/clusters/{cluster}/desired", h.asCluster(h.getDesired))
 	mux.HandleFunc("GET /v1/clusters/{cluster}/bundles/{revision}", h.asCluster(h.getBundle))
 	mux.HandleFunc("POST /v1/clusters/{cluster}/report", h.asCluster(h.postReport))
+	mux.HandleFunc("GET /v1/clusters/{cluster}/plans/{id}", h.asCluster(h.getPlan))
+	mux.HandleFunc("POST /v1/clusters/{cluster}/plans/{id}", h.asCluster(h.postPlanReport))
+	mux.HandleFunc("POST /v1/plan", func(w http.ResponseWriter, r *http.Request) {
+		if h.authorized(w, r, AdminName) {
+			h.postPlan(w, r)
+		}
+	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		if h.authorized(w, r, AdminName) {
 			writeJSON(w, h.Status())
@@ -93,10 +100,10 @@ func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 	for {
 		h.mu.Lock()
 		_, heardOf := h.reports[cluster]
-		d := protocol.Desired{Revision: h.heads[cluster].commit, Unheard: !heardOf}
+		d := protocol.Desired{Revision: h.heads[cluster].commit, Unheard: !heardOf, Plan: h.pendingPlan(cluster)}
 		changed := h.changed
 		h.mu.Unlock()
-		if d.Revision != after || (d.Unheard && after != "") {
+		if d.Revision != after || (d.Unheard && after != "") || d.Plan != "" {
 			writeJSON(w, d)
 			return
 		}

@@ -4,7 +4,10 @@
 //	GET  /v1/clusters/{cluster}/desired?after=REVISION   waits up to MaxWait for another revision; Desired
 //	GET  /v1/clusters/{cluster}/bundles/{revision}       the rendered branch as a tar stream
 //	POST /v1/clusters/{cluster}/report                   Report
+//	GET  /v1/clusters/{cluster}/plans/{id}               the files that are asked about: PlanFiles
+//	POST /v1/clusters/{cluster}/plans/{id}               PlanReport
 //	GET  /v1/status                                      Status
+//	POST /v1/plan                                        PlanRequest; Plan, when every cluster has answered or PlanWait is over
 package protocol
 
 import (
@@ -23,6 +26,8 @@ type Desired struct {
 	Revision string `json:"revision"`
 	// Unheard is true when the hub has no report of the cluster: it was restarted.
 	Unheard bool `json:"unheard,omitempty"`
+	// Plan is a question that the agent is to answer beside its work; empty for none.
+	Plan string `json:"plan,omitempty"`
 }
 
 // Report is what an agent tells the hub; it replaces the report before.

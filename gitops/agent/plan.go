@@ -1,0 +1,247 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
+	"github.com/fluxcd/cli-utils/pkg/object"
+	"github.com/fluxcd/pkg/ssa"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/protocol"
+)
+
+const (
+	planLimit = protocol.PlanWait - 10*time.Second // for one answer
+	maxFields = 20                                 // that are named of one object
+)
+
+// planner answers what a bundle would change, by the API server's own dry run.
+// It shares nothing with Run and changes nothing.
+type planner struct {
+	cluster string
+	client  client.Client
+	manager *ssa.ResourceManager
+	hub     *hubClient
+	one     sync.Mutex
+}
+
+func newPlanner(cluster string, c client.Client, hub *hubClient) *planner {
+	return &planner{cluster: cluster, client: c, hub: hub,
+		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}
+}
+
+// take fetches a question; it is answered beside the agent's work.
+func (p *planner) take(ctx context.Context, id string, log *slog.Logger) error {
+	path := "/plans/" + url.PathEscape(id)
+	body, err := p.hub.do(ctx, time.Minute, http.MethodGet, path, nil)
+	if err != nil {
+		return fmt.Errorf("fetch plan: %w", err)
+	}
+	go func() {
+		p.one.Lock() // so that questions do not load the API server more than one does
+		defer p.one.Unlock()
+		ctx, cancel := context.WithTimeout(ctx, planLimit)
+		defer cancel()
+		if err := p.answer(ctx, path, body); err != nil {
+			log.Info("plan not answered", "error", err.Error())
+		}
+	}()
+	return nil
+}
+
+func (p *planner) answer(ctx context.Context, path string, body []byte) error {
+	var files protocol.PlanFiles
+	rep := protocol.PlanReport{Cluster: p.cluster}
+	if err := json.Unmarshal(body, &files); err != nil {
+		rep.Error = "the question is not valid JSON"
+	} else if _, units, err := parseBundle(p.cluster, files); err != nil {
+		rep.Error = oneLine(err)
+	} else if err := p.plan(ctx, units, &rep); err != nil {
+		rep.Error = oneLine(err)
+	}
+	data, err := json.Marshal(rep)
+	if err != nil {
+		return err
+	}
+	// The answer is due even when the time for looking is over.
+	if _, err := p.hub.do(context.WithoutCancel(ctx), 10*time.Second, http.MethodPost, path, data); err != nil {
+		return fmt.Errorf("report plan: %w", err)
+	}
+	return nil
+}
+
+// plan compares the bundle with the cluster.
+func (p *planner) plan(ctx context.Context, units []unit, rep *protocol.PlanReport) error {
+	var list v1alpha1.AddonStatusList
+	if err := p.client.List(ctx, &list); err != nil {
+		return fmt.Errorf("read addon statuses: %w", err)
+	}
+	brings := bringsOf(units)
+	kept := map[string]map[string]bool{} // by addon, ids of the bundle
+	for _, u := range units {
+		kept[u.name] = map[string]bool{}
+		for _, o := range u.objects {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("try every object: %w", err)
+			}
+			kept[u.name][object.UnstructuredToObjMetadata(o).String()] = true
+			c := p.try(ctx, o, brings)
+			if c == nil {
+				rep.Unchanged++
+				continue
+			}
+			c.Addon = u.name
+			rep.Changes = append(rep.Changes, *c)
+		}
+	}
+	for _, st := range list.Items {
+		for _, e := range st.Status.Inventory {
+			if !kept[st.Name][e.ID] {
+				rep.Changes = append(rep.Changes, pruned(st.Name, e.ID))
+			}
+		}
+	}
+	slices.SortStableFunc(rep.Changes, func(a, b protocol.PlanChange) int {
+		return cmp.Or(strings.Compare(a.Addon, b.Addon), strings.Compare(string(a.Action), string(b.Action)), strings.Compare(a.Object, b.Object))
+	})
+	return nil
+}
+
+func pruned(addon, id string) protocol.PlanChange {
+	c := protocol.PlanChange{Addon: addon, Object: id, Action: protocol.PlanPrune}
+	m, err := object.ParseObjMetadata(id)
+	if err != nil {
+		c.Action, c.Message = protocol.PlanHeld, "its inventory entry cannot be read"
+		return c
+	}
+	c.Object = objectName(m)
+	if slices.Contains(heldKinds, m.GroupKind.Kind) {
+		c.Action, c.Message = protocol.PlanHeld, "no longer in the bundle; its kind is never pruned, because data goes with it"
+	}
+	return c
+}
+
+// objectName is kind.group namespace/name.
+func objectName(m object.ObjMetadata) string {
+	name := m.Name
+	if m.Namespace != "" {
+		name = m.Namespace + "/" + name
+	}
+	return m.GroupKind.String() + " " + name
+}
+
+// brought is what a bundle makes possible that was not before.
+type brought struct {
+	namespaces map[string]bool
+	kinds      map[string]bool // Kind.group of its CustomResourceDefinitions
+}
+
+func bringsOf(units []unit) brought {
+	b := brought{map[string]bool{}, map[string]bool{}}
+	for _, u := range units {
+		for _, o := range u.objects {
+			switch o.GetKind() {
+			case "Namespace":
+				b.namespaces[o.GetName()] = true
+			case "CustomResourceDefinition":
+				group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
+				kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
+				b.kinds[kind+"."+group] = true
+			}
+		}
+	}
+	return b
+}
+
+// try asks the API server about one object; nil when it would stay as it is.
+func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings brought) *protocol.PlanChange {
+	c := &protocol.PlanChange{Object: objectName(object.UnstructuredToObjMetadata(o))}
+	opts := ssa.DefaultDiffOptions()
+	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
+	entry, existing, after, err := p.manager.Diff(ctx, o.DeepCopy(), opts)
+	switch {
+	case err != nil && p.comesFirst(err, o, brings):
+		c.Action, c.Message = protocol.PlanUnsure, "can be tried only when the namespace or the kind that the same change brings is there"
+	case err != nil:
+		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
+	case entry.Action == ssa.CreatedAction:
+		c.Action = protocol.PlanCreate
+	case entry.Action == ssa.ConfiguredAction:
+		c.Action, c.Fields = protocol.PlanChanged, changedFields(existing.Object, after.Object)
+	default:
+		return nil
+	}
+	return c
+}
+
+// comesFirst is true when the refusal is only that something is not there yet
+// which the bundle brings.
+func (p *planner) comesFirst(err error, o *unstructured.Unstructured, brings brought) bool {
+	if brings.kinds[o.GroupVersionKind().GroupKind().String()] {
+		for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+			if meta.IsNoMatchError(cause) {
+				return true
+			}
+		}
+	}
+	return brings.namespaces[o.GetNamespace()] && strings.Contains(err.Error(), fmt.Sprintf("namespaces %q not found", o.GetNamespace()))
+}
+
+// serverFields are the server's own and say nothing about a change.
+var serverFields = []string{"status", "metadata.managedFields", "metadata.resourceVersion", "metadata.generation", "metadata.creationTimestamp", "metadata.uid"}
+
+// changedFields names the deepest fields that differ.
+func changedFields(before, after map[string]any) []string {
+	var out []string
+	var walk func(path string, a, b any)
+	walk = func(path string, a, b any) {
+		if slices.Contains(serverFields, path) || reflect.DeepEqual(a, b) {
+			return
+		}
+		x, isX := a.(map[string]any)
+		y, isY := b.(map[string]any)
+		if !isX || !isY {
+			out = append(out, path)
+			return
+		}
+		for _, key := range keysOf(x, y) {
+			next := key
+			if path != "" {
+				next = path + "." + key
+			}
+			walk(next, x[key], y[key])
+		}
+	}
+	walk("", before, after)
+	if len(out) > maxFields {
+		out = append(out[:maxFields], fmt.Sprintf("and %d more", len(out)-maxFields))
+	}
+	return out
+}
+
+func keysOf(maps ...map[string]any) []string {
+	var keys []string
+	for _, m := range maps {
+		for k := range m {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}

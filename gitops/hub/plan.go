@@ -1,0 +1,152 @@
+package hub
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/rollout"
+)
+
+const (
+	maxPlan       = 64 << 20 // bytes of a request
+	maxPlanReport = 4 << 20
+	maxPlans      = 4 // at once
+)
+
+// plan is a question to the clusters. It is in memory alone: it has no effect,
+// and who asked is told when it is lost.
+type plan struct {
+	bundles map[string]protocol.PlanFiles
+	taken   map[string]bool
+	reports map[string]protocol.PlanReport
+	changed chan struct{} // one place: something was answered
+}
+
+// pendingPlan is a question that the cluster has not taken yet; the caller holds h.mu.
+func (h *Hub) pendingPlan(cluster string) string {
+	for id, p := range h.plans {
+		if _, asked := p.bundles[cluster]; asked && !p.taken[cluster] {
+			return id
+		}
+	}
+	return ""
+}
+
+func (h *Hub) postPlan(w http.ResponseWriter, r *http.Request) {
+	var req protocol.PlanRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPlan)).Decode(&req); err != nil || len(req.Bundles) == 0 {
+		http.Error(w, "the request is not a plan's: bundles by cluster", http.StatusBadRequest)
+		return
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		http.Error(w, "the hub has no randomness", http.StatusInternalServerError)
+		return
+	}
+	id := hex.EncodeToString(raw)
+	p, silent, err := h.beginPlan(id, req)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		return
+	}
+	defer func() {
+		h.mu.Lock()
+		delete(h.plans, id)
+		h.mu.Unlock()
+	}()
+	deadline := time.NewTimer(protocol.PlanWait)
+	defer deadline.Stop()
+	for {
+		h.mu.Lock()
+		waiting := len(p.bundles) - len(p.reports)
+		h.mu.Unlock()
+		if waiting == 0 {
+			break
+		}
+		select {
+		case <-p.changed:
+			continue
+		case <-deadline.C:
+		case <-r.Context().Done():
+			return
+		}
+		break
+	}
+	h.mu.Lock()
+	out := protocol.Plan{Clusters: silent}
+	for name := range p.bundles {
+		rep, ok := p.reports[name]
+		if !ok {
+			rep.Error = fmt.Sprintf("its agent did not answer within %s", protocol.PlanWait)
+		}
+		rep.Cluster = name
+		out.Clusters = append(out.Clusters, rep)
+	}
+	h.mu.Unlock()
+	slices.SortFunc(out.Clusters, func(a, b protocol.PlanReport) int { return cmp.Compare(a.Cluster, b.Cluster) })
+	writeJSON(w, out)
+}
+
+// beginPlan puts the question to every cluster that is there; the others are
+// named, and nobody waits for them.
+func (h *Hub) beginPlan(id string, req protocol.PlanRequest) (*plan, []protocol.PlanReport, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.plans) >= maxPlans {
+		return nil, nil, fmt.Errorf("%d plans are being made already; try again in a minute", maxPlans)
+	}
+	p := &plan{bundles: map[string]protocol.PlanFiles{}, taken: map[string]bool{}, reports: map[string]protocol.PlanReport{}, changed: make(chan struct{}, 1)}
+	var silent []protocol.PlanReport
+	for name, files := range req.Bundles {
+		if c, _, _ := h.contact(name, h.now()); c == rollout.Silent {
+			silent = append(silent, protocol.PlanReport{Cluster: name, Error: "its agent is silent; what would change there is not known"})
+			continue
+		}
+		p.bundles[name] = files
+	}
+	h.plans[id] = p
+	close(h.changed) // the agents that wait for a revision have a question to answer
+	h.changed = make(chan struct{})
+	return p, silent, nil
+}
+
+func (h *Hub) getPlan(w http.ResponseWriter, r *http.Request) {
+	cluster := r.PathValue("cluster")
+	h.mu.Lock()
+	var files protocol.PlanFiles
+	if p := h.plans[r.PathValue("id")]; p != nil {
+		files = p.bundles[cluster]
+		p.taken[cluster] = true
+	}
+	h.mu.Unlock()
+	if files == nil {
+		http.Error(w, "nobody asks this any more", http.StatusNotFound)
+		return
+	}
+	writeJSON(w, files)
+}
+
+func (h *Hub) postPlanReport(w http.ResponseWriter, r *http.Request) {
+	var rep protocol.PlanReport
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPlanReport)).Decode(&rep); err != nil {
+		http.Error(w, "the report is not valid JSON", http.StatusBadRequest)
+		return
+	}
+	h.mu.Lock()
+	if p := h.plans[r.PathValue("id")]; p != nil && p.bundles[r.PathValue("cluster")] != nil {
+		p.reports[r.PathValue("cluster")] = rep
+		select {
+		case p.changed <- struct{}{}:
+		default:
+		}
+	}
+	h.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
