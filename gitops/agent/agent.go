@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/protocol"
 )
 
@@ -80,7 +81,8 @@ type Agent struct {
 	fetchError       string
 	units            map[string]*unitState
 	order            []string
-	removed          map[string]bool // addons that the bundle no longer has, not wholly pruned yet
+	deletions        []fleet.Deletion // that people approved
+	removed          map[string]bool  // addons that the bundle no longer has, not wholly pruned yet
 	lastReport       *protocol.Report
 
 	passed atomic.Int64 // when Run last looked at everything, in Unix seconds
@@ -270,7 +272,7 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 	if err != nil {
 		return err
 	}
-	kept, held, err := a.apply.prune(ctx, u.name, without(old, current))
+	kept, held, err := a.apply.prune(ctx, u.name, without(old, current), a.deletions)
 	u.done, u.held = done, held
 	if uerr := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
 		s.Inventory = union(kept, current)
@@ -314,7 +316,7 @@ func (a *Agent) save(ctx context.Context, u *unitState, v verdict) {
 		if message != "" {
 			message += "; "
 		}
-		message += "not pruned without a named approval: " + h
+		message += "not pruned: " + h
 	}
 	now := nowMicro()
 	err := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
@@ -340,7 +342,7 @@ func (a *Agent) save(ctx context.Context, u *unitState, v verdict) {
 // remove prunes an addon that the bundle no longer has; true when it is gone.
 func (a *Agent) remove(ctx context.Context, name string) bool {
 	st := a.store.get(name)
-	kept, held, err := a.apply.prune(ctx, name, st.Status.Inventory)
+	kept, held, err := a.apply.prune(ctx, name, st.Status.Inventory, a.deletions)
 	if len(kept) == 0 && err == nil {
 		if err = a.store.remove(ctx, name); err == nil {
 			a.log.Info("addon removed", "addon", name)
@@ -349,7 +351,7 @@ func (a *Agent) remove(ctx context.Context, name string) bool {
 	}
 	message := "removed from the fleet"
 	for _, h := range held {
-		message += "; not pruned without a named approval: " + h
+		message += "; not pruned: " + h
 	}
 	if err != nil {
 		message += "; " + oneLine(err)

@@ -45,11 +45,20 @@ type addon struct {
 // bundle renders a fleet of one cluster with the addons given.
 func bundle(t *testing.T, name string, addons map[string]addon) map[string][]byte {
 	t.Helper()
+	return bundleApproving(t, name, addons, "")
+}
+
+// bundleApproving is that with approved deletions, as approvals.yaml lists them.
+func bundleApproving(t *testing.T, name string, addons map[string]addon, deletions string) map[string][]byte {
+	t.Helper()
 	files := map[string][]byte{
 		"fleet.yaml":           []byte("apiVersion: holdfast.dev/v1alpha1\nkind: Fleet\nclusters:\n- {name: " + name + ", az: az1, kubernetes: \"1.36\"}\nrings:\n- {name: all, select: {az: az1}}\n"),
 		"salt/pillar/top.sls":  []byte("base: {}\n"),
 		"salt/states/top.sls":  []byte("base:\n  '*':\n"),
 		"salt/pillar/none.sls": []byte("{}\n"),
+	}
+	if deletions != "" {
+		files["approvals.yaml"] = []byte("apiVersion: holdfast.dev/v1alpha1\nkind: Approvals\ndeletions:\n" + deletions)
 	}
 	for _, a := range slices.Sorted(maps.Keys(addons)) {
 		files["salt/states/top.sls"] = append(files["salt/states/top.sls"], []byte("  - "+a+"\n")...)
@@ -305,7 +314,7 @@ func TestApplyPruneAndDrift(t *testing.T) {
 	}
 	r.until("word of what is held", func() bool {
 		for _, a := range r.hub.last().Addons {
-			if strings.Contains(a.Message, "not pruned without a named approval: Namespace/kept") {
+			if strings.Contains(a.Message, "not pruned: Namespace/kept (nobody approved it in approvals.yaml)") {
 				return true
 			}
 		}

@@ -13,19 +13,22 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/fleet"
 )
 
 // fieldOwner is the agent's name in managedFields.
 const fieldOwner = "holdfast-agent"
 
-// heldKinds are never pruned: deleting one deletes data or much else with it
-// (invariant 8). They stay in the inventory and are named in the status.
-var heldKinds = []string{"PersistentVolume", "PersistentVolumeClaim", "Namespace", "CustomResourceDefinition"}
+// heldKinds are pruned only when a person approved it by name and UID: deleting
+// one deletes data or much else with it (invariant 8). Else they stay in the
+// inventory and are named in the status.
+var heldKinds = fleet.DataKinds
 
 // unit is one addon of a bundle.
 type unit struct {
@@ -76,7 +79,8 @@ func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]app
 
 // prune deletes what the inventory owns and the unit no longer has. It returns
 // the entries that must stay in the inventory: held kinds, and failures.
-func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.InventoryEntry) (kept []v1alpha1.InventoryEntry, held []string, err error) {
+// approved are the deletions of held kinds that people approved.
+func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.InventoryEntry, approved []fleet.Deletion) (kept []v1alpha1.InventoryEntry, held []string, err error) {
 	opts := ssa.DefaultDeleteOptions()
 	opts.Inclusions = map[string]string{v1alpha1.LabelAddon: addon} // never a foreign object of the same name
 	for _, e := range stale {
@@ -86,21 +90,58 @@ func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.Inve
 			err = errors.Join(err, fmt.Errorf("prune %q: %w", e.ID, perr))
 			continue
 		}
-		if slices.Contains(heldKinds, meta.GroupKind.Kind) {
-			kept = append(kept, e)
-			held = append(held, meta.GroupKind.Kind+"/"+meta.Name)
-			continue
-		}
 		o := &unstructured.Unstructured{}
 		o.SetGroupVersionKind(meta.GroupKind.WithVersion(e.Version))
 		o.SetNamespace(meta.Namespace)
 		o.SetName(meta.Name)
+		if slices.Contains(heldKinds, meta.GroupKind.Kind) {
+			why, derr := a.deleteApproved(ctx, addon, o, approved)
+			if derr != nil || why != "" {
+				kept = append(kept, e)
+			}
+			if why != "" {
+				held = append(held, meta.GroupKind.Kind+"/"+meta.Name+why)
+			}
+			err = errors.Join(err, derr)
+			continue
+		}
 		if _, derr := a.manager.Delete(ctx, o, opts); derr != nil {
 			kept = append(kept, e)
 			err = errors.Join(err, derr)
 		}
 	}
 	return kept, held, err
+}
+
+// notApproved is why a held object stays when nobody approved its deletion.
+const notApproved = " (nobody approved it in approvals.yaml)"
+
+// deleteApproved deletes an object of a held kind if it is exactly the one that
+// a person approved: its UID is a precondition of the deletion, so that one made
+// anew under the same name meanwhile stays. It says why, if the object stays.
+func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructured.Unstructured, approved []fleet.Deletion) (why string, err error) {
+	i := slices.IndexFunc(approved, func(d fleet.Deletion) bool {
+		return d.Kind == o.GetKind() && d.Namespace == o.GetNamespace() && d.Name == o.GetName()
+	})
+	if i < 0 {
+		return notApproved, nil
+	}
+	live := o.DeepCopy()
+	if err := a.rec.Client.Get(ctx, client.ObjectKeyFromObject(o), live); err != nil {
+		return "", client.IgnoreNotFound(err) // gone: what was approved is done
+	}
+	uid := types.UID(approved[i].UID)
+	switch {
+	case live.GetUID() != uid:
+		return fmt.Sprintf(" (approved was the one with the UID %s, this one has %s)", uid, live.GetUID()), nil
+	case live.GetLabels()[v1alpha1.LabelAddon] != addon:
+		return " (it no longer carries the addon's label)", nil
+	}
+	err = a.rec.Client.Delete(ctx, live, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	if err := client.IgnoreNotFound(err); err != nil {
+		return "", fmt.Errorf("delete %s %s, which was approved: %w", o.GetKind(), o.GetName(), err)
+	}
+	return "", nil
 }
 
 // inventoryOf lists the unit's objects that may be pruned one day. Objects of

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/render"
 )
 
@@ -17,6 +19,7 @@ type fetched struct {
 	report           bool
 	revision, digest string
 	units            []unit
+	deletions        []fleet.Deletion
 	err              error
 }
 
@@ -74,7 +77,9 @@ func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
 		return nil, err
 	}
 	f := &fetched{revision: d.Revision}
-	f.digest, f.units, f.err = parseBundle(a.opts.Cluster, files)
+	var idx render.Index
+	idx, f.units, f.err = parseBundle(a.opts.Cluster, files)
+	f.digest, f.deletions = idx.Digest, idx.Deletions
 	return f, nil
 }
 
@@ -96,11 +101,15 @@ func (a *Agent) accept(f fetched) {
 		a.order = append(a.order, u.name)
 		if was, ok := old[u.name]; ok && was.digest == u.digest {
 			was.unit = u
+			if len(was.held) > 0 && !slices.Equal(a.deletions, f.deletions) {
+				was.applied, was.failures = false, 0 // what is held may go now
+			}
 			a.units[u.name] = was
 			continue
 		}
 		a.units[u.name] = &unitState{unit: u}
 	}
+	a.deletions = f.deletions
 	for name := range a.store.known {
 		a.removed[name] = a.units[name] == nil
 	}
@@ -109,27 +118,27 @@ func (a *Agent) accept(f fetched) {
 // parseBundle verifies a bundle and takes it apart. A bundle of another
 // cluster, one without addons and one that is not whole are refused: what it
 // does not name would be pruned.
-func parseBundle(cluster string, files map[string][]byte) (digest string, units []unit, err error) {
+func parseBundle(cluster string, files map[string][]byte) (idx render.Index, units []unit, err error) {
 	b, err := render.ParseBundle(files)
 	if err != nil {
-		return "", nil, err
+		return render.Index{}, nil, err
 	}
 	if b.Index.Cluster != cluster {
-		return "", nil, fmt.Errorf("the bundle is for cluster %q, this is %q", b.Index.Cluster, cluster)
+		return render.Index{}, nil, fmt.Errorf("the bundle is for cluster %q, this is %q", b.Index.Cluster, cluster)
 	}
 	if len(b.Index.Addons) == 0 {
-		return "", nil, errors.New("the bundle has no addon at all; it would remove everything")
+		return render.Index{}, nil, errors.New("the bundle has no addon at all; it would remove everything")
 	}
 	for _, a := range b.Index.Addons {
 		u := unit{name: a.Name, version: a.Version, digest: a.Digest, requires: a.Requires, healthTimeout: a.HealthTimeout}
 		for _, o := range b.Objects(a.Name) {
 			obj := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal(o.Data, &obj.Object); err != nil {
-				return "", nil, fmt.Errorf("read %s: %w", o.Path, err)
+				return render.Index{}, nil, fmt.Errorf("read %s: %w", o.Path, err)
 			}
 			u.objects = append(u.objects, obj)
 		}
 		units = append(units, u)
 	}
-	return b.Index.Digest, units, nil
+	return b.Index, units, nil
 }

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/protocol"
 )
 
@@ -70,9 +71,9 @@ func (p *planner) answer(ctx context.Context, path string, body []byte) error {
 	rep := protocol.PlanReport{Cluster: p.cluster}
 	if err := json.Unmarshal(body, &files); err != nil {
 		rep.Error = "the question is not valid JSON"
-	} else if _, units, err := parseBundle(p.cluster, files); err != nil {
+	} else if idx, units, err := parseBundle(p.cluster, files); err != nil {
 		rep.Error = oneLine(err)
-	} else if err := p.plan(ctx, units, &rep); err != nil {
+	} else if err := p.plan(ctx, units, idx.Deletions, &rep); err != nil {
 		rep.Error = oneLine(err)
 	}
 	data, err := json.Marshal(rep)
@@ -87,7 +88,7 @@ func (p *planner) answer(ctx context.Context, path string, body []byte) error {
 }
 
 // plan compares the bundle with the cluster.
-func (p *planner) plan(ctx context.Context, units []unit, rep *protocol.PlanReport) error {
+func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Deletion, rep *protocol.PlanReport) error {
 	var list v1alpha1.AddonStatusList
 	if err := p.client.List(ctx, &list); err != nil {
 		return fmt.Errorf("read addon statuses: %w", err)
@@ -113,7 +114,7 @@ func (p *planner) plan(ctx context.Context, units []unit, rep *protocol.PlanRepo
 	for _, st := range list.Items {
 		for _, e := range st.Status.Inventory {
 			if !kept[st.Name][e.ID] {
-				rep.Changes = append(rep.Changes, pruned(st.Name, e.ID))
+				rep.Changes = append(rep.Changes, p.pruned(ctx, st.Name, e, approved))
 			}
 		}
 	}
@@ -123,17 +124,31 @@ func (p *planner) plan(ctx context.Context, units []unit, rep *protocol.PlanRepo
 	return nil
 }
 
-func pruned(addon, id string) protocol.PlanChange {
-	c := protocol.PlanChange{Addon: addon, Object: id, Action: protocol.PlanPrune}
-	m, err := object.ParseObjMetadata(id)
+// pruned is what becomes of an inventory entry that the bundle no longer has.
+func (p *planner) pruned(ctx context.Context, addon string, e v1alpha1.InventoryEntry, approved []fleet.Deletion) protocol.PlanChange {
+	c := protocol.PlanChange{Addon: addon, Object: e.ID, Action: protocol.PlanPrune}
+	m, err := object.ParseObjMetadata(e.ID)
 	if err != nil {
 		c.Action, c.Message = protocol.PlanHeld, "its inventory entry cannot be read"
 		return c
 	}
 	c.Object = objectName(m)
-	if slices.Contains(heldKinds, m.GroupKind.Kind) {
-		c.Action, c.Message = protocol.PlanHeld, "no longer in the bundle; its kind is never pruned, because data goes with it"
+	if !slices.Contains(heldKinds, m.GroupKind.Kind) {
+		return c
 	}
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(m.GroupKind.WithVersion(e.Version))
+	if err := p.client.Get(ctx, client.ObjectKey{Namespace: m.Namespace, Name: m.Name}, live); err != nil {
+		c.Action, c.Message = protocol.PlanHeld, "cannot be read: "+oneLine(err)
+		return c
+	}
+	want := fleet.Deletion{Kind: m.GroupKind.Kind, Namespace: m.Namespace, Name: m.Name, UID: string(live.GetUID())}
+	if slices.Contains(approved, want) {
+		c.Message = "DELETED WITH ITS DATA, as approvals.yaml says"
+		return c
+	}
+	c.Action, c.Message = protocol.PlanHeld, fmt.Sprintf("stays: data goes with it; to delete it, name it in %s: {cluster: %s, kind: %s, namespace: %q, name: %s, uid: %s, reason: …}",
+		fleet.ApprovalsFile, p.cluster, want.Kind, want.Namespace, want.Name, want.UID)
 	return c
 }
 

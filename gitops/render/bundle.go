@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/internal/strictyaml"
 )
 
@@ -32,12 +33,14 @@ type Index struct {
 	Cluster    string `yaml:"cluster"`
 	// Commit is the source commit. It is no part of the digest: a revert brings the digest before back.
 	Commit string `yaml:"commit"`
-	// Digest is over the addons below.
+	// Digest is over the addons and deletions below.
 	Digest string `yaml:"digest"`
 	// Objects is the number of objects of all addons.
 	Objects int `yaml:"objects"`
 	// Addons in the order in which they are applied.
 	Addons []IndexAddon `yaml:"addons"`
+	// Deletions of objects of the data-bearing kinds that people approved by name and UID.
+	Deletions []fleet.Deletion `yaml:"deletions,omitempty"`
 }
 
 // IndexAddon is one addon of a bundle.
@@ -126,19 +129,22 @@ func digestFiles(objects []Object) string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// digest hashes what the agent goes by: the addons, and not where they came from.
+// digest hashes what the agent goes by: the addons and deletions, and not where they came from.
 func (i *Index) digest() string {
 	h := sha256.New()
 	for _, a := range i.Addons {
 		h.Write(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%d\x00%q\x00%s\n", a.Name, a.Version, a.Digest, a.Objects, a.Order, a.Requires, a.HealthTimeout))
 	}
+	for _, d := range i.Deletions {
+		h.Write(fmt.Appendf(nil, "delete\x00%s\x00%s\x00%s\x00%s\n", d.Kind, d.Namespace, d.Name, d.UID))
+	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
 // newBundle assembles a cluster's bundle from its units, in order.
-func newBundle(cluster, commit string, units []*unit) (*Bundle, error) {
+func newBundle(cluster, commit string, units []*unit, deletions []fleet.Deletion) (*Bundle, error) {
 	b := &Bundle{
-		Index: Index{APIVersion: "holdfast.dev/v1alpha1", Kind: "Bundle", Cluster: cluster, Commit: commit},
+		Index: Index{APIVersion: "holdfast.dev/v1alpha1", Kind: "Bundle", Cluster: cluster, Commit: commit, Deletions: deletions},
 		Files: map[string][]byte{},
 	}
 	for _, u := range units {

@@ -48,6 +48,10 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		return nil, &strictyaml.Error{File: fleet.File, Msg: "there is no such file", Hint: "make a fleet repository with holdfast init"}
 	}
 	f, err := fleet.Compile(fleet.File, data)
+	var deletions map[string][]fleet.Deletion
+	if text, ok := tree.File(fleet.ApprovalsFile); ok && err == nil {
+		deletions, err = f.Approvals(fleet.ApprovalsFile, text)
+	}
 	catalogue, faults := loadAddons(tree)
 	if err != nil || len(faults) > 0 {
 		return nil, joined(append([]error{err}, faults...))
@@ -91,17 +95,17 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		return nil, err
 	}
 	slices.Sort(res.RenderedUnits)
-	if err := res.assemble(commit, f, perCluster); err != nil {
+	if err := res.assemble(commit, f, perCluster, deletions); err != nil {
 		return nil, err
 	}
 	return res, nil
 }
 
-func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit) error {
+func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit, deletions map[string][]fleet.Deletion) error {
 	var errs []error
 	for i, c := range f.Clusters {
 		errs = append(errs, duplicates(perCluster[i])...)
-		b, err := newBundle(c.Name, commit, perCluster[i])
+		b, err := newBundle(c.Name, commit, perCluster[i], deletions[c.Name])
 		if err != nil {
 			return err
 		}
