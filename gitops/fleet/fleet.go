@@ -28,6 +28,8 @@ type Fleet struct {
 	Clusters []Cluster
 	// Rings in the order of rollout.
 	Rings []Ring
+	// Policies that every rendered object must satisfy.
+	Policies []Policy
 }
 
 // Cluster is one cluster.
@@ -65,6 +67,7 @@ type document struct {
 	Kind       string      `yaml:"kind"`
 	Windows    []yaml.Node `yaml:"windows"`
 	Freeze     []yaml.Node `yaml:"freeze"`
+	Policies   []yaml.Node `yaml:"policies"`
 	Clusters   []yaml.Node `yaml:"clusters"`
 	Rings      []yaml.Node `yaml:"rings"`
 }
@@ -115,6 +118,7 @@ func Compile(file string, data []byte) (*Fleet, error) {
 	for i := range d.Rings {
 		c.ring(f, &d.Rings[i], windows, freezes)
 	}
+	c.policies(f, d.Policies)
 	if len(d.Clusters) == 0 {
 		c.fault(root.Line, "add one below clusters:", "the fleet has no cluster")
 	}
@@ -137,6 +141,7 @@ type shape struct {
 	Kind       string            `yaml:"kind"`
 	Windows    []windowDocument  `yaml:"windows"`
 	Freeze     []freezeDocument  `yaml:"freeze"`
+	Policies   []policyDocument  `yaml:"policies"`
 	Clusters   []clusterDocument `yaml:"clusters"`
 	Rings      []ringDocument    `yaml:"rings"`
 }

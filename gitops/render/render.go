@@ -53,6 +53,12 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		deletions, err = f.Approvals(fleet.ApprovalsFile, text)
 	}
 	catalogue, faults := loadAddons(tree)
+	var policies []policy
+	if err == nil {
+		var wrong []error
+		policies, wrong = compilePolicies(f)
+		faults = append(faults, wrong...)
+	}
 	if err != nil || len(faults) > 0 {
 		return nil, joined(append([]error{err}, faults...))
 	}
@@ -90,6 +96,13 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 			res.Rendered++
 			res.RenderedUnits = append(res.RenderedUnits, u.name())
 		}
+	}
+	if err := joined(errs); err != nil {
+		return nil, err
+	}
+	decoded := map[string]map[string]any{}
+	for i := range f.Clusters {
+		errs = append(errs, checkPolicies(policies, &f.Clusters[i], perCluster[i], decoded)...)
 	}
 	if err := joined(errs); err != nil {
 		return nil, err
