@@ -181,7 +181,11 @@ func explain(w io.Writer, disks []shownDisk, now time.Time) error {
 		line("drive\t%s, serial %s, %s, %s", orNone(d.Model), orNone(d.Serial), orNone(string(d.Media)), resource.NewQuantity(d.SizeBytes, resource.BinarySI))
 		line("group\t%s", orNone(d.Group))
 		for _, f := range d.Faults {
-			line("evidence\t%s %s ×%d, %s ago, first %s ago", f.Severity, f.Class, f.Count, output.Age(now, f.LastSeen.Time), output.Age(now, f.FirstSeen.Time))
+			ends := ""
+			if f.Until != nil && f.Until.After(now) {
+				ends = fmt.Sprintf(", ends in %s unless there is more", output.Age(f.Until.Time, now)) // the time from now to then
+			}
+			line("evidence\t%s %s ×%d, %s ago, first %s ago%s", f.Severity, f.Class, f.Count, output.Age(now, f.LastSeen.Time), output.Age(now, f.FirstSeen.Time), ends)
 			line("\t  %s", f.Evidence)
 		}
 		if len(d.Faults) == 0 {

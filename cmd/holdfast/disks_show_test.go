@@ -22,9 +22,10 @@ func TestExplain(t *testing.T) {
 			{Type: v1alpha1.ConditionHealthRead, Status: metav1.ConditionFalse, Message: "naa.2 since 02:00: the disk does not answer"},
 		}},
 	}
+	ends := ago(-5 * time.Minute)
 	d := showDisk("east", node, v1alpha1.Disk{
 		ID: "naa.1", Device: "sdc", Model: "M", Serial: "S", Media: v1alpha1.MediaHDD, SizeBytes: 1 << 40, Slot: "bay 3", Group: "data", State: v1alpha1.DiskFailed, Since: &since,
-		Faults:  []v1alpha1.Fault{{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityCritical, Count: 1, FirstSeen: ago(20 * time.Minute), LastSeen: ago(10 * time.Minute), Evidence: "pending sectors: 3"}},
+		Faults:  []v1alpha1.Fault{{Class: v1alpha1.FaultSMART, Severity: v1alpha1.SeverityCritical, Count: 1, FirstSeen: ago(20 * time.Minute), LastSeen: ago(10 * time.Minute), Evidence: "pending sectors: 3"}, {Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning, Count: 4, FirstSeen: ago(9 * time.Minute), LastSeen: ago(5 * time.Minute), Until: &ends, Evidence: "hard resetting link"}},
 		Volumes: []v1alpha1.DiskVolume{{PersistentVolume: "pv-1", Claim: "db/rows", PartitionUUID: "u"}},
 	})
 	d.Repairs = []fleetRepair{{Name: "r1", Created: now.Add(-18 * time.Minute), Status: v1alpha1.RemediationStatus{Phase: v1alpha1.PhaseRunning, Step: v1alpha1.StepAwaitReplacement, Message: "waiting for another disk in bay 3"}}}
@@ -44,6 +45,8 @@ drive     M, serial S, hdd, 1Ti
 group     data
 evidence  Critical SMART ×1, 10m ago, first 20m ago
             pending sectors: 3
+evidence  Warning Link ×4, 5m ago, first 9m ago, ends in 5m unless there is more
+            hard resetting link
 volume    pv-1, claim db/rows, partition u
 closed    by remediation-controller for 19m (Failed)
 repair    r1 Running, begun 18m ago: waiting for another disk in bay 3
