@@ -179,13 +179,15 @@ func (s *State) published(kept *nodedisks.File) *nodedisks.File {
 	if kept == nil {
 		return f
 	}
+	others := map[string]bool{} // volume groups of disks that the state does not know
 	for _, d := range kept.Disks {
 		if s.Disks[d.ID] == nil && s.Replaced[d.ID] == nil {
 			f.Disks = append(f.Disks, d)
+			others[d.VolumeGroup] = true
 		}
 	}
 	for _, g := range kept.VolumeGroups {
-		if s.VolumeGroups[g.Name] == nil {
+		if others[g.Name] && s.VolumeGroups[g.Name] == nil {
 			f.VolumeGroups = append(f.VolumeGroups, g)
 		}
 	}
