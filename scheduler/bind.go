@@ -22,7 +22,41 @@ const (
 	callTimeout = 30 * time.Second
 	attempts    = 3 // of a compare-and-swap that was lost to a change that does not matter
 	recheck     = 5 * time.Second
+
+	catchUpTimeout = 250 * time.Millisecond // it holds up all pods
 )
+
+// catchUp waits a moment for claims that the API server has and the store has
+// not: a pod's event may overtake those of its claims, which were made before it.
+// The attempt would fail, and the pod back off, for nothing. The claim of an
+// ephemeral volume is made after the pod, and is not waited for.
+func (b *binder) catchUp(ctx context.Context, pod *corev1.Pod) {
+	for i := range pod.Spec.Volumes {
+		v := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if v == nil || b.has(pod.Namespace+"/"+v.ClaimName) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+		defer cancel()
+		if _, err := b.client.CoreV1().PersistentVolumeClaims(pod.Namespace).Get(ctx, v.ClaimName, metav1.GetOptions{}); err != nil {
+			return // upstream says what is wrong
+		}
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for !b.has(pod.Namespace + "/" + v.ClaimName) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+func (b *binder) has(claim string) bool {
+	_, ok := byKey[*corev1.PersistentVolumeClaim](b.core.claims, claim)
+	return ok
+}
 
 // plan is what PreBind has to do for one pod.
 type plan struct {

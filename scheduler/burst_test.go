@@ -254,6 +254,17 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 	}
 	wg.Wait()
 	after := attemptsMade(l.t)
+	var events corev1.EventList
+	if err := l.api.List(ctx, &events, client.InNamespace(l.ns)); err != nil {
+		l.t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, e := range events.Items {
+		if e.Reason == "FailedScheduling" && !told[e.Message] && len(told) < 5 {
+			told[e.Message] = true
+			l.t.Logf("an attempt failed: %s", e.Message)
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return burst{took: last.Sub(start), failed: after["unschedulable"] + after["error"] - before["unschedulable"] - before["error"], refused: d.refused}

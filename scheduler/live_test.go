@@ -196,6 +196,9 @@ profiles:
 // ours is the profile as the addon's ConfigMap has it.
 const ours = `
   plugins:
+    preFilter:
+      enabled:
+      - name: HoldfastVolumes
     multiPoint:
       enabled:
       - name: HoldfastVolumes

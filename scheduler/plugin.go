@@ -77,6 +77,7 @@ func (p *Plugin) PreFilter(ctx context.Context, cs fwk.CycleState, pod *corev1.P
 		return p.upstream.PreFilter(ctx, cs, pod, nodes)
 	}
 	start := time.Now()
+	p.binder.catchUp(ctx, pod)
 	claims, refused, settles := p.core.look(pod)
 	if refused != "" {
 		p.retry.later(pod, settles)
