@@ -125,3 +125,57 @@ func (r *Repo) PushTag(ctx context.Context, remote, name, commit, message string
 	}
 	return nil
 }
+
+// NewBlobs reads the files that a commit, with its history, brings and that no
+// branch, tag or other ref has yet. Inside a pre-receive hook that is what is
+// being pushed. Blobs larger than maxSize bytes are returned without content.
+func (r *Repo) NewBlobs(ctx context.Context, commit string, maxSize int64) ([]Blob, error) {
+	out, err := r.git(ctx, nil, "rev-list", "--objects", "--filter=object:type=blob", "--filter-provided-objects", commit, "--not", "--all")
+	if err != nil {
+		return nil, fmt.Errorf("list what is pushed: %w", err)
+	}
+	var entries []Entry
+	var in bytes.Buffer
+	for line := range strings.Lines(string(out)) {
+		hash, path, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if ok {
+			// The hash keeps apart the versions of one file.
+			entries = append(entries, Entry{Path: hash + " " + path, hash: hash})
+			in.WriteString(hash + "\n")
+		}
+	}
+	sizes, err := r.git(ctx, &in, "cat-file", "--batch-check=%(objectname) %(objectsize)")
+	if err != nil {
+		return nil, fmt.Errorf("read what is pushed: %w", err)
+	}
+	var blobs []Blob
+	var small []Entry
+	i := 0
+	for line := range strings.Lines(string(sizes)) {
+		var hash string
+		var size int64
+		if _, err := fmt.Sscan(line, &hash, &size); err != nil || i >= len(entries) || hash != entries[i].hash {
+			return nil, fmt.Errorf("read what is pushed: git printed %q", line)
+		}
+		_, path, _ := strings.Cut(entries[i].Path, " ")
+		blobs = append(blobs, Blob{Path: path, Hash: hash})
+		if size <= maxSize {
+			small = append(small, entries[i])
+		}
+		i++
+	}
+	files, err := r.Read(ctx, small)
+	if err != nil {
+		return nil, err
+	}
+	for i := range blobs {
+		blobs[i].Data = files[blobs[i].Hash+" "+blobs[i].Path]
+	}
+	return blobs, nil
+}
+
+// Blob is one version of a file.
+type Blob struct {
+	Path, Hash string
+	Data       []byte
+}

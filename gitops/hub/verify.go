@@ -13,6 +13,7 @@ import (
 	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/render"
+	"holdfast.dev/gitops/secretscan"
 )
 
 // RefusedError is a commit that must not reach the fleet.
@@ -117,6 +118,9 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 			return fmt.Errorf("read pushed refs: git wrote %q", sc.Text())
 		}
 		newCommit, ref := f[1], f[2]
+		if err := scanPush(ctx, repo, newCommit); err != nil {
+			return err
+		}
 		if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
 			if err := checkAct(ctx, repo, tag, f[0], newCommit); err != nil {
 				return err
@@ -143,6 +147,28 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		_ = leaveEffort(o.DataDir, newCommit, effortOf(res, start)) // a note for people, no reason to refuse a push
 	}
 	return sc.Err()
+}
+
+// scanPush looks for secrets in everything that a push brings, on any branch and
+// in commits that a later one of the push corrects: all of it can be read once it is here.
+func scanPush(ctx context.Context, repo *gitrepo.Repo, object string) error {
+	if strings.Trim(object, "0") == "" {
+		return nil
+	}
+	blobs, err := repo.NewBlobs(ctx, object, render.MaxFileSize)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, b := range blobs {
+		for _, err := range secretscan.Scan(b.Path, b.Data) {
+			faults = append(faults, fmt.Errorf("%w [blob %.10s]", err, b.Hash))
+		}
+	}
+	if len(faults) > 0 {
+		return &RefusedError{object, errors.Join(faults...)}
+	}
+	return nil
 }
 
 // checkAct refuses a tag by which a person cannot act on a rollout. Other tags

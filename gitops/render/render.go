@@ -18,6 +18,7 @@ import (
 
 	"holdfast.dev/addons"
 	"holdfast.dev/gitops/fleet"
+	"holdfast.dev/gitops/secretscan"
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/kustomize"
 	"holdfast.dev/salt"
@@ -59,6 +60,7 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		policies, wrong = compilePolicies(f)
 		faults = append(faults, wrong...)
 	}
+	faults = append(faults, scanSecrets(tree)...)
 	if err != nil || len(faults) > 0 {
 		return nil, joined(append([]error{err}, faults...))
 	}
@@ -125,6 +127,15 @@ func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit, d
 		r.Bundles[c.Name] = b
 	}
 	return joined(errs)
+}
+
+// scanSecrets looks at every file, those that nothing renders included.
+func scanSecrets(tree Tree) []error {
+	var errs []error
+	for _, p := range tree.paths {
+		errs = append(errs, secretscan.Scan(p, tree.files[p])...)
+	}
+	return errs
 }
 
 // duplicates finds objects that two addons of a cluster both bring.
