@@ -43,12 +43,14 @@ func TestTargets(t *testing.T) {
 		"OrAnd":        {target: "G@az:az1 or G@az:az2 and G@tier:canary", want: true},
 		"Not":          {target: "not G@az:az2 and G@tier:prod", want: true},
 		"Parentheses":  {target: "( G@az:az1 or G@az:az2 ) and not G@tier:canary", want: true},
-		"Regexp":       {target: "E@az.*", err: `salt/pillar/top.sls:2: the target "E@az.*" is not supported (known are globs and G@grain:glob)`},
-		"Pillar":       {target: "I@a:b", err: `salt/pillar/top.sls:2: the target "I@a:b" is not supported (known are globs and G@grain:glob)`},
+		"Regexp":       {target: "E@az.*", want: true},
+		"List":         {target: "L@x,az1-c1", want: true},
+		"Unknown":      {target: "N@group", err: `salt/pillar/top.sls:2: the target "N@group" is not supported (known are globs and G@, P@, I@, J@, L@, S@ and E@)`},
+		"Pillar":       {target: "I@a:b", err: `salt/pillar/top.sls:2: the target "a:b" needs the pillar, which the fleet's top files do not see (match on a grain: label the cluster in fleet.yaml)`},
 		"NoJoin":       {target: "az1 az2", err: `salt/pillar/top.sls:2: unexpected "az2" in the target "az1 az2" (join its parts with and, or, not)`},
 		"OpenAnd":      {target: "az1 and", err: `salt/pillar/top.sls:2: the target ends where a name is needed (write a glob or G@grain:glob)`},
 		"OpenParen":    {target: "( az1", err: `salt/pillar/top.sls:2: the target has an open parenthesis (close it, with spaces around it)`},
-		"NoGrain":      {target: "'G@:x'", err: `salt/pillar/top.sls:2: the target ":x" has no grain and glob (write G@grain:glob)`},
+		"NoGrain":      {target: "'G@:x'", err: `salt/pillar/top.sls:2: the target ":x" has no grain and glob (write key:glob, in a compound target G@key:glob)`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -114,12 +116,12 @@ func TestRefuses(t *testing.T) {
 		"Environment":   {"salt/pillar/top.sls", "dev:\n  '*': [a]\n", `salt/pillar/top.sls:1: the environment "dev" is not supported (put everything below base)`},
 		"NoTargets":     {"salt/pillar/top.sls", "base: [a]\n", "salt/pillar/top.sls:1: base is not a mapping of targets (write base: and below it '*': [name])"},
 		"NoList":        {"salt/pillar/top.sls", "base:\n  '*': a\n", `salt/pillar/top.sls:2: the target "*" has no list (write - name)`},
-		"Matcher":       {"salt/pillar/top.sls", "base:\n  '*':\n  - match: pcre\n  - a\n", "salt/pillar/top.sls:2: match: pcre is not supported (known are compound, glob and grain)"},
+		"Matcher":       {"salt/pillar/top.sls", "base:\n  '*':\n  - match: nodegroup\n  - a\n", "salt/pillar/top.sls:2: match: nodegroup is not supported (known are compound, glob, list, pcre, grain, grain_pcre, pillar, pillar_pcre, pillar_exact and ipcidr)"},
 		"IgnoreMissing": {"salt/pillar/top.sls", "base:\n  '*':\n  - ignore_missing: true\n  - a\n", `salt/pillar/top.sls:2: the target "*" holds "ignore_missing" (only match: is supported here)`},
 		"NameGlob":      {"salt/pillar/top.sls", "base:\n  '*': ['a*']\n", `salt/pillar/top.sls:2: "a*" is not the name of an SLS (write out its name, without a glob)`},
 		"Include":       {"salt/pillar/a.sls", "x: 1\ninclude: [b]\n", "salt/pillar/a.sls:2: include is not supported (select the file in salt/pillar/top.sls)"},
 		"PillarSeesNo":  {"salt/pillar/a.sls", "x: {{ pillar.get('y') }}\n", "salt/pillar/a.sls:1: \"pillar\" is not defined, in `x: {{ pillar.get('y') }}` (define it with {% set %}, or with context: in the state)"},
-		"GrainAttr":     {"salt/pillar/a.sls", "x: {{ grains.az }}\n", "salt/pillar/a.sls:1: grains.az is not supported, in `x: {{ grains.az }}` (write grains['az'])"},
+		"GrainAttr":     {"salt/pillar/a.sls", "x: {{ grains.rack }}\n", "salt/pillar/a.sls:1: the grain \"rack\" is not defined, in `x: {{ grains.rack }}` (set it as a label of the cluster in fleet.yaml, or write grains.get(name, default))"},
 		"Syntax":        {"salt/pillar/a.sls", "x: 1\n{% if %}\n", "salt/pillar/a.sls:2: the tag is empty, in `{% if %}` (write an expression)"},
 		"Rendered":      {"salt/pillar/a.sls", "{% for i in [1, 2] %}\nx: {{ i }}\n{% endfor %}\n", "salt/pillar/a.sls:2: key \"x\" is there twice, first in line 2 (remove one)"},
 	}
@@ -158,6 +160,7 @@ func TestReadsAreTraced(t *testing.T) {
 		t.Errorf("%s: %q", out.Files[0].Base, got)
 	}
 	want := []salt.Read{
+		{Path: "file:salt/states/a.sls"}, // it would come before a/init.sls
 		{Path: "grains:az", Hash: jinja.Hash("az1")}, {Path: "grains:rack"},
 		{Path: "pillar:p:none"}, {Path: "pillar:p:q", Hash: jinja.Hash("v")}, {Path: "pillar:r"},
 	}

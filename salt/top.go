@@ -1,14 +1,14 @@
 package salt
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/salt/jinja"
-	"holdfast.dev/salt/pyyaml"
 )
 
 // The folders of a fleet repository.
@@ -17,127 +17,166 @@ const (
 	PillarDir = "salt/pillar"
 )
 
-// destination is where a state puts an addon's manifests on a machine that runs
-// kube-addon-manager.
-const destination = "/etc/kubernetes/addons/"
-
 // Selected is one SLS that a top file selects for a cluster.
 type Selected struct {
 	Name string
 	// Origin is the line of the top file.
 	Origin jinja.Origin
+	// Optional tells that the file need not exist: the top file says ignore_missing.
+	Optional bool
 }
 
 // States lists the states that salt/states/top.sls selects for a cluster, in
 // order, each once.
 func States(files Files, grains Grains) ([]Selected, error) {
-	return selected(files, StatesDir+"/top.sls", grains)
+	return fleetEngine(files, Inputs{Grains: grains, Files: files}, nil).selected(StatesDir+"/", false)
 }
 
-func selected(files Files, path string, grains Grains) ([]Selected, error) {
-	top, err := sls(files, path, "is where the cluster's files are selected", newTracer(Inputs{Grains: grains}), false)
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$`)
+
+// target is one entry of a top file.
+type topTarget struct {
+	expr, matcher string
+	names         []Selected
+	order         int
+	origin        jinja.Origin
+}
+
+// selected lists what the top file of a tree selects.
+func (e *engine) selected(root string, pillar bool) ([]Selected, error) {
+	targets, err := e.topFile(root, "top.sls", pillar, map[string]bool{})
 	if err != nil {
 		return nil, err
 	}
-	for _, env := range top.Keys() {
-		if env != "base" {
-			return nil, at(top.Origin(env), jinja.Fault(fmt.Sprintf("the environment %q is not supported", env), "put everything below base"))
-		}
-	}
-	base, _ := top.Get("base")
-	targets, ok := base.(*jinja.Map)
-	if !ok {
-		return nil, &strictyaml.Error{File: path, Line: top.Origin("base").Line, Msg: "base is not a mapping of targets", Hint: "write base: and below it '*': [name]"}
+	if pillar {
+		slices.SortStableFunc(targets, func(a, b topTarget) int { return cmp.Compare(a.order, b.order) })
 	}
 	var out []Selected
 	seen := map[string]bool{}
-	for _, target := range targets.Keys() {
-		origin := targets.Origin(target)
-		value, _ := targets.Get(target)
-		names, matcher, err := selection(target, value)
+	for _, t := range targets {
+		ok, err := e.matches(t.expr, t.matcher)
 		if err != nil {
-			return nil, at(origin, err)
+			return nil, at(t.origin, err)
 		}
-		ok, err := matches(target, matcher, grains)
-		if err != nil {
-			return nil, at(origin, err)
-		}
-		for _, name := range names {
-			if ok && !seen[name] {
-				seen[name] = true
-				out = append(out, Selected{name, origin})
+		for _, s := range t.names {
+			if ok && !seen[s.Name] {
+				seen[s.Name] = true
+				out = append(out, s)
 			}
 		}
 	}
 	return out, nil
 }
 
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$`)
-
-// selection reads one target's list: names, and at most a match.
-func selection(target string, value any) (names []string, matcher string, err error) {
-	list, ok := value.([]any)
+// topFile reads a top file and those that it includes.
+func (e *engine) topFile(root, file string, pillar bool, done map[string]bool) ([]topTarget, error) {
+	text, ok := e.file(root + file)
 	if !ok {
-		return nil, "", jinja.Fault(fmt.Sprintf("the target %q has no list", target), "write - name")
+		if !e.strict && file == "top.sls" {
+			return nil, nil
+		}
+		return nil, &strictyaml.Error{File: root + file, Msg: "there is no such file", Hint: "add it: it is where the cluster's files are selected"}
 	}
-	for _, item := range list {
+	v, err := e.render(source{path: root + file, root: root, text: text, pillar: pillar}, defaultPipe)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	top, ok := v.(*jinja.Map)
+	if !ok {
+		return nil, &strictyaml.Error{File: root + file, Line: 1, Msg: "the top file is not a mapping", Hint: "write base: and below it '*': [name]"}
+	}
+	var out []topTarget
+	var includes []string
+	for _, key := range top.All() {
+		env := jinja.Str(key)
+		value, _ := top.At(key)
+		if env == "include" && !e.strict {
+			items, err := jinja.Iterate(value)
+			if err != nil {
+				return nil, at(top.Origin(env), err)
+			}
+			for _, item := range items {
+				includes = append(includes, jinja.Str(item))
+			}
+			continue
+		}
+		if env != "base" {
+			return nil, at(top.Origin(env), jinja.Fault(fmt.Sprintf("the environment %q is not supported", env), "put everything below base"))
+		}
+		more, err := e.targets(top, value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+	}
+	for _, name := range includes {
+		s, ok := e.findSLS(root, name)
+		if !ok || done[name] {
+			continue
+		}
+		done[name] = true
+		more, err := e.topFile(root, strings.TrimPrefix(s.path, root), pillar, done)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+	}
+	return out, nil
+}
+
+func (e *engine) targets(top *jinja.Map, value any) ([]topTarget, error) {
+	base, ok := value.(*jinja.Map)
+	if !ok {
+		return nil, at(top.Origin("base"), jinja.Fault("base is not a mapping of targets", "write base: and below it '*': [name]"))
+	}
+	var out []topTarget
+	for _, key := range base.All() {
+		t := topTarget{expr: jinja.Str(key), origin: base.OriginOf(key)}
+		value, _ := base.At(key)
+		if err := e.selection(&t, value); err != nil {
+			return nil, at(t.origin, err)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// selection reads one target's list: names, and options.
+func (e *engine) selection(t *topTarget, value any) error {
+	items, err := jinja.Iterate(jinja.Import(value))
+	if _, isText := value.(string); err != nil || isText {
+		return jinja.Fault(fmt.Sprintf("the target %q has no list", t.expr), "write - name")
+	}
+	optional := false
+	for _, item := range items {
 		switch item := item.(type) {
 		case string:
-			if !nameRE.MatchString(item) {
-				return nil, "", jinja.Fault(fmt.Sprintf("%q is not the name of an SLS", item), "write out its name, without a glob")
+			if e.strict && !nameRE.MatchString(item) {
+				return jinja.Fault(fmt.Sprintf("%q is not the name of an SLS", item), "write out its name, without a glob")
 			}
-			names = append(names, item)
+			t.names = append(t.names, Selected{Name: item, Origin: t.origin})
 		case *jinja.Map:
-			m, isString := item.Get("match")
-			s, ok := m.(string)
-			if !isString || !ok || item.Len() != 1 {
-				return nil, "", jinja.Fault(fmt.Sprintf("the target %q holds %q", target, strings.Join(item.Keys(), " ")), "only match: is supported here")
+			for _, k := range item.Keys() {
+				v, _ := item.Get(k)
+				switch {
+				case k == "match" && (!e.strict || item.Len() == 1):
+					t.matcher = jinja.Str(v)
+				case k == "order" && !e.strict:
+					if n, ok := v.(int64); ok {
+						t.order = int(n)
+					}
+				case k == "ignore_missing" && !e.strict:
+					optional = v == true
+				case e.strict:
+					return jinja.Fault(fmt.Sprintf("the target %q holds %q", t.expr, strings.Join(item.Keys(), " ")), "only match: is supported here")
+				}
 			}
-			matcher = s
 		default:
-			return nil, "", jinja.Fault(fmt.Sprintf("the target %q holds something that is not a name", target), "write - name")
+			return jinja.Fault(fmt.Sprintf("the target %q holds something that is not a name", t.expr), "write - name")
 		}
 	}
-	return names, matcher, nil
-}
-
-// sls renders and parses one SLS file.
-func sls(files Files, path, purpose string, t *tracer, withPillar bool) (*jinja.Map, error) {
-	src, ok := files.File(path)
-	if !ok {
-		return nil, &strictyaml.Error{File: path, Msg: "there is no such file", Hint: "add it: it " + purpose}
+	for i := range t.names {
+		t.names[i].Optional = optional
 	}
-	if line, _, _ := strings.Cut(string(src), "\n"); strings.HasPrefix(line, "#!") {
-		if strings.ReplaceAll(strings.TrimSpace(line[2:]), " ", "") != "jinja|yaml" {
-			return nil, &strictyaml.Error{File: path, Line: 1, Msg: fmt.Sprintf("the renderer %q is not supported", line), Hint: "remove the line, or write #!jinja|yaml"}
-		}
-	}
-	tpl, err := jinja.Parse(path, src)
-	if err != nil {
-		return nil, err
-	}
-	out, err := tpl.Render(t.names(withPillar))
-	if err != nil {
-		return nil, err
-	}
-	return pyyaml.One(&pyyaml.File{Name: path, Output: out})
-}
-
-// slsPath finds the file of a dotted name, as Salt does.
-func slsPath(files Files, dir, name string) (string, bool) {
-	p := dir + "/" + strings.ReplaceAll(name, ".", "/")
-	if _, ok := files.File(p + ".sls"); ok {
-		return p + ".sls", true
-	}
-	_, ok := files.File(p + "/init.sls")
-	return p + "/init.sls", ok
-}
-
-// at gives an error without a place the origin's.
-func at(o jinja.Origin, err error) error {
-	var e *strictyaml.Error
-	if errors.As(err, &e) && e.File == "" {
-		return &strictyaml.Error{File: o.File, Line: o.Line, Msg: e.Msg, Hint: e.Hint}
-	}
-	return err
+	return nil
 }

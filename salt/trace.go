@@ -1,6 +1,8 @@
 package salt
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -12,12 +14,33 @@ type Files interface {
 	File(path string) ([]byte, bool)
 }
 
+// Lister is what [Files] can do as well: list the paths below a folder. File
+// states that copy folders, and names of SLS with globs, need it.
+type Lister interface {
+	Under(dir string) []string
+}
+
 // Grains are a cluster's facts: cluster, id, az, kubernetes and its labels.
 type Grains map[string]string
 
+// Map is the grains as templates see them.
+func (g Grains) Map() *jinja.Map {
+	m := jinja.NewMap()
+	keys := make([]string, 0, len(g))
+	for k := range g {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		m.Set(k, g[k], jinja.Origin{})
+	}
+	return m
+}
+
 // Read is one value that a rendering depended on.
 type Read struct {
-	// Path is "pillar:<key>:<key>…" or "grains:<key>".
+	// Path is "pillar:<key>:<key>…" or "grains:<key>", both without a key for the
+	// whole, or "file:<path>" for a file outside the addon's own states.
 	Path string `json:"path"`
 	// Hash is of the value; empty when there was none.
 	Hash string `json:"hash,omitempty"`
@@ -27,19 +50,30 @@ type Read struct {
 type Inputs struct {
 	Grains Grains
 	Pillar *jinja.Map
+	// Files is the repository, for states that reach files outside their own folder.
+	Files Files
 }
 
 // Hash is the hash of what a rendering with these inputs would read at path.
 func (in Inputs) Hash(path string) string {
 	kind, key, _ := strings.Cut(path, ":")
-	switch kind {
-	case "grains":
+	switch {
+	case kind == "grains" && key == "":
+		return jinja.Hash(in.Grains.Map())
+	case kind == "grains":
 		if v, ok := in.Grains[key]; ok {
 			return jinja.Hash(v)
 		}
-	case "pillar":
+	case kind == "pillar" && key == "":
+		return jinja.Hash(in.Pillar)
+	case kind == "pillar":
 		if v, ok := lookup(in.Pillar, key); ok {
 			return jinja.Hash(v)
+		}
+	case kind == "file" && in.Files != nil:
+		if data, ok := in.Files.File(key); ok {
+			sum := sha256.Sum256(data)
+			return hex.EncodeToString(sum[:])
 		}
 	}
 	return ""
@@ -48,27 +82,46 @@ func (in Inputs) Hash(path string) string {
 // lookup finds a:b:c, as Salt's pillar.get traverses a pillar.
 func lookup(m *jinja.Map, path string) (any, bool) {
 	var v any = m
-	for key := range strings.SplitSeq(path, ":") {
-		m, ok := v.(*jinja.Map)
-		if !ok {
-			return nil, false
+	for rest, more := path, true; more; {
+		below, ok := v.(*jinja.Map)
+		if !ok { // a list: only few paths lead into one
+			return jinja.Traverse(jinja.Import(v), rest, ":")
 		}
-		if v, ok = m.Get(key); !ok {
+		var key string
+		key, rest, more = strings.Cut(rest, ":")
+		if v, ok = below.Get(key); !ok {
 			return nil, false
 		}
 	}
 	return v, true
 }
 
-// tracer gives templates their view of grains and pillar and notes each read.
+// tracer notes each read of a rendering.
 type tracer struct {
 	in    Inputs
 	reads map[string]string
+	// own is the folder whose files need not be noted.
+	own string
 }
 
-func newTracer(in Inputs) *tracer { return &tracer{in: in, reads: map[string]string{}} }
+func newTracer(in Inputs, own string) *tracer {
+	return &tracer{in: in, reads: map[string]string{}, own: own}
+}
 
-func (t *tracer) note(path string) { t.reads[path] = t.in.Hash(path) }
+func (t *tracer) note(path string) {
+	if t == nil {
+		return
+	}
+	if _, ok := t.reads[path]; !ok {
+		t.reads[path] = t.in.Hash(path)
+	}
+}
+
+func (t *tracer) noteFile(path string) {
+	if t != nil && !strings.HasPrefix(path, t.own) {
+		t.note("file:" + path)
+	}
+}
 
 // sorted returns the reads in order of their paths.
 func (t *tracer) sorted() []Read {
@@ -79,110 +132,3 @@ func (t *tracer) sorted() []Read {
 	slices.SortFunc(out, func(a, b Read) int { return strings.Compare(a.Path, b.Path) })
 	return out
 }
-
-// names are what a template knows by name.
-func (t *tracer) names(withPillar bool) map[string]any {
-	names := map[string]any{"grains": grainsObject{t}}
-	if withPillar {
-		names["pillar"] = pillarObject{t}
-		names["salt"] = saltObject{t}
-	}
-	return names
-}
-
-// reserved are the names that context: must not hide.
-var reserved = []string{"grains", "pillar", "salt", "loop"}
-
-type grainsObject struct{ t *tracer }
-
-func (g grainsObject) get(name string) (any, bool) {
-	g.t.note("grains:" + name)
-	v, ok := g.t.in.Grains[name]
-	return v, ok
-}
-
-func (g grainsObject) Attr(name string) (any, error) {
-	if name == "get" {
-		return getter("grains.get", "set it as a label of the cluster in fleet.yaml", g.get), nil
-	}
-	return nil, jinja.Fault("grains."+name+" is not supported", "write grains['"+name+"']")
-}
-
-func (g grainsObject) Item(key any) (any, error) {
-	name, ok := key.(string)
-	if !ok {
-		return nil, jinja.Fault("a grain's name is a string", "write grains['name']")
-	}
-	v, ok := g.get(name)
-	if !ok {
-		return nil, jinja.Fault("the cluster has no grain "+quote(name), "set it as a label of the cluster in fleet.yaml, or write grains.get("+quote(name)+", default)")
-	}
-	return v, nil
-}
-
-type pillarObject struct{ t *tracer }
-
-func (p pillarObject) get(path string) (any, bool) {
-	p.t.note("pillar:" + path)
-	return lookup(p.t.in.Pillar, path)
-}
-
-func (p pillarObject) Attr(name string) (any, error) {
-	if name == "get" {
-		return getter("pillar.get", "set it in salt/pillar, or give a default", func(key string) (any, bool) {
-			if strings.Contains(key, ":") {
-				return nil, false
-			}
-			return p.get(key)
-		}), nil
-	}
-	return nil, jinja.Fault("pillar."+name+" is not supported", "write pillar.get('"+name+"')")
-}
-
-func (p pillarObject) Item(key any) (any, error) {
-	name, _ := key.(string)
-	return nil, jinja.Fault("pillar[...] is not supported", "write pillar.get('"+name+"')")
-}
-
-type saltObject struct{ t *tracer }
-
-func (s saltObject) Attr(name string) (any, error) {
-	return nil, jinja.Fault("salt."+name+" is not supported", "write salt['pillar.get']('key:key')")
-}
-
-func (s saltObject) Item(key any) (any, error) {
-	switch key {
-	case "pillar.get":
-		return getter("salt['pillar.get']", "set it in salt/pillar, give it a default in addon.yaml, or give a default here", pillarObject(s).get), nil
-	case "grains.get":
-		return getter("salt['grains.get']", "set it as a label of the cluster in fleet.yaml", grainsObject(s).get), nil
-	}
-	name, _ := key.(string)
-	return nil, jinja.Fault("the function "+quote(name)+" is not supported", "known are pillar.get and grains.get")
-}
-
-// getter is get(key[, default]). Unlike Salt's it refuses a key that is not there
-// and has no default: Salt's empty string there has hidden many a typing error.
-func getter(what, hint string, get func(string) (any, bool)) jinja.Func {
-	return func(args []any, named map[string]any) (any, error) {
-		if v, ok := named["default"]; ok && len(args) == 1 && len(named) == 1 {
-			args, named = append(args, v), nil
-		}
-		if len(args) < 1 || len(args) > 2 || len(named) > 0 {
-			return nil, jinja.Fault(what+" takes a key and maybe a default", "")
-		}
-		key, ok := args[0].(string)
-		if !ok || key == "" {
-			return nil, jinja.Fault(what+" needs a key that is a string", "")
-		}
-		if v, ok := get(key); ok {
-			return v, nil
-		}
-		if len(args) == 2 {
-			return args[1], nil
-		}
-		return nil, jinja.Fault(what+" finds no "+quote(key), hint)
-	}
-}
-
-func quote(s string) string { return "'" + s + "'" }

@@ -58,7 +58,7 @@ Start with "holdfast init DIR", or see everything at work with "holdfast demo".`
 	}
 	root.PersistentFlags().VarP(&format, "output", "o", "table, json or yaml")
 	cobra.CheckErr(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
-	root.AddCommand(newInit(), newRender(&format), newPin(&format), newDiff(), newJoin(), newStatus(&format), newRollout(&format), newPlan(&format), newApprove(), newRetry(),
+	root.AddCommand(newInit(), newRender(&format), newSalt(), newPin(&format), newDiff(), newJoin(), newStatus(&format), newRollout(&format), newPlan(&format), newApprove(), newRetry(),
 		newDisks(&format), newRepairs(&format), newVolumes(), newDemo())
 	return root
 }

@@ -292,7 +292,7 @@ func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon) ([]*
 	}
 	var out []*unit
 	for _, a := range sorted {
-		u := &unit{cluster: c, addon: a, in: salt.Inputs{Grains: grains, Pillar: full}}
+		u := &unit{cluster: c, addon: a, in: salt.Inputs{Grains: grains, Pillar: full, Files: tree}}
 		u.key = staticKey(tree, u)
 		out = append(out, u)
 	}

@@ -1,36 +1,128 @@
 package jinja
 
+// stmt is a statement.
+type stmt interface{ line() int }
+
+// row is the template line that a statement begins in.
+type row int
+
+func (r row) line() int { return int(r) }
+
 // Statements.
 type (
 	textNode struct {
+		row
 		text string
-		line int
 	}
 	outputNode struct {
+		row
 		value expr
-		line  int
 	}
 	ifNode struct {
+		row
 		branches []branch
-		orElse   []any
+		orElse   []stmt
 	}
 	branch struct {
 		cond expr
-		line int
-		body []any
+		body []stmt
 	}
 	forNode struct {
-		names  []string
-		iter   expr
-		cond   expr // may be nil
-		body   []any
-		orElse []any
-		line   int
+		row
+		target    expr
+		iter      expr
+		cond      expr // may be nil
+		recursive bool
+		body      []stmt
+		orElse    []stmt
 	}
 	setNode struct {
-		name  string
+		row
+		target expr
+		value  expr
+	}
+	setBlockNode struct {
+		row
+		target expr
+		filter expr // applied to captured; may be nil
+		body   []stmt
+	}
+	filterBlockNode struct {
+		row
+		filter expr
+		body   []stmt
+	}
+	withNode struct {
+		row
+		targets, values []expr
+		body            []stmt
+	}
+	macroNode struct {
+		row
+		name     string // "" for a call block
+		params   []string
+		defaults []expr // of the last parameters
+		body     []stmt
+		// Whether the body names them: without, too many arguments are an error.
+		usesVarargs, usesKwargs, usesCaller bool
+		definesCaller                       bool
+	}
+	callBlockNode struct {
+		row
+		call   expr
+		caller *macroNode
+	}
+	doNode struct {
+		row
 		value expr
-		line  int
+	}
+	blockNode struct {
+		row
+		name             string
+		scoped, required bool
+		body             []stmt
+	}
+	extendsNode struct {
+		row
+		template expr
+	}
+	includeNode struct {
+		row
+		template       expr
+		ignoreMissing  bool
+		withoutContext bool
+	}
+	importNode struct {
+		row
+		template    expr
+		target      string
+		withContext bool
+		convert     string // "yaml", "json", "text" or ""
+	}
+	fromNode struct {
+		row
+		template    expr
+		names, as   []string
+		withContext bool
+	}
+	loadNode struct {
+		row
+		target expr
+		sort   string // "yaml", "json" or "text"
+		body   []stmt
+	}
+	autoescapeNode struct {
+		row
+		on   expr
+		body []stmt
+	}
+	scopeNode struct { // a profile block: only its body
+		row
+		body []stmt
+	}
+	jumpNode struct { // break or continue
+		row
+		to error
 	}
 )
 
@@ -54,6 +146,7 @@ type (
 	listExpr struct {
 		place
 		items []expr
+		tuple bool
 	}
 	dictExpr struct {
 		place
@@ -67,6 +160,10 @@ type (
 	itemExpr struct {
 		place
 		target, key expr
+	}
+	sliceExpr struct { // a key of itemExpr
+		place
+		start, stop, step expr // may be nil
 	}
 	callExpr struct {
 		place
@@ -83,6 +180,7 @@ type (
 		place
 		target expr
 		name   string
+		args   arguments
 		negate bool
 	}
 	unaryExpr struct {
@@ -95,15 +193,25 @@ type (
 		op          string
 		left, right expr
 	}
+	compareExpr struct {
+		place
+		first expr
+		ops   []string
+		rest  []expr
+	}
 	condExpr struct {
 		place
 		then, cond, orElse expr // orElse may be nil
 	}
+	captured struct { // what a block rendered, in a filter that is applied to it
+		place
+	}
 )
 
-// arguments of a call or filter.
+// arguments of a call, filter or test.
 type arguments struct {
-	positional []expr
-	names      []string // of named, in order
-	named      []expr
+	positional  []expr
+	names       []string // of named, in order
+	named       []expr
+	star, stars expr // *args and **kwargs, may be nil
 }

@@ -1,278 +1,9 @@
 package jinja
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-
-	"holdfast.dev/internal/strictyaml"
 )
-
-// Output is a rendered template.
-type Output struct {
-	Text []byte
-	// lines[i] is the template line that output line i+1 begins with.
-	lines []int
-}
-
-// Line returns the template line that a line of the output came from, both
-// counted from 1.
-func (o *Output) Line(line int) int {
-	switch {
-	case len(o.lines) == 0:
-		return line
-	case line < 1:
-		return o.lines[0]
-	case line > len(o.lines):
-		return o.lines[len(o.lines)-1]
-	}
-	return o.lines[line-1]
-}
-
-// Plain is the output of a text that is no template.
-func Plain(text []byte) *Output { return &Output{Text: text} }
-
-// Render renders the template. names are what it can use by name.
-func (t *Template) Render(names map[string]any) (*Output, error) {
-	r := &run{t: t, scope: &scope{names: names}}
-	r.scope = &scope{names: map[string]any{}, parent: r.scope}
-	if err := r.body(t.body); err != nil {
-		return nil, err
-	}
-	if t.newline {
-		if err := r.write("\n", strings.Count(t.src, "\n")+1, false); err != nil {
-			return nil, err
-		}
-	}
-	return &Output{Text: []byte(r.out.String()), lines: r.lines}, nil
-}
-
-// run is one rendering.
-type run struct {
-	t      *Template
-	scope  *scope
-	out    strings.Builder
-	lines  []int
-	inLine bool // the current output line has a known origin
-	steps  int
-}
-
-type scope struct {
-	names  map[string]any
-	parent *scope
-}
-
-func (s *scope) get(name string) (any, bool) {
-	for ; s != nil; s = s.parent {
-		if v, ok := s.names[name]; ok {
-			return v, true
-		}
-	}
-	return nil, false
-}
-
-func (r *run) fault(line int, msg, hint string) error {
-	return fault(r.t.file, r.t.src, line, msg, hint)
-}
-
-// place gives an error from below the template's file and line.
-func (r *run) place(line int, err error) error {
-	var e *strictyaml.Error
-	if !errors.As(err, &e) {
-		return r.fault(line, err.Error(), "")
-	}
-	if e.File != "" {
-		return err
-	}
-	return r.fault(line, e.Msg, e.Hint)
-}
-
-// write appends text that begins in a template line; verbatim text counts the
-// template's lines up as it goes.
-func (r *run) write(s string, line int, verbatim bool) error {
-	for s != "" {
-		if !r.inLine {
-			r.lines = append(r.lines, line)
-			r.inLine = true
-		}
-		l, rest, more := strings.Cut(s, "\n")
-		r.out.WriteString(l)
-		if !more {
-			break
-		}
-		r.out.WriteByte('\n')
-		r.inLine = false
-		if verbatim {
-			line++
-		}
-		s = rest
-	}
-	if r.out.Len() > MaxOutput {
-		return r.fault(line, fmt.Sprintf("renders more than %d bytes", MaxOutput), "split the file")
-	}
-	return nil
-}
-
-func (r *run) step(line int) error {
-	r.steps++
-	if r.steps > MaxSteps {
-		return r.fault(line, fmt.Sprintf("takes more than %d steps to render", MaxSteps), "shorten the loops")
-	}
-	return nil
-}
-
-func (r *run) body(nodes []any) error {
-	for _, n := range nodes {
-		if err := r.node(n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *run) node(n any) error {
-	switch n := n.(type) {
-	case textNode:
-		return r.write(n.text, n.line, true)
-	case outputNode:
-		v, err := r.defined(n.value)
-		if err != nil {
-			return err
-		}
-		s, err := text(v)
-		if err != nil {
-			return r.place(n.line, err)
-		}
-		return r.write(s, n.line, false)
-	case ifNode:
-		for _, b := range n.branches {
-			ok, err := r.cond(b.cond)
-			if err != nil {
-				return err
-			}
-			if ok {
-				return r.body(b.body)
-			}
-		}
-		return r.body(n.orElse)
-	case setNode:
-		v, err := r.defined(n.value)
-		if err != nil {
-			return err
-		}
-		r.scope.names[n.name] = v
-		return nil
-	case forNode:
-		return r.loop(n)
-	}
-	return fmt.Errorf("unknown node %T", n)
-}
-
-// loop renders a for block. Names that are set inside do not outlive one turn.
-func (r *run) loop(n forNode) error {
-	items, err := r.loopItems(n)
-	if err != nil {
-		return err
-	}
-	if len(items) == 0 {
-		return r.body(n.orElse)
-	}
-	outer := r.scope
-	defer func() { r.scope = outer }()
-	for i, item := range items {
-		if err := r.step(n.line); err != nil {
-			return err
-		}
-		r.scope = &scope{names: map[string]any{"loop": loopObject{i, len(items)}}, parent: outer}
-		if err := r.bind(n, item); err != nil {
-			return err
-		}
-		if err := r.body(n.body); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// loopItems evaluates what is looped over, filtered by the loop's condition.
-func (r *run) loopItems(n forNode) ([]any, error) {
-	v, err := r.defined(n.iter)
-	if err != nil {
-		return nil, err
-	}
-	var items []any
-	switch v := v.(type) {
-	case []any:
-		items = v
-	case *Map:
-		for _, k := range v.keys {
-			items = append(items, k)
-		}
-	default:
-		return nil, r.fault(n.line, "for loops over "+typeName(v), "loop over a list, or over a dict's .items()")
-	}
-	if n.cond == nil {
-		return items, nil
-	}
-	outer := r.scope
-	defer func() { r.scope = outer }()
-	var kept []any
-	for _, item := range items {
-		r.scope = &scope{names: map[string]any{}, parent: outer}
-		if err := r.bind(n, item); err != nil {
-			return nil, err
-		}
-		ok, err := r.cond(n.cond)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			kept = append(kept, item)
-		}
-	}
-	return kept, nil
-}
-
-// bind gives the loop's names their values.
-func (r *run) bind(n forNode, item any) error {
-	if len(n.names) == 1 {
-		r.scope.names[n.names[0]] = item
-		return nil
-	}
-	parts, ok := item.([]any)
-	if !ok || len(parts) != len(n.names) {
-		return r.fault(n.line, fmt.Sprintf("for has %d names, but an item is %s", len(n.names), typeName(item)), "use .items() for a dict")
-	}
-	for i, name := range n.names {
-		r.scope.names[name] = parts[i]
-	}
-	return nil
-}
-
-// loopObject is the name loop inside a for block.
-type loopObject struct{ i, n int }
-
-func (l loopObject) Attr(name string) (any, error) {
-	switch name {
-	case "index":
-		return int64(l.i + 1), nil
-	case "index0":
-		return int64(l.i), nil
-	case "revindex":
-		return int64(l.n - l.i), nil
-	case "first":
-		return l.i == 0, nil
-	case "last":
-		return l.i == l.n-1, nil
-	case "length":
-		return int64(l.n), nil
-	}
-	return nil, Fault("loop."+name+" is not supported", "known are index, index0, revindex, first, last and length")
-}
-
-func (l loopObject) Item(any) (any, error) {
-	return nil, Fault("loop[...] is not supported", "write loop.index")
-}
 
 func (r *run) cond(e expr) (bool, error) {
 	v, err := r.defined(e)
@@ -280,10 +11,7 @@ func (r *run) cond(e expr) (bool, error) {
 		return false, err
 	}
 	ok, err := truth(v)
-	if err != nil {
-		return false, r.place(e.at(), err)
-	}
-	return ok, nil
+	return ok, r.place(e.at(), err)
 }
 
 // defined evaluates e and refuses what is not there.
@@ -292,7 +20,7 @@ func (r *run) defined(e expr) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u, ok := v.(undefined); ok {
+	if u, ok := v.(*undefined); ok && !u.lenient {
 		return nil, r.fault(e.at(), u.what+" is not defined", u.hint)
 	}
 	return v, nil
@@ -302,24 +30,36 @@ func (r *run) eval(e expr) (any, error) {
 	if err := r.step(e.at()); err != nil {
 		return nil, err
 	}
+	if err := r.enter(e.at()); err != nil {
+		return nil, err
+	}
+	defer r.leave()
 	switch e := e.(type) {
 	case literal:
 		return e.value, nil
 	case nameExpr:
-		if v, ok := r.scope.get(e.name); ok {
-			return v, nil
+		v := r.name(e)
+		if w, ok := v.(Watched); ok {
+			return w.Whole(), nil
 		}
-		return undefined{`"` + e.name + `"`, `define it with {% set %}, or with context: in the state`}, nil
+		return v, nil
+	case captured:
+		return r.captured, nil
 	case listExpr:
-		return r.list(e.items)
+		return r.list(e)
 	case dictExpr:
 		return r.dict(e)
 	case attrExpr:
-		return r.attr(e)
+		target, err := r.target(e.target)
+		if err != nil {
+			return nil, err
+		}
+		v, err := attribute(target, e.name)
+		return v, r.place(e.at(), err)
 	case itemExpr:
 		return r.item(e)
 	case callExpr:
-		return r.call(e)
+		return r.callWith(e, nil)
 	case filterExpr:
 		return r.filter(e)
 	case testExpr:
@@ -328,6 +68,8 @@ func (r *run) eval(e expr) (any, error) {
 		return r.unary(e)
 	case binaryExpr:
 		return r.binary(e)
+	case compareExpr:
+		return r.compare(e)
 	case condExpr:
 		ok, err := r.cond(e.cond)
 		switch {
@@ -336,23 +78,61 @@ func (r *run) eval(e expr) (any, error) {
 		case ok:
 			return r.eval(e.then)
 		case e.orElse == nil:
-			return undefined{"the value of an inline if without else", "add else"}, nil
+			return &undefined{what: "the value of an inline if without else", hint: "add else", lenient: !r.Strict}, nil
 		}
 		return r.eval(e.orElse)
 	}
-	return nil, fmt.Errorf("unknown expression %T", e)
+	return nil, r.fault(e.at(), fmt.Sprintf("unknown expression %T", e), "")
 }
 
-func (r *run) list(items []expr) (any, error) {
-	out := make([]any, 0, len(items))
-	for _, item := range items {
-		v, err := r.defined(item)
+func (r *run) name(e nameExpr) any {
+	if v, ok := r.scope.get(e.name); ok {
+		if _, unset := v.(missingParam); !unset {
+			return v
+		}
+	}
+	if e.name == "self" {
+		return selfObject{r}
+	}
+	return &undefined{what: `"` + e.name + `"`, hint: `define it with {% set %}, or with context: in the state`}
+}
+
+// target evaluates what an attribute or item is read of.
+func (r *run) target(e expr) (any, error) {
+	if n, ok := e.(nameExpr); ok {
+		if w, ok := r.name(n).(Watched); ok {
+			return w, nil
+		}
+	}
+	v, err := r.defined(e)
+	if u, ok := v.(*undefined); ok {
+		err = r.fault(e.at(), u.what+" is not defined", u.hint)
+	}
+	return v, err
+}
+
+func (r *run) list(e listExpr) (any, error) {
+	out := make([]any, 0, len(e.items))
+	for _, item := range e.items {
+		v, err := r.inside(item)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, v)
 	}
-	return out, nil
+	if e.tuple {
+		return Tuple(out), nil
+	}
+	return &List{out}, nil
+}
+
+// inside evaluates what is set, or goes into a list or dict. Strict rendering refuses what is
+// not there; Jinja2 does when it is used.
+func (r *run) inside(e expr) (any, error) {
+	if r.Strict {
+		return r.defined(e)
+	}
+	return r.eval(e)
 }
 
 func (r *run) dict(e dictExpr) (any, error) {
@@ -362,121 +142,184 @@ func (r *run) dict(e dictExpr) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, ok := key.(string)
-		if !ok {
-			return nil, r.fault(k.at(), "a dict's key is "+typeName(key), "use a string")
-		}
-		v, err := r.defined(e.values[i])
+		v, err := r.inside(e.values[i])
 		if err != nil {
 			return nil, err
 		}
-		m.Set(name, v, Origin{r.t.file, k.at()})
+		if err := m.PutAt(key, v, Origin{r.t.file, k.at()}); err != nil {
+			return nil, r.place(k.at(), err)
+		}
 	}
 	return m, nil
 }
 
-func (r *run) attr(e attrExpr) (any, error) {
-	target, err := r.defined(e.target)
-	if err != nil {
-		return nil, err
+// attribute is x.name: a method or attribute, else the item of that name.
+func attribute(target any, name string) (any, error) {
+	if strings.HasPrefix(name, "__") {
+		return &undefined{what: fmt.Sprintf("%q", name), hint: "Python's inner names cannot be reached"}, nil
 	}
-	switch target := target.(type) {
-	case Object:
-		v, err := target.Attr(e.name)
-		if err != nil {
-			return nil, r.place(e.at(), err)
-		}
-		return v, nil
-	case *Map:
-		if f := mapMethod(target, e.name); f != nil {
-			return f, nil
-		}
-		if v, ok := target.Get(e.name); ok {
+	if o, ok := target.(Object); ok {
+		return o.Attr(name)
+	}
+	if f := method(target, name); f != nil {
+		return f, nil
+	}
+	if m, ok := target.(*Map); ok {
+		if v, ok := m.Get(name); ok {
 			return v, nil
 		}
-	case string:
-		if f := stringMethod(target, e.name); f != nil {
-			return f, nil
-		}
 	}
-	return undefined{fmt.Sprintf("%q of %s", e.name, typeName(target)), ""}, nil
+	return &undefined{what: fmt.Sprintf("%q of %s", name, typeName(target)), hint: ""}, nil
 }
 
 func (r *run) item(e itemExpr) (any, error) {
-	target, err := r.defined(e.target)
+	target, err := r.target(e.target)
 	if err != nil {
 		return nil, err
 	}
-	key, err := r.defined(e.key)
+	if s, ok := e.key.(sliceExpr); ok {
+		return r.slice(e, target, s)
+	}
+	key, err := r.eval(e.key)
 	if err != nil {
 		return nil, err
 	}
+	v, err := item(target, key)
+	return v, r.place(e.at(), err)
+}
+
+func (r *run) slice(e itemExpr, target any, s sliceExpr) (any, error) {
+	var bounds [3]any
+	for i, b := range []expr{s.start, s.stop, s.step} {
+		if b == nil {
+			continue
+		}
+		var err error
+		if bounds[i], err = r.defined(b); err != nil {
+			return nil, err
+		}
+	}
+	v, err := slice(target, bounds[0], bounds[1], bounds[2])
+	return v, r.place(e.at(), err)
+}
+
+// item is x[key]: the item, else the attribute of that name.
+func item(target, key any) (any, error) {
 	switch target := target.(type) {
 	case Object:
-		v, err := target.Item(key)
-		if err != nil {
-			return nil, r.place(e.at(), err)
-		}
-		return v, nil
+		return target.Item(key)
 	case *Map:
-		if k, ok := key.(string); ok {
-			if v, ok := target.Get(k); ok {
-				return v, nil
-			}
-			return undefined{fmt.Sprintf("the key %q", k), "use .get(key, default)"}, nil
+		if v, ok := target.At(key); ok {
+			return v, nil
 		}
-	case []any:
-		if n, ok := key.(int64); ok {
-			if n < 0 {
-				n += int64(len(target))
+	default:
+		if items, ok := sequence(target); ok {
+			if n, ok := integer(key); ok {
+				if n < 0 {
+					n += int64(len(items))
+				}
+				if n >= 0 && n < int64(len(items)) {
+					return items[n], nil
+				}
+				return &undefined{what: fmt.Sprintf("item %d of %s of %d", n, typeName(target), len(items)), hint: ""}, nil
 			}
-			if n >= 0 && n < int64(len(target)) {
-				return target[n], nil
-			}
-			return undefined{fmt.Sprintf("item %d of a list of %d", key, len(target)), ""}, nil
 		}
 	}
-	return nil, r.fault(e.at(), fmt.Sprintf("%s has no item named by %s", typeName(target), typeName(key)), "")
+	name, ok := asText(key)
+	if !ok {
+		return &undefined{what: fmt.Sprintf("the item %s of %s", Str(key), typeName(target)), hint: ""}, nil
+	}
+	if f := method(target, name); f != nil && !strings.HasPrefix(name, "__") {
+		return f, nil
+	}
+	return &undefined{what: fmt.Sprintf("the key %q", name), hint: "use .get(key, default)"}, nil
 }
 
-func (r *run) arguments(a arguments) ([]any, map[string]any, error) {
-	args, named := make([]any, 0, len(a.positional)), map[string]any{}
+func (r *run) arguments(what string, a arguments) (*Args, error) {
+	args := &Args{What: what, Pos: make([]any, 0, len(a.positional))}
 	for _, e := range a.positional {
-		v, err := r.defined(e)
+		v, err := r.eval(e)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		args = append(args, v)
+		args.Pos = append(args.Pos, v)
 	}
 	for i, e := range a.named {
-		v, err := r.defined(e)
+		v, err := r.eval(e)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if _, twice := named[a.names[i]]; twice {
-			return nil, nil, r.fault(e.at(), fmt.Sprintf("the argument %q is there twice", a.names[i]), "")
+		if _, twice := args.Named(a.names[i]); twice {
+			return nil, r.fault(e.at(), fmt.Sprintf("the argument %q is there twice", a.names[i]), "")
 		}
-		named[a.names[i]] = v
+		args.AddNamed(a.names[i], v)
 	}
-	return args, named, nil
+	if a.star != nil {
+		v, err := r.defined(a.star)
+		if err != nil {
+			return nil, err
+		}
+		items, err := iterate(v)
+		if err != nil {
+			return nil, r.place(a.star.at(), err)
+		}
+		args.Pos = append(args.Pos, items...)
+	}
+	if a.stars != nil {
+		return args, r.keywords(args, a.stars)
+	}
+	return args, nil
 }
 
-func (r *run) call(e callExpr) (any, error) {
+// keywords adds the arguments of **dict.
+func (r *run) keywords(args *Args, e expr) error {
+	v, err := r.defined(e)
+	if err != nil {
+		return err
+	}
+	m, ok := v.(*Map)
+	if !ok {
+		return r.fault(e.at(), "** needs a dict, not "+typeName(v), "")
+	}
+	for _, k := range m.keys {
+		name, ok := asText(k)
+		if _, twice := args.Named(name); twice || !ok {
+			return r.fault(e.at(), fmt.Sprintf("the argument %s is there twice, or no string", Str(k)), "")
+		}
+		value, _ := m.At(k)
+		args.AddNamed(name, value)
+	}
+	return nil
+}
+
+// callWith calls a function; caller is the body of the call block around it, if any.
+func (r *run) callWith(e callExpr, caller *macro) (any, error) {
 	fn, err := r.defined(e.fn)
 	if err != nil {
 		return nil, err
 	}
-	f, ok := fn.(Func)
-	if !ok {
-		return nil, r.fault(e.at(), "calls "+typeName(fn), "")
-	}
-	args, named, err := r.arguments(e.args)
+	args, err := r.arguments("the function", e.args)
 	if err != nil {
 		return nil, err
 	}
-	v, err := f(args, named)
-	if err != nil {
-		return nil, r.place(e.at(), err)
+	if caller != nil {
+		args.AddNamed("caller", caller)
 	}
-	return v, nil
+	v, err := r.call(fn, args)
+	return v, r.place(e.at(), err)
 }
+
+func (r *run) call(fn any, args *Args) (any, error) {
+	switch fn := fn.(type) {
+	case Func:
+		return fn(args)
+	case contextFunc:
+		return fn(r, args)
+	case callable:
+		return fn.call(args)
+	}
+	return nil, Fault("calls "+typeName(fn), "")
+}
+
+// contextFunc is a function that sees the rendering.
+type contextFunc func(r *run, a *Args) (any, error)

@@ -2,63 +2,38 @@ package jinja
 
 import (
 	"fmt"
-	"slices"
+	"math"
+	"math/big"
 	"strconv"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
-// filterFunc is a filter's work on a defined value.
-type filterFunc func(v any, a *given) (any, error)
+// filterFunc is a filter. v may be undefined; the functions that read a value
+// refuse that.
+type filterFunc func(r *run, v any, a *Args) (any, error)
 
-// filters that are known. "default" also takes what is not defined.
-var filters = map[string]filterFunc{
-	"d":       nil,
-	"default": nil,
-	"indent":  filterIndent,
-	"int":     filterInt,
-	"join":    filterJoin,
-	"json":    filterJSON,
-	"length":  filterLength,
-	"lower":   onText(strings.ToLower),
-	"replace": filterReplace,
-	"trim":    onText(func(s string) string { return strings.Trim(s, whitespace) }),
-	"upper":   onText(strings.ToUpper),
-	"yaml":    filterYAML,
-}
+// filters are all that are known: those of Jinja2's filters.py, and Salt's. It is
+// filled by the maps of the other files.
+var filters map[string]filterFunc
 
-const filterNames = "default, indent, int, join, json, length, lower, replace, trim, upper and yaml"
-
-// given are a filter's or method's arguments, taken one by one by position or name.
-type given struct {
-	what  string
-	args  []any
-	named map[string]any
-	used  int
-}
-
-// take returns the next argument, or def. An argument without default is required.
-func (g *given) take(name string, def any) any {
-	if g.used < len(g.args) {
-		g.used++
-		return g.args[g.used-1]
+// The map is not filled where it is declared: map and select look filters up in it.
+var _ = func() bool {
+	filters = map[string]filterFunc{}
+	for _, part := range []map[string]filterFunc{valueFilters, textFilters, sequenceFilters, selectFilters, saltFilters, saltListFilters, saltDictFilters, serialFilters, networkFilters, machineFilters} {
+		for name, f := range part {
+			filters[name] = f
+		}
 	}
-	if v, ok := g.named[name]; ok {
-		delete(g.named, name)
-		return v
-	}
-	return def
-}
+	return true
+}()
 
-func (g *given) done() error {
-	for name := range g.named {
-		return Fault(fmt.Sprintf("%s has no argument %q", g.what, name), "")
+// FilterNames are the names of all filters.
+func FilterNames() map[string]bool {
+	out := map[string]bool{}
+	for name := range filters {
+		out[name] = true
 	}
-	if g.used < len(g.args) {
-		return Fault(fmt.Sprintf("%s takes at most %d arguments", g.what, g.used), "")
-	}
-	return nil
+	return out
 }
 
 func (r *run) filter(e filterExpr) (any, error) {
@@ -66,252 +41,326 @@ func (r *run) filter(e filterExpr) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, named, err := r.arguments(e.args)
+	args, err := r.arguments("the filter "+e.name, e.args)
 	if err != nil {
 		return nil, err
 	}
-	g := &given{what: "the filter " + e.name, args: args, named: named}
-	var out any
-	if f := filters[e.name]; f == nil {
-		out, err = filterDefault(v, g)
-	} else {
-		if u, ok := v.(undefined); ok {
-			return nil, r.fault(e.at(), u.what+" is not defined", u.hint)
-		}
-		out, err = f(v, g)
-	}
-	if err == nil {
-		err = g.done()
-	}
-	if err != nil {
-		return nil, r.place(e.at(), err)
-	}
-	return out, nil
+	out, err := r.applyFilter(e.name, v, args)
+	return out, r.place(e.at(), err)
 }
 
-func filterDefault(v any, g *given) (any, error) {
-	def, falsy := g.take("default_value", ""), g.take("boolean", false)
-	if _, ok := v.(undefined); ok {
+func (r *run) applyFilter(name string, v any, args *Args) (any, error) {
+	f, ok := filters[name]
+	if !ok {
+		return nil, Fault("the filter "+strconv.Quote(name)+" is not known", "see salt/README.md for those that are")
+	}
+	args.What = "the filter " + name
+	out, err := f(r, v, args)
+	if err == nil {
+		err = args.Done()
+	}
+	return out, err
+}
+
+// given refuses an undefined value before the filter sees it.
+func given(f filterFunc) filterFunc {
+	return func(r *run, v any, a *Args) (any, error) {
+		if u, ok := v.(*undefined); ok && !u.lenient {
+			return nil, u.fault()
+		}
+		return f(r, v, a)
+	}
+}
+
+var valueFilters = map[string]filterFunc{
+	"d":       filterDefault,
+	"default": filterDefault,
+	"abs":     given(filterAbs),
+	"attr":    given(filterAttr),
+	"float":   given(filterFloat),
+	"int":     given(filterInt),
+	"round":   given(filterRound),
+	"count":   given(filterLength),
+	"length":  given(filterLength),
+	"string":  onText(func(s string) string { return s }),
+	"pprint":  given(func(_ *run, v any, _ *Args) (any, error) { return pformat(v) }),
+	"filesizeformat": given(func(_ *run, v any, a *Args) (any, error) {
+		f, ok := toFloat(v)
+		binary, err := a.Flag("binary", false)
+		if !ok {
+			return nil, faultf("filesizeformat needs a number, not %s", typeName(v))
+		}
+		return fileSize(f, binary), err
+	}),
+	"escape":      filterEscape,
+	"e":           filterEscape,
+	"forceescape": func(_ *run, v any, _ *Args) (any, error) { s, err := text(v); return Markup(escapeHTML(s)), err },
+	"safe":        func(_ *run, v any, _ *Args) (any, error) { s, err := text(v); return Markup(s), err },
+}
+
+func filterEscape(_ *run, v any, _ *Args) (any, error) {
+	if m, ok := v.(Markup); ok {
+		return m, nil
+	}
+	s, err := text(v)
+	return Markup(escapeHTML(s)), err
+}
+
+func filterDefault(_ *run, v any, a *Args) (any, error) {
+	def, falsy := a.Take("default_value", ""), a.Take("boolean", false)
+	if IsUndefined(v) {
 		return def, nil
 	}
-	if falsy == true {
-		ok, err := truth(v)
-		if err != nil || !ok {
-			return def, err
+	if on, err := truth(falsy); err != nil || on {
+		ok, err2 := truth(v)
+		if err != nil || err2 != nil || !ok {
+			return def, err2
 		}
 	}
 	return v, nil
 }
 
-func onText(f func(string) string) filterFunc {
-	return func(v any, _ *given) (any, error) {
-		s, err := text(v)
-		return f(s), err
+func filterAbs(_ *run, v any, _ *Args) (any, error) {
+	if f, ok := v.(float64); ok {
+		return math.Abs(f), nil
 	}
+	n, ok := asBig(v)
+	if !ok {
+		return nil, faultf("abs needs a number, not %s", typeName(v))
+	}
+	return normal(new(big.Int).Abs(n)), nil
 }
 
-// filterIndent is jinja2.filters.do_indent with first and blank false.
-func filterIndent(v any, g *given) (any, error) {
-	s, ok := v.(string)
-	width, isInt := g.take("width", int64(4)).(int64)
-	first, blank := g.take("first", false), g.take("blank", false)
-	if !ok || !isInt || width < 0 || width > 200 {
-		return nil, Fault("indent needs a string and a width", "use | json or | yaml before it")
+// filterAttr is x|attr('name'): an attribute, never an item.
+func filterAttr(_ *run, v any, a *Args) (any, error) {
+	name, err := a.Text("name")
+	if err != nil {
+		return nil, err
 	}
-	pad := strings.Repeat(" ", int(width))
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		if i == 0 && first == true || i > 0 && (lines[i] != "" || blank == true) {
-			lines[i] = pad + lines[i]
-		}
+	if o, ok := v.(Object); ok {
+		return o.Attr(name)
 	}
-	return strings.Join(lines, "\n"), nil
+	if f := method(v, name); f != nil {
+		return f, nil
+	}
+	return &undefined{what: fmt.Sprintf("%q of %s", name, typeName(v)), hint: "use ['" + name + "'] for an item"}, nil
 }
 
-func filterInt(v any, _ *given) (any, error) {
-	switch v := v.(type) {
-	case int64:
-		return v, nil
-	case string:
-		if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
+func filterFloat(_ *run, v any, a *Args) (any, error) {
+	def := a.Take("default", 0.0)
+	if f, ok := toFloat(v); ok {
+		return f, nil
+	}
+	return def, nil
+}
+
+func filterInt(_ *run, v any, a *Args) (any, error) {
+	def := a.Take("default", int64(0))
+	base, err := a.Int("base", 10)
+	if err != nil {
+		return nil, err
+	}
+	if base != 0 && (base < 2 || base > 36) {
+		return nil, Fault("the base is between 2 and 36", "")
+	}
+	if n, ok := toInt(v, int(base)); ok {
+		return n, nil
+	}
+	if f, ok := toFloat(v); ok {
+		if n, ok := toInt(f, 10); ok {
 			return n, nil
 		}
-		return nil, Fault(strconv.Quote(v)+" is not an integer", "")
+		if math.IsInf(f, 0) {
+			return nil, Fault("an infinite number has no integer", "")
+		}
 	}
-	return nil, Fault(typeName(v)+" is not an integer", "")
+	return def, nil
 }
 
-func filterJoin(v any, g *given) (any, error) {
-	sep, ok := g.take("d", "").(string)
-	list, isList := v.([]any)
-	if !ok || !isList {
-		return nil, Fault("join needs a list and a string, not "+typeName(v), "")
+func filterRound(_ *run, v any, a *Args) (any, error) {
+	precision, err := a.Int("precision", 0)
+	if err != nil {
+		return nil, err
 	}
-	parts := make([]string, len(list))
-	for i, item := range list {
-		var err error
-		if parts[i], err = text(item); err != nil {
+	how := a.Take("method", "common")
+	if _, ok := number(v); !ok || precision > 300 || precision < -300 {
+		return nil, faultf("round needs a number, not %s", typeName(v))
+	}
+	switch how {
+	case "common":
+		if n, ok := asBig(v); ok {
+			return roundInt(n, precision), nil
+		}
+		return roundFloat(v.(float64), int(precision)), nil
+	case "ceil", "floor":
+		f, _ := number(v)
+		p := math.Pow10(int(precision))
+		f *= p
+		if how == "ceil" {
+			f = math.Ceil(f)
+		} else {
+			f = math.Floor(f)
+		}
+		if precision >= 0 { // an int over an int, or over 1.0
+			return f / p, nil
+		}
+		return f / p, nil
+	}
+	return nil, Fault("round knows the methods common, ceil and floor", "")
+}
+
+// roundFloat is Python's round(f, precision): halves go to the even digit, of the
+// float's exact value.
+func roundFloat(f float64, precision int) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return f
+	}
+	if precision >= 0 {
+		out, err := strconv.ParseFloat(strconv.FormatFloat(f, 'f', precision, 64), 64)
+		if err != nil {
+			return f
+		}
+		return out
+	}
+	p := math.Pow10(-precision)
+	return math.RoundToEven(f/p) * p
+}
+
+func roundInt(n *big.Int, precision int64) any {
+	if precision >= 0 {
+		return normal(n)
+	}
+	p := new(big.Int).Exp(big.NewInt(10), big.NewInt(-precision), nil)
+	q, m := new(big.Int), new(big.Int)
+	q.DivMod(n, p, m)
+	if twice := new(big.Int).Lsh(m, 1).Cmp(p); twice > 0 || twice == 0 && q.Bit(0) == 1 {
+		q.Add(q, big.NewInt(1))
+	}
+	return normal(q.Mul(q, p))
+}
+
+func filterLength(_ *run, v any, _ *Args) (any, error) {
+	n, ok := length(v)
+	if !ok {
+		return nil, Fault(typeName(v)+" has no length", "| list makes a list of a generator")
+	}
+	return int64(n), nil
+}
+
+// fileSize is jinja2.filters.do_filesizeformat.
+func fileSize(f float64, binary bool) string {
+	base, units := 1000.0, []string{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}
+	if binary {
+		base, units = 1024, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}
+	}
+	if f == 1 {
+		return "1 Byte"
+	}
+	if f < base {
+		return strconv.FormatFloat(math.Trunc(f), 'f', 0, 64) + " Bytes"
+	}
+	unit := base
+	for i, u := range units {
+		unit = math.Pow(base, float64(i+2))
+		if f < unit {
+			return strconv.FormatFloat(base*f/unit, 'f', 1, 64) + " " + u
+		}
+	}
+	return strconv.FormatFloat(base*f/unit, 'f', 1, 64) + " " + units[len(units)-1]
+}
+
+// pformat is Python's pprint.pformat(v) of what fits in 80 columns, and of lists
+// and dicts that do not.
+func pformat(v any) (string, error) { return pprint(v, 0, 0) }
+
+func pprint(v any, indent, allowance int) (string, error) {
+	s, err := pprintLine(v)
+	if err != nil || len([]rune(s)) <= 80-indent-allowance {
+		return s, err
+	}
+	open, end := "[", "]"
+	var parts []string
+	switch v := v.(type) {
+	case *List:
+		parts, err = pprintItems(v.Items, indent+1, allowance)
+	case Tuple:
+		open, end = "(", ")"
+		if len(v) == 1 {
+			end = ",)"
+		}
+		parts, err = pprintItems(v, indent+1, allowance)
+	case *Map:
+		open, end = "{", "}"
+		keys, sortErr := sorted(v.keys, nil)
+		if sortErr != nil {
+			keys = v.keys
+		}
+		for i, k := range keys {
+			name, err := repr(k)
+			if err != nil {
+				return "", err
+			}
+			value, _ := v.At(k)
+			more := 1
+			if i == len(keys)-1 {
+				more = allowance + 1
+			}
+			s, err := pprint(value, indent+len([]rune(name))+3, more)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, name+": "+s)
+		}
+	default:
+		return s, nil
+	}
+	return open + strings.Join(parts, ",\n"+strings.Repeat(" ", indent+1)) + end, err
+}
+
+func pprintItems(items []any, indent, allowance int) ([]string, error) {
+	var out []string
+	for i, item := range items {
+		more := 1
+		if i == len(items)-1 {
+			more = allowance + 1
+		}
+		s, err := pprint(item, indent, more)
+		if err != nil {
 			return nil, err
 		}
+		out = append(out, s)
 	}
-	return strings.Join(parts, sep), nil
+	return out, nil
 }
 
-func filterLength(v any, _ *given) (any, error) {
+// pprintLine is repr(v) with the keys of dicts sorted.
+func pprintLine(v any) (string, error) { return repr(sortKeys(v)) }
+
+func sortKeys(v any) any {
 	switch v := v.(type) {
-	case string:
-		return int64(len([]rune(v))), nil
-	case []any:
-		return int64(len(v)), nil
-	case *Map:
-		return int64(v.Len()), nil
-	}
-	return nil, Fault(typeName(v)+" has no length", "")
-}
-
-func filterReplace(v any, g *given) (any, error) {
-	s, err := text(v)
-	if err != nil {
-		return nil, err
-	}
-	from, ok1 := g.take("old", nil).(string)
-	to, ok2 := g.take("new", nil).(string)
-	if !ok1 || !ok2 || from == "" {
-		return nil, Fault("replace needs two strings, the first not empty", "")
-	}
-	return strings.ReplaceAll(s, from, to), nil
-}
-
-// filterJSON is Salt's json filter: json.dumps with sorted keys.
-func filterJSON(v any, _ *given) (any, error) {
-	var b strings.Builder
-	if err := writeJSON(&b, v); err != nil {
-		return nil, err
-	}
-	return b.String(), nil
-}
-
-func writeJSON(b *strings.Builder, v any) error {
-	switch v := v.(type) {
-	case nil:
-		b.WriteString("null")
-	case bool:
-		b.WriteString(strconv.FormatBool(v))
-	case int64:
-		b.WriteString(strconv.FormatInt(v, 10))
-	case float64:
-		b.WriteString(formatFloat(v))
-	case string:
-		writeJSONString(b, v)
-	case []any:
-		b.WriteByte('[')
-		for i, item := range v {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			if err := writeJSON(b, item); err != nil {
-				return err
-			}
+	case *List:
+		out := &List{}
+		for _, item := range v.Items {
+			out.Items = append(out.Items, sortKeys(item))
 		}
-		b.WriteByte(']')
-	case *Map:
-		b.WriteByte('{')
-		for i, k := range slices.Sorted(slices.Values(v.keys)) {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			writeJSONString(b, k)
-			b.WriteString(": ")
-			if err := writeJSON(b, v.entries[k].value); err != nil {
-				return err
-			}
-		}
-		b.WriteByte('}')
-	default:
-		return Fault("json of "+typeName(v), "call it, or read a value from it")
-	}
-	if b.Len() > MaxOutput {
-		return Fault("the JSON is too long", "")
-	}
-	return nil
-}
-
-// writeJSONString escapes what Python's json.dumps(ensure_ascii=False) escapes.
-func writeJSONString(b *strings.Builder, s string) {
-	b.WriteByte('"')
-	for _, r := range s {
-		switch r {
-		case '"', '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case '\n':
-			b.WriteString(`\n`)
-		case '\r':
-			b.WriteString(`\r`)
-		case '\t':
-			b.WriteString(`\t`)
-		case '\b':
-			b.WriteString(`\b`)
-		case '\f':
-			b.WriteString(`\f`)
-		default:
-			if r < 0x20 {
-				fmt.Fprintf(b, `\u%04x`, r)
-			} else {
-				b.WriteRune(r)
-			}
-		}
-	}
-	b.WriteByte('"')
-}
-
-// filterYAML is Salt's yaml filter in its default, flow style, with sorted keys.
-func filterYAML(v any, _ *given) (any, error) {
-	n, err := yamlNode(v)
-	if err != nil {
-		return nil, err
-	}
-	out, err := yaml.Marshal(n)
-	if err != nil {
-		return nil, err
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-func yamlNode(v any) (*yaml.Node, error) {
-	n := &yaml.Node{}
-	switch v := v.(type) {
-	case []any:
-		n.Kind, n.Tag, n.Style = yaml.SequenceNode, "!!seq", yaml.FlowStyle
+		return out
+	case Tuple:
+		out := Tuple{}
 		for _, item := range v {
-			c, err := yamlNode(item)
-			if err != nil {
-				return nil, err
-			}
-			n.Content = append(n.Content, c)
+			out = append(out, sortKeys(item))
 		}
+		return out
 	case *Map:
-		n.Kind, n.Tag, n.Style = yaml.MappingNode, "!!map", yaml.FlowStyle
-		for _, k := range slices.Sorted(slices.Values(v.keys)) {
-			key, err := yamlNode(k)
-			if err != nil {
-				return nil, err
-			}
-			c, err := yamlNode(v.entries[k].value)
-			if err != nil {
-				return nil, err
-			}
-			n.Content = append(n.Content, key, c)
+		keys, err := sorted(v.keys, nil)
+		if err != nil {
+			keys = v.keys
 		}
-	case nil, bool, int64, float64, string:
-		if err := n.Encode(v); err != nil {
-			return nil, err
+		out := NewMap()
+		for _, k := range keys {
+			value, _ := v.At(k)
+			out.put(k, entry{value: sortKeys(value)})
 		}
-		if n.Style == yaml.LiteralStyle {
-			n.Style = yaml.DoubleQuotedStyle
-		}
-	default:
-		return nil, Fault("yaml of "+typeName(v), "call it, or read a value from it")
+		return out
 	}
-	return n, nil
+	return v
 }

@@ -1,8 +1,12 @@
 package jinja
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"holdfast.dev/internal/strictyaml"
@@ -43,6 +47,12 @@ type piece struct {
 	words []token
 }
 
+// layout is how the whitespace around tags is treated; Salt's default is not at all.
+type layout struct {
+	trimBlocks   bool // the newline after a statement is dropped
+	lstripBlocks bool // the whitespace before a statement that begins a line is dropped
+}
+
 // scanner cuts a template into pieces.
 type scanner struct {
 	file  string
@@ -50,7 +60,9 @@ type scanner struct {
 	pos   int
 	line  int
 	strip bool // the tag before ended in "-": whitespace after it is dropped
-	out   []piece
+	trim  bool // the newline after the tag before is dropped
+	layout
+	out []piece
 }
 
 // excerpt returns the source line with that number, shortened, for error texts.
@@ -88,18 +100,17 @@ func (s *scanner) fault(line int, msg, hint string) error {
 }
 
 // scan cuts src into pieces. Line endings are "\n" already.
-func scan(file, src string) ([]piece, error) {
-	s := &scanner{file: file, src: src, line: 1}
+func scan(file, src string, l layout) ([]piece, error) {
+	s := &scanner{file: file, src: src, line: 1, layout: l}
 	for s.pos < len(src) {
 		open := nextTag(src[s.pos:])
 		if open < 0 {
-			s.addText(src[s.pos:], false)
+			s.addText(src[s.pos:], ' ')
 			break
 		}
 		tagAt := s.pos + open
 		text := src[s.pos:tagAt]
-		lead := tagAt+2 < len(src) && src[tagAt+2] == '-'
-		s.addText(text, lead)
+		s.addText(text, s.lead(tagAt))
 		s.pos = tagAt
 		if err := s.tag(); err != nil {
 			return nil, err
@@ -123,16 +134,37 @@ func nextTag(src string) int {
 	}
 }
 
+// lead is what the tag there does to the whitespace before it: '-' drops it all,
+// '<' that of its line, anything else none.
+func (s *scanner) lead(tagAt int) byte {
+	mark := byte(' ')
+	if tagAt+2 < len(s.src) {
+		mark = s.src[tagAt+2]
+	}
+	if mark != '-' && mark != '+' && s.lstripBlocks && s.src[tagAt+1] != '{' {
+		return '<'
+	}
+	return mark
+}
+
 // addText adds text, stripped as the tags on both sides demand, and moves on.
-func (s *scanner) addText(text string, stripEnd bool) {
+func (s *scanner) addText(text string, lead byte) {
 	keep, line := text, s.line
 	if s.strip {
 		keep = strings.TrimLeft(text, whitespace)
 		line += strings.Count(text[:len(text)-len(keep)], "\n")
 	}
-	s.strip = false
-	if stripEnd {
+	if s.trim && strings.HasPrefix(keep, "\n") {
+		keep, line = keep[1:], line+1
+	}
+	s.strip, s.trim = false, false
+	switch lead {
+	case '-':
 		keep = strings.TrimRight(keep, whitespace)
+	case '<':
+		if bare := strings.TrimRight(keep, " \t"); strings.HasSuffix(bare, "\n") || bare == "" && (s.pos == 0 || s.src[s.pos-1] == '\n') {
+			keep = bare
+		}
 	}
 	if keep != "" {
 		s.out = append(s.out, piece{text: keep, line: line})
@@ -175,6 +207,7 @@ func (s *scanner) comment(line int) error {
 		return s.fault(line, "the comment is not closed", "add #}")
 	}
 	s.strip = end > 0 && s.src[s.pos+end-1] == '-'
+	s.trim = s.trimBlocks && (end == 0 || s.src[s.pos+end-1] != '+')
 	s.advance(end + 2)
 	return nil
 }
@@ -188,7 +221,7 @@ func (s *scanner) raw(line int) error {
 		}
 		at += i
 		inner := s.src[at+2:]
-		lead := strings.HasPrefix(inner, "-")
+		lead := s.lead(at)
 		inner = strings.TrimLeft(strings.TrimLeft(inner, "-+"), whitespace)
 		rest, ok := strings.CutPrefix(inner, "endraw")
 		if !ok {
@@ -203,7 +236,7 @@ func (s *scanner) raw(line int) error {
 		}
 		s.addText(s.src[s.pos:at], lead)
 		s.advance(len(s.src) - len(rest) - s.pos)
-		s.strip = tail
+		s.strip, s.trim = tail, s.trimBlocks
 		return nil
 	}
 }
@@ -220,13 +253,14 @@ func (s *scanner) words(sort byte, line int) ([]token, error) {
 		if len(open) == 0 {
 			rest := s.src[s.pos:]
 			bare, minus := strings.CutPrefix(rest, "-")
+			plus := false
 			if !minus && sort == '%' {
-				bare = strings.TrimPrefix(rest, "+")
+				bare, plus = strings.CutPrefix(rest, "+")
 			}
 			if strings.HasPrefix(bare, closing) {
 				words = append(words, token{kind: kindEnd, line: s.line})
 				s.advance(len(rest) - len(bare) + 2)
-				s.strip = minus
+				s.strip, s.trim = minus, s.trimBlocks && sort == '%' && !plus
 				return words, nil
 			}
 		}
@@ -275,17 +309,14 @@ func (s *scanner) word() (token, error) {
 	rest, line := s.src[s.pos:], s.line
 	c := rest[0]
 	switch {
-	case isLetter(c):
-		n := 1
-		for n < len(rest) && (isLetter(rest[n]) || isDigit(rest[n])) {
-			n++
-		}
-		s.advance(n)
-		return token{kindName, rest[:n], line}, nil
 	case isDigit(c):
-		return s.number()
+		return s.number(), nil
 	case c == '"' || c == '\'':
 		return s.str()
+	}
+	if n := nameLength(rest); n > 0 {
+		s.advance(n)
+		return token{kindName, rest[:n], line}, nil
 	}
 	for _, op := range operators {
 		if strings.HasPrefix(rest, op) {
@@ -299,56 +330,101 @@ func (s *scanner) word() (token, error) {
 
 func quoteRune(r rune) string { return `"` + string(r) + `"` }
 
-func (s *scanner) number() (token, error) {
-	rest, line, n, sort := s.src[s.pos:], s.line, 0, kindInt
-	digits := func() {
-		for n < len(rest) && isDigit(rest[n]) {
-			n++
-		}
+// numberRE is Jinja2's (jinja2/lexer.py, float_re and integer_re).
+var (
+	floatRE   = regexp.MustCompile(`^(?:[0-9]+_)*[0-9]+(?:(?:\.(?:[0-9]+_)*[0-9]+)?[eE][+\-]?(?:[0-9]+_)*[0-9]+|\.(?:[0-9]+_)*[0-9]+)`)
+	integerRE = regexp.MustCompile(`^(?:0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0[xX](?:_?[0-9a-fA-F])+|[1-9](?:_?[0-9])*|0(?:_?0)*)`)
+)
+
+func (s *scanner) number() token {
+	rest, line, sort := s.src[s.pos:], s.line, kindFloat
+	text := ""
+	if s.pos == 0 || s.src[s.pos-1] != '.' { // x.0.1 are two indexes
+		text = floatRE.FindString(rest)
 	}
-	digits()
-	if n+1 < len(rest) && rest[n] == '.' && isDigit(rest[n+1]) {
-		sort = kindFloat
-		n++
-		digits()
+	if text == "" {
+		text, sort = integerRE.FindString(rest), kindInt
 	}
-	if (n < len(rest) && (isLetter(rest[n]))) || (sort == kindInt && n > 1 && rest[0] == '0') {
-		for n < len(rest) && (isLetter(rest[n]) || isDigit(rest[n])) {
-			n++
-		}
-		return token{}, s.fault(line, `"`+rest[:n]+`" is not a number that is understood here`, "write it in plain decimal")
-	}
-	s.advance(n)
-	return token{sort, rest[:n], line}, nil
+	s.advance(len(text))
+	return token{sort, text, line}
 }
 
 func (s *scanner) str() (token, error) {
 	rest, line := s.src[s.pos:], s.line
-	quote := rest[0]
-	var b strings.Builder
 	for i := 1; i < len(rest); i++ {
-		switch c := rest[i]; c {
-		case quote:
-			s.advance(i + 1)
-			return token{kindString, b.String(), line}, nil
+		switch rest[i] {
 		case '\\':
 			i++
-			if i == len(rest) {
-				break
+		case rest[0]:
+			text, err := unescape(rest[1:i])
+			if err != nil {
+				return token{}, s.fault(line, err.Error(), "")
 			}
-			decoded, ok := escapes[rest[i]]
-			if !ok {
-				return token{}, s.fault(line, `the escape "\`+string(rune(rest[i]))+`" is not supported`, `known are \\ \' \" \n \t \r`)
+			s.advance(i + 1)
+			return token{kindString, text, line}, nil
+		}
+	}
+	return token{}, s.fault(line, "the string is not closed", "add "+rest[:1])
+}
+
+// unescape decodes a string literal as Python's unicode-escape codec does.
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			b.WriteByte(s[i])
+			continue
+		}
+		i++
+		c := s[i]
+		if plain, ok := escapes[c]; ok {
+			b.WriteByte(plain)
+			continue
+		}
+		digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[c]
+		switch {
+		case c == '\n':
+		case digits > 0:
+			if i+digits >= len(s) {
+				return "", fmt.Errorf(`the escape \%c needs %d digits`, c, digits)
 			}
-			b.WriteByte(decoded)
+			n, err := strconv.ParseUint(s[i+1:i+1+digits], 16, 32)
+			if err != nil || n > utf8.MaxRune || !utf8.ValidRune(rune(n)) {
+				return "", fmt.Errorf(`the escape \%s is no character`, s[i:i+1+digits])
+			}
+			b.WriteRune(rune(n))
+			i += digits
+		case '0' <= c && c <= '7':
+			n, end := 0, i
+			for end < len(s) && end < i+3 && '0' <= s[end] && s[end] <= '7' {
+				n = n*8 + int(s[end]-'0')
+				end++
+			}
+			b.WriteRune(rune(n))
+			i = end - 1
+		case c == 'N':
+			return "", errors.New(`the escape \N is not supported`)
 		default:
+			b.WriteByte('\\')
 			b.WriteByte(c)
 		}
 	}
-	return token{}, s.fault(line, "the string is not closed", "add "+string(rune(quote)))
+	return b.String(), nil
 }
 
-var escapes = map[byte]byte{'\\': '\\', '\'': '\'', '"': '"', 'n': '\n', 't': '\t', 'r': '\r'}
+var escapes = map[byte]byte{'\\': '\\', '\'': '\'', '"': '"', 'n': '\n', 't': '\t', 'r': '\r', 'a': '\a', 'b': '\b', 'f': '\f', 'v': '\v'}
 
-func isLetter(c byte) bool { return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
-func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+// nameLength is how many bytes of a name s begins with.
+func nameLength(s string) int {
+	for i, r := range s {
+		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsDigit(r) && !unicode.IsMark(r)) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/big"
 	"strings"
 )
+
+func is[T any](v any) bool { _, ok := v.(T); return ok }
 
 func (r *run) unary(e unaryExpr) (any, error) {
 	if e.op == "not" {
@@ -16,30 +19,28 @@ func (r *run) unary(e unaryExpr) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch v := v.(type) {
-	case int64:
+	if f, ok := v.(float64); ok {
 		if e.op == "-" {
-			if v == math.MinInt64 {
-				return nil, r.fault(e.at(), "the integer is too large", "")
-			}
-			return -v, nil
+			f = -f
 		}
-		return v, nil
-	case float64:
-		if e.op == "-" {
-			return -v, nil
-		}
-		return v, nil
+		return f, nil
 	}
-	return nil, r.fault(e.at(), fmt.Sprintf("%q before %s", e.op, typeName(v)), "use a number")
+	n, ok := asBig(v)
+	if !ok {
+		return nil, r.fault(e.at(), fmt.Sprintf("%q before %s", e.op, typeName(v)), "use a number")
+	}
+	if e.op == "-" {
+		n = new(big.Int).Neg(n)
+	}
+	return normal(n), nil
 }
 
 func (r *run) binary(e binaryExpr) (any, error) {
-	left, err := r.defined(e.left)
-	if err != nil {
-		return nil, err
-	}
 	if e.op == "and" || e.op == "or" {
+		left, err := r.defined(e.left)
+		if err != nil {
+			return nil, err
+		}
 		ok, err := truth(left)
 		if err != nil {
 			return nil, r.place(e.left.at(), err)
@@ -47,69 +48,111 @@ func (r *run) binary(e binaryExpr) (any, error) {
 		if ok == (e.op == "or") {
 			return left, nil
 		}
-		return r.defined(e.right)
+		return r.eval(e.right)
+	}
+	left, err := r.defined(e.left)
+	if err != nil {
+		return nil, err
 	}
 	right, err := r.defined(e.right)
 	if err != nil {
 		return nil, err
 	}
-	var v any
-	switch e.op {
-	case "==":
-		return equal(left, right), nil
-	case "!=":
-		return !equal(left, right), nil
-	case "in", "not in":
-		v, err = contains(right, left, e.op == "not in")
-	case "<", "<=", ">", ">=":
-		v, err = compare(e.op, left, right)
-	case "~":
-		v, err = concat(left, right)
-	default:
-		v, err = arithmetic(e.op, left, right)
+	if e.op == "~" {
+		v, err := r.concat(left, right)
+		return v, r.place(e.at(), err)
 	}
+	v, err := operate(e.op, left, right)
+	return v, r.place(e.at(), err)
+}
+
+func (r *run) compare(e compareExpr) (any, error) {
+	left, err := r.defined(e.first)
 	if err != nil {
-		return nil, r.place(e.at(), err)
+		return nil, err
 	}
-	return v, nil
+	for i, op := range e.ops {
+		right, err := r.defined(e.rest[i])
+		if err != nil {
+			return nil, err
+		}
+		ok, err := compare(op, left, right)
+		if err != nil {
+			return nil, r.place(e.at(), err)
+		}
+		if !ok {
+			return false, nil
+		}
+		left = right
+	}
+	return true, nil
 }
 
-func contains(all, one any, negate bool) (any, error) {
+func contains(all, one any) (bool, error) {
+	if s, ok := asText(all); ok {
+		part, ok := asText(one)
+		if !ok {
+			return false, faultf("looks for %s in a string", typeName(one))
+		}
+		return strings.Contains(s, part), nil
+	}
 	switch all := all.(type) {
-	case string:
-		if s, ok := one.(string); ok {
-			return strings.Contains(all, s) != negate, nil
-		}
-	case []any:
-		for _, item := range all {
-			if equal(item, one) {
-				return !negate, nil
-			}
-		}
-		return negate, nil
 	case *Map:
-		if k, ok := one.(string); ok {
-			_, found := all.Get(k)
-			return found != negate, nil
+		return hasKey(all, one)
+	case *Set:
+		return hasKey(&all.m, one)
+	case *view:
+		if all.kind == "keys" {
+			return hasKey(all.m, one)
 		}
-		return negate, nil
+	case interface{ Contains(key any) (bool, error) }:
+		return all.Contains(one)
+	case Object:
+		if _, ok := all.(iterable); !ok {
+			return false, faultf("looks for %s in %s", typeName(one), typeName(all))
+		}
 	}
-	return nil, Fault(fmt.Sprintf("looks for %s in %s", typeName(one), typeName(all)), "")
+	items, err := iterate(all)
+	if err != nil {
+		return false, faultf("looks for %s in %s", typeName(one), typeName(all))
+	}
+	for _, item := range items {
+		if equal(item, one) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
-func compare(op string, a, b any) (any, error) {
-	var c int
-	if x, ok := a.(string); ok && is[string](b) {
-		c = strings.Compare(x, b.(string))
-	} else if x, ok := a.(int64); ok && is[int64](b) {
-		c = cmp.Compare(x, b.(int64))
-	} else {
-		x, ok1 := number(a)
-		y, ok2 := number(b)
-		if !ok1 || !ok2 {
-			return nil, Fault(fmt.Sprintf("compares %s with %s", typeName(a), typeName(b)), "compare two numbers or two strings")
+func hasKey(m *Map, k any) (bool, error) {
+	if _, ok := hashKey(k); !ok {
+		return false, faultf("%s cannot be a dict's key", typeName(k))
+	}
+	_, ok := m.entry(k)
+	return ok, nil
+}
+
+// compare is one of Python's comparison operators.
+func compare(op string, a, b any) (bool, error) {
+	switch op {
+	case "==":
+		return equal(a, b), nil
+	case "!=":
+		return !equal(a, b), nil
+	case "in":
+		return contains(b, a)
+	case "not in":
+		ok, err := contains(b, a)
+		return !ok, err
+	}
+	if x, ok := number(a); ok {
+		if y, ok := number(b); ok && (math.IsNaN(x) || math.IsNaN(y)) {
+			return false, nil
 		}
-		c = cmp.Compare(x, y)
+	}
+	c, err := order(a, b)
+	if err != nil {
+		return false, err
 	}
 	switch op {
 	case "<":
@@ -122,7 +165,62 @@ func compare(op string, a, b any) (any, error) {
 	return c >= 0, nil
 }
 
-func concat(a, b any) (any, error) {
+// order is Python's ordering of two values: numbers, strings, and lists or tuples of them.
+func order(a, b any) (int, error) {
+	if x, ok := asText(a); ok {
+		if y, ok := asText(b); ok {
+			return strings.Compare(x, y), nil
+		}
+	}
+	if x, ok := asBig(a); ok {
+		if y, ok := asBig(b); ok {
+			return x.Cmp(y), nil
+		}
+	}
+	x, ok1 := number(a)
+	y, ok2 := number(b)
+	if ok1 && ok2 {
+		return cmp.Compare(x, y), nil
+	}
+	for _, v := range []any{a, b} {
+		if u, ok := v.(*undefined); ok {
+			return 0, u.fault()
+		}
+	}
+	wrong := Fault(fmt.Sprintf("compares %s with %s", typeName(a), typeName(b)), "compare two numbers or two strings")
+	switch a := a.(type) {
+	case *List:
+		if b, ok := b.(*List); ok {
+			return orderAll(a.Items, b.Items)
+		}
+	case Tuple:
+		if b, ok := b.(Tuple); ok {
+			return orderAll(a, b)
+		}
+	case Bytes:
+		if b, ok := b.(Bytes); ok {
+			return strings.Compare(string(a), string(b)), nil
+		}
+	}
+	return 0, wrong
+}
+
+func orderAll(a, b []any) (int, error) {
+	for i := range min(len(a), len(b)) {
+		if equal(a[i], b[i]) {
+			continue
+		}
+		return order(a[i], b[i])
+	}
+	return cmp.Compare(len(a), len(b)), nil
+}
+
+func (r *run) concat(a, b any) (any, error) {
+	for _, v := range []any{a, b} {
+		if err := r.printable(v); err != nil {
+			return nil, err
+		}
+	}
 	x, err := text(a)
 	if err != nil {
 		return nil, err
@@ -134,93 +232,134 @@ func concat(a, b any) (any, error) {
 	if len(x)+len(y) > MaxOutput {
 		return nil, Fault("the string is too long", "")
 	}
+	if r.autoescape {
+		if !is[Markup](a) {
+			x = escapeHTML(x)
+		}
+		if !is[Markup](b) {
+			y = escapeHTML(y)
+		}
+		return Markup(x + y), nil
+	}
 	return x + y, nil
 }
 
-func arithmetic(op string, a, b any) (any, error) {
-	wrong := Fault(fmt.Sprintf("%q between %s and %s", op, typeName(a), typeName(b)), "use two numbers; ~ joins strings")
-	if op == "+" {
-		switch a := a.(type) {
-		case string:
-			if b, ok := b.(string); ok {
-				return concat(a, b)
-			}
-			return nil, wrong
-		case []any:
-			if b, ok := b.([]any); ok {
-				if len(a)+len(b) > MaxSteps {
-					return nil, Fault("the list is too long", "")
-				}
-				return append(append([]any{}, a...), b...), nil
-			}
-			return nil, wrong
-		}
-	}
-	if _, isBool := a.(bool); isBool {
-		return nil, wrong
-	}
-	if _, isBool := b.(bool); isBool {
-		return nil, wrong
-	}
-	x, ok1 := number(a)
-	y, ok2 := number(b)
-	if !ok1 || !ok2 {
-		return nil, wrong
-	}
-	if y == 0 && op != "+" && op != "-" && op != "*" {
-		return nil, Fault("divides by zero", "")
-	}
-	i, ok1 := a.(int64)
-	j, ok2 := b.(int64)
-	if ok1 && ok2 && op != "/" {
-		return integers(op, i, j)
+// operate is one of Python's arithmetic operators.
+func operate(op string, a, b any) (any, error) {
+	if v, ok, err := arithmetic(op, a, b); ok {
+		return v, err
 	}
 	switch op {
 	case "+":
-		return x + y, nil
-	case "-":
-		return x - y, nil
+		return add(a, b)
 	case "*":
-		return x * y, nil
-	case "/":
-		return x / y, nil
+		if n, ok := integer(a); ok {
+			return repeat(b, n)
+		}
+		if n, ok := integer(b); ok {
+			return repeat(a, n)
+		}
+	case "%":
+		if s, ok := asText(a); ok {
+			return percent(s, b, is[Markup](a))
+		}
+	case "-":
+		if x, ok := a.(*Set); ok {
+			if y, ok := b.(*Set); ok {
+				return subtract(x, y), nil
+			}
+		}
 	}
-	return nil, Fault(fmt.Sprintf("%q between floats is not supported", op), "use two integers")
+	return nil, Fault(fmt.Sprintf("%q between %s and %s", op, typeName(a), typeName(b)), "use two numbers; ~ joins strings")
 }
 
-// integers computes as Python does: // and % round towards minus infinity. What
-// leaves 64 bits is an error.
-func integers(op string, i, j int64) (any, error) {
-	over := Fault("the integer is too large", "")
-	switch op {
-	case "+":
-		if s := i + j; (s > i) == (j > 0) {
-			return s, nil
+func subtract(a, b *Set) *Set {
+	out := &Set{}
+	for _, k := range a.m.keys {
+		if _, ok := b.m.entry(k); !ok {
+			_ = out.m.Put(k, nil) // it is hashable: it was in a set
 		}
-		return nil, over
-	case "-":
-		if s := i - j; (s < i) == (j > 0) {
-			return s, nil
+	}
+	return out
+}
+
+func add(a, b any) (any, error) {
+	wrong := Fault(fmt.Sprintf("\"+\" between %s and %s", typeName(a), typeName(b)), "use two numbers; ~ joins strings")
+	if x, ok := asText(a); ok {
+		y, ok := asText(b)
+		if !ok {
+			return nil, wrong
 		}
-		return nil, over
-	case "*":
-		if i == 0 || j == 0 {
-			return int64(0), nil
+		if len(x)+len(y) > MaxOutput {
+			return nil, Fault("the string is too long", "")
 		}
-		if p := i * j; p/j == i && (i != math.MinInt64 || j != -1) && (j != math.MinInt64 || i != -1) {
-			return p, nil
+		if is[Markup](a) || is[Markup](b) {
+			if !is[Markup](a) {
+				x = escapeHTML(x)
+			}
+			if !is[Markup](b) {
+				y = escapeHTML(y)
+			}
+			return Markup(x + y), nil
 		}
-		return nil, over
+		return x + y, nil
 	}
-	if i == math.MinInt64 && j == -1 {
-		return nil, over
+	switch a := a.(type) {
+	case *List:
+		if b, ok := b.(*List); ok {
+			if len(a.Items)+len(b.Items) > MaxSteps {
+				return nil, Fault("the list is too long", "")
+			}
+			return &List{append(append([]any{}, a.Items...), b.Items...)}, nil
+		}
+	case Tuple:
+		if b, ok := b.(Tuple); ok {
+			if len(a)+len(b) > MaxSteps {
+				return nil, Fault("the list is too long", "")
+			}
+			return append(append(Tuple{}, a...), b...), nil
+		}
+	case Bytes:
+		if b, ok := b.(Bytes); ok && len(a)+len(b) <= MaxOutput {
+			return a + b, nil
+		}
 	}
-	q, m := i/j, i%j
-	if m != 0 && (m < 0) != (j < 0) {
-		q, m = q-1, m+j
+	return nil, wrong
+}
+
+func repeat(v any, n int64) (any, error) {
+	n = max(n, 0)
+	size, _ := length(v)
+	if s, ok := asText(v); ok {
+		size = len(s)
 	}
-	if op == "//" {
-		return q, nil
+	if size > 0 && n > MaxSteps/int64(size) {
+		return nil, Fault("the repeated value is too long", "")
 	}
-	return m, nil
+	if size == 0 {
+		n = min(n, 1)
+	}
+	if s, ok := asText(v); ok {
+		if is[Markup](v) {
+			return Markup(strings.Repeat(s, int(n))), nil
+		}
+		return strings.Repeat(s, int(n)), nil
+	}
+	var items, out []any
+	switch v := v.(type) {
+	case *List:
+		items = v.Items
+	case Tuple:
+		items = v
+	default:
+		return nil, faultf("\"*\" between an int and %s", typeName(v))
+	}
+	out = make([]any, 0, len(items)*int(n))
+	for range n {
+		out = append(out, items...)
+	}
+	if is[Tuple](v) {
+		return Tuple(out), nil
+	}
+	return &List{out}, nil
 }

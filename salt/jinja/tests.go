@@ -1,130 +1,213 @@
 package jinja
 
-import "strings"
+import (
+	"math/big"
+	"strconv"
+	"strings"
+	"unicode"
+)
 
-// tests that are known. "defined" and "undefined" also take what is not defined.
-var tests = map[string]func(v any) bool{
-	"boolean":   is[bool],
-	"defined":   nil,
-	"mapping":   is[*Map],
-	"none":      func(v any) bool { return v == nil },
-	"number":    func(v any) bool { _, ok := number(v); return ok },
-	"sequence":  func(v any) bool { return is[[]any](v) || is[string](v) || is[*Map](v) },
-	"string":    is[string],
-	"undefined": nil,
+// testFunc is a test. v may be undefined.
+type testFunc func(r *run, v any, a *Args) (bool, error)
+
+// tests are all that are known: those of Jinja2's tests.py, and Salt's.
+var tests map[string]testFunc
+
+// The map is not filled where it is declared: it is reached from the filters.
+var _ = func() bool {
+	tests = map[string]testFunc{
+		"boolean": typed(is[bool]),
+		"callable": typed(func(v any) bool {
+			_, ok := v.(callable)
+			return ok || is[Func](v) || is[contextFunc](v)
+		}),
+		"defined":   func(_ *run, v any, _ *Args) (bool, error) { return !IsUndefined(v), nil },
+		"undefined": func(_ *run, v any, _ *Args) (bool, error) { return IsUndefined(v), nil },
+		"divisibleby": func(_ *run, v any, a *Args) (bool, error) {
+			m, err := operate("%", v, a.Take("num", nil))
+			if err != nil {
+				return false, err
+			}
+			return equal(m, int64(0)), nil
+		},
+		"even":     parity(0),
+		"odd":      parity(1),
+		"escaped":  typed(is[Markup]),
+		"false":    typed(func(v any) bool { return v == false }),
+		"true":     typed(func(v any) bool { return v == true }),
+		"filter":   typed(func(v any) bool { s, _ := asText(v); return filters[s] != nil }),
+		"test":     typed(func(v any) bool { s, _ := asText(v); return tests[s] != nil }),
+		"float":    typed(is[float64]),
+		"integer":  typed(func(v any) bool { return is[int64](v) || is[*big.Int](v) }),
+		"in":       func(_ *run, v any, a *Args) (bool, error) { return compareDefined("in", v, a.Take("seq", nil)) },
+		"iterable": typed(isIterable),
+		"list":     typed(is[*List]),
+		"lower": func(_ *run, v any, _ *Args) (bool, error) {
+			s, err := text(v)
+			return isCased(s, unicode.IsLower, unicode.IsUpper), err
+		},
+		"upper": func(_ *run, v any, _ *Args) (bool, error) {
+			s, err := text(v)
+			return isCased(s, unicode.IsUpper, unicode.IsLower), err
+		},
+		"mapping": typed(is[*Map]),
+		"match": func(_ *run, v any, a *Args) (bool, error) {
+			re, err := flaggedRegexp(a)
+			if err != nil {
+				return false, err
+			}
+			s, ok := asText(v)
+			if !ok {
+				return false, faultf("match needs a string, not %s", typeName(v))
+			}
+			m := re.FindStringIndex(s)
+			return m != nil && m[0] == 0, nil
+		},
+		"none":     typed(func(v any) bool { return v == nil }),
+		"number":   typed(func(v any) bool { _, ok := number(v); return ok }),
+		"sameas":   func(_ *run, v any, a *Args) (bool, error) { return same(v, a.Take("other", nil)), nil },
+		"sequence": typed(func(v any) bool { _, ok := sequence(v); return ok || is[*Map](v) || is[group](v) }),
+		"string":   typed(func(v any) bool { _, ok := asText(v); return ok }),
+	}
+	for op, names := range map[string][]string{
+		"==": {"==", "eq", "equalto"}, "!=": {"!=", "ne"}, "<": {"<", "lt", "lessthan"},
+		"<=": {"<=", "le"}, ">": {">", "gt", "greaterthan"}, ">=": {">=", "ge"},
+	} {
+		for _, name := range names {
+			tests[name] = func(_ *run, v any, a *Args) (bool, error) {
+				other, err := a.Need("other")
+				if err != nil {
+					return false, err
+				}
+				return compareDefined(op, v, other)
+			}
+		}
+	}
+	return true
+}()
+
+// TestNames are the names of all tests.
+func TestNames() map[string]bool {
+	out := map[string]bool{}
+	for name := range tests {
+		out[name] = true
+	}
+	return out
 }
 
-const testNames = "boolean, defined, mapping, none, number, sequence, string and undefined"
+func isIterable(v any) bool {
+	if is[*iterator](v) {
+		return true
+	}
+	_, err := iterate(v)
+	return err == nil
+}
 
-func is[T any](v any) bool { _, ok := v.(T); return ok }
+func compareDefined(op string, a, b any) (bool, error) {
+	for _, v := range []any{a, b} {
+		if u, ok := v.(*undefined); ok {
+			return false, u.fault()
+		}
+	}
+	return compare(op, a, b)
+}
+
+// typed is a test of a value's type: what is not defined has none of them.
+func typed(f func(v any) bool) testFunc {
+	return func(_ *run, v any, _ *Args) (bool, error) {
+		return f(v), nil
+	}
+}
+
+func parity(want int64) testFunc {
+	return func(_ *run, v any, _ *Args) (bool, error) {
+		m, err := operate("%", v, int64(2))
+		if err != nil {
+			return false, err
+		}
+		return equal(m, want), nil
+	}
+}
+
+// isCased is Python's islower and isupper.
+func isCased(s string, want, other func(rune) bool) bool {
+	found := false
+	for _, r := range s {
+		if other(r) {
+			return false
+		}
+		found = found || want(r)
+	}
+	return found
+}
+
+// same is Python's "is": small values are one, lists and dicts are those that were made.
+func same(a, b any) bool {
+	switch a := a.(type) {
+	case Tuple, rangeValue, Func:
+		return false
+	case string:
+		s, ok := b.(string)
+		return ok && a == s
+	}
+	switch b.(type) {
+	case Tuple, rangeValue, Func, contextFunc:
+		return false
+	}
+	return a == b
+}
 
 func (r *run) test(e testExpr) (any, error) {
 	v, err := r.eval(e.target)
 	if err != nil {
 		return nil, err
 	}
-	u, isUndefined := v.(undefined)
-	switch e.name {
-	case "defined":
-		return isUndefined == e.negate, nil
-	case "undefined":
-		return isUndefined != e.negate, nil
+	args, err := r.arguments("the test "+strconv.Quote(e.name), e.args)
+	if err != nil {
+		return nil, err
 	}
-	if isUndefined {
-		return nil, r.fault(e.at(), u.what+" is not defined", u.hint)
+	ok, err := tests[e.name](r, v, args)
+	if err == nil {
+		err = args.Done()
 	}
-	return tests[e.name](v) != e.negate, nil
+	return ok != e.negate, r.place(e.at(), err)
 }
 
-// mapMethod returns a method of a dict, nil if there is none of that name.
-func mapMethod(m *Map, name string) Func {
-	var f func(g *given) any
-	switch name {
-	case "get":
-		f = func(g *given) any {
-			key, def := g.take("key", nil), g.take("default", nil)
-			if k, ok := key.(string); ok {
-				if v, ok := m.Get(k); ok {
-					return v
-				}
-			}
-			return def
-		}
-	case "items":
-		f = func(*given) any {
-			out := make([]any, 0, m.Len())
-			for _, k := range m.keys {
-				out = append(out, []any{k, m.entries[k].value})
-			}
-			return out
-		}
-	case "keys":
-		f = func(*given) any {
-			out := make([]any, 0, m.Len())
-			for _, k := range m.keys {
-				out = append(out, k)
-			}
-			return out
-		}
-	case "values":
-		f = func(*given) any {
-			out := make([]any, 0, m.Len())
-			for _, k := range m.keys {
-				out = append(out, m.entries[k].value)
-			}
-			return out
-		}
-	default:
-		return nil
+// hasPrefixAny tells whether s begins with one of a string or a tuple of strings.
+func hasPrefixAny(v any, has func(part string) bool) (bool, error) {
+	if s, ok := asText(v); ok {
+		return has(s), nil
 	}
-	return method("a dict's "+name, func(g *given) (any, error) { return f(g), nil })
+	t, ok := v.(Tuple)
+	if !ok {
+		return false, faultf("needs a string or a tuple of strings, not %s", typeName(v))
+	}
+	for _, item := range t {
+		s, ok := asText(item)
+		if !ok {
+			return false, faultf("needs strings, not %s", typeName(item))
+		}
+		if has(s) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
-func method(what string, f func(g *given) (any, error)) Func {
-	return func(args []any, named map[string]any) (any, error) {
-		g := &given{what: what, args: args, named: named}
-		v, err := f(g)
-		if err == nil {
-			err = g.done()
+func stripChars(s string, chars any, left, right bool) (any, error) {
+	cut := unicode.IsSpace
+	if chars != nil {
+		set, ok := asText(chars)
+		if !ok {
+			return nil, faultf("strips characters of a string, not of %s", typeName(chars))
 		}
-		return v, err
+		cut = func(r rune) bool { return strings.ContainsRune(set, r) }
 	}
-}
-
-// stringMethod returns a method of a string, nil if there is none of that name.
-func stringMethod(s, name string) Func {
-	one := func(g *given) (string, error) {
-		if arg, ok := g.take("", nil).(string); ok && arg != "" {
-			return arg, nil
-		}
-		return "", Fault(g.what+" needs one string", "")
+	if left {
+		s = strings.TrimLeftFunc(s, cut)
 	}
-	var f func(g *given) (any, error)
-	switch name {
-	case "lower":
-		f = func(*given) (any, error) { return strings.ToLower(s), nil }
-	case "upper":
-		f = func(*given) (any, error) { return strings.ToUpper(s), nil }
-	case "startswith":
-		f = func(g *given) (any, error) { arg, err := one(g); return strings.HasPrefix(s, arg), err }
-	case "endswith":
-		f = func(g *given) (any, error) { arg, err := one(g); return strings.HasSuffix(s, arg), err }
-	case "replace":
-		f = func(g *given) (any, error) { return filterReplace(s, g) }
-	case "split":
-		f = func(g *given) (any, error) {
-			sep, err := one(g)
-			if err != nil {
-				return nil, err
-			}
-			var out []any
-			for _, part := range strings.Split(s, sep) {
-				out = append(out, part)
-			}
-			return out, nil
-		}
-	default:
-		return nil
+	if right {
+		s = strings.TrimRightFunc(s, cut)
 	}
-	return method("a string's "+name, f)
+	return s, nil
 }

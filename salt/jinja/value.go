@@ -5,29 +5,51 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
-	"strings"
 
 	"holdfast.dev/internal/strictyaml"
 )
 
-// Values of the language are nil (None), bool, int64, float64, string, []any,
-// [*Map], [Func] and [Object]. They are never changed once a template sees them.
+// Values of the language are nil (None), bool, int64, [*big.Int] (only what an
+// int64 cannot hold), float64, string, [Markup], [Bytes], [*List], [Tuple],
+// [*Map], [*Set], [Func], [Object] and the sequences of sequence.go. A list that
+// comes in as []any is copied, see [Import].
+
+// List is a list: templates can change it.
+type List struct{ Items []any }
+
+// NewList makes a list of these items.
+func NewList(items ...any) *List { return &List{items} }
+
+// Tuple is a list that cannot change.
+type Tuple []any
+
+// Markup is a string that is safe to print as HTML.
+type Markup string
+
+// Bytes are Python's bytes, such as YAML's !!binary.
+type Bytes string
 
 // Func is a function that templates can call. An error that is a
 // [strictyaml.Error] without file and line gets those of the call.
-type Func func(args []any, named map[string]any) (any, error)
+type Func func(a *Args) (any, error)
 
 // Object is a value that decides itself what its attributes (x.name) and items
-// (x['key']) are.
+// (x['key']) are. What it does not have is [Missing].
 type Object interface {
 	Attr(name string) (any, error)
 	Item(key any) (any, error)
 }
 
+// Missing is what an [Object] returns for a name that it does not have.
+func Missing(what, hint string) any { return &undefined{what: what, hint: hint} }
+
 // Fault is an error with a remedy, for Func and Object.
 func Fault(msg, hint string) error { return &strictyaml.Error{Msg: msg, Hint: hint} }
+
+func faultf(format string, args ...any) error { return Fault(fmt.Sprintf(format, args...), "") }
 
 // Origin is where a value was written.
 type Origin struct {
@@ -35,60 +57,80 @@ type Origin struct {
 	Line int
 }
 
-// Map is a dict: keys are strings and keep the order they were added in.
-type Map struct {
-	keys    []string
-	entries map[string]entry
+// undefined stands for a name, attribute or item that is not there. Only
+// "is defined", default and passing it on take it; every other use is an error.
+type undefined struct {
+	what, hint string
+	// lenient is Jinja2's undefined of an inline if without else: it prints as
+	// nothing and is false.
+	lenient bool
 }
 
-type entry struct {
-	value  any
-	origin Origin
-}
+func (u *undefined) fault() error { return Fault(u.what+" is not defined", u.hint) }
 
-// NewMap makes an empty Map.
-func NewMap() *Map { return &Map{entries: map[string]entry{}} }
+// IsUndefined tells whether v stands for something that is not there.
+func IsUndefined(v any) bool { _, ok := v.(*undefined); return ok }
 
-// Set adds or replaces one entry; a replaced entry keeps its place.
-func (m *Map) Set(key string, value any, origin Origin) {
-	if _, ok := m.entries[key]; !ok {
-		m.keys = append(m.keys, key)
-	}
-	m.entries[key] = entry{value, origin}
-}
-
-// Get returns the value of key.
-func (m *Map) Get(key string) (any, bool) {
-	e, ok := m.entries[key]
-	return e.value, ok
-}
-
-// Origin returns where the entry was written.
-func (m *Map) Origin(key string) Origin { return m.entries[key].origin }
-
-// Keys returns the keys in order.
-func (m *Map) Keys() []string { return slices.Clone(m.keys) }
-
-// Len returns the number of entries.
-func (m *Map) Len() int { return len(m.keys) }
-
-// Merge returns a new Map of base overlaid by top, as Salt's default strategy
-// does (salt/utils/dictupdate.py, merge_recurse): dicts merge at every depth,
-// anything else is replaced.
-func Merge(base, top *Map) *Map {
-	out := NewMap()
-	for _, k := range base.keys {
-		e := base.entries[k]
-		out.Set(k, e.value, e.origin)
-	}
-	for _, k := range top.keys {
-		e := top.entries[k]
-		below, isMap := out.entries[k].value.(*Map)
-		above, areMaps := e.value.(*Map)
-		if isMap && areMaps {
-			e.value = Merge(below, above)
+// Import copies a value that the caller keeps: templates may change the copy.
+func Import(v any) any {
+	switch v := v.(type) {
+	case []any:
+		out := &List{make([]any, len(v))}
+		for i := range v {
+			out.Items[i] = Import(v[i])
 		}
-		out.Set(k, e.value, e.origin)
+		return out
+	case *List:
+		out := &List{make([]any, len(v.Items))}
+		for i := range v.Items {
+			out.Items[i] = Import(v.Items[i])
+		}
+		return out
+	case Tuple:
+		out := make(Tuple, len(v))
+		for i := range v {
+			out[i] = Import(v[i])
+		}
+		return out
+	case *Map:
+		out := NewMap()
+		out.Ordered = v.Ordered
+		for _, k := range v.keys {
+			e, _ := v.entry(k)
+			out.put(k, entry{Import(e.value), e.origin})
+		}
+		return out
+	case int:
+		return int64(v)
+	}
+	return v
+}
+
+// Export is the value with lists as []any, as pyyaml's strict reader makes it.
+func Export(v any) any {
+	switch v := v.(type) {
+	case *List:
+		return exportAll(v.Items)
+	case Tuple:
+		return exportAll(v)
+	case Markup:
+		return string(v)
+	case *Map:
+		out := NewMap()
+		out.Ordered = v.Ordered
+		for _, k := range v.keys {
+			e, _ := v.entry(k)
+			out.put(k, entry{Export(e.value), e.origin})
+		}
+		return out
+	}
+	return v
+}
+
+func exportAll(items []any) []any {
+	out := make([]any, len(items))
+	for i := range items {
+		out[i] = Export(items[i])
 	}
 	return out
 }
@@ -101,6 +143,16 @@ func Hash(v any) string {
 }
 
 func appendHash(b []byte, v any) []byte {
+	text := func(sort byte, s string) []byte {
+		return append(append(strconv.AppendInt(append(b, sort), int64(len(s)), 10), ':'), s...)
+	}
+	list := func(sort byte, items []any) []byte {
+		out := append(strconv.AppendInt(append(b, sort), int64(len(items)), 10), ':')
+		for _, item := range items {
+			out = appendHash(out, item)
+		}
+		return out
+	}
 	switch v := v.(type) {
 	case nil:
 		return append(b, 'n')
@@ -108,21 +160,27 @@ func appendHash(b []byte, v any) []byte {
 		return strconv.AppendBool(append(b, 'b'), v)
 	case int64:
 		return append(strconv.AppendInt(append(b, 'i'), v, 10), ';')
+	case *big.Int:
+		return append(append(append(b, 'i'), v.String()...), ';')
 	case float64:
 		return append(strconv.AppendUint(append(b, 'f'), math.Float64bits(v), 16), ';')
 	case string:
-		b = append(strconv.AppendInt(append(b, 's'), int64(len(v)), 10), ':')
-		return append(b, v...)
+		return text('s', v)
+	case Markup:
+		return text('S', string(v))
+	case Bytes:
+		return text('B', string(v))
 	case []any:
-		b = append(strconv.AppendInt(append(b, 'l'), int64(len(v)), 10), ':')
-		for _, item := range v {
-			b = appendHash(b, item)
-		}
-		return b
+		return list('l', v)
+	case *List:
+		return list('l', v.Items)
+	case Tuple:
+		return list('t', v)
 	case *Map:
-		b = append(strconv.AppendInt(append(b, 'm'), int64(len(v.keys)), 10), ':')
+		b = append(strconv.AppendInt(append(b, 'm'), int64(v.Len()), 10), ':')
 		for _, k := range v.keys {
-			b = appendHash(appendHash(b, k), v.entries[k].value)
+			e, _ := v.entry(k)
+			b = appendHash(appendHash(b, k), e.value)
 		}
 		return b
 	default:
@@ -130,29 +188,35 @@ func appendHash(b []byte, v any) []byte {
 	}
 }
 
-// undefined stands for a name, attribute or item that is not there. Only
-// "is defined" and default take it; every other use is an error.
-type undefined struct{ what, hint string }
-
-// typeName is Python's name of a value's type, for errors.
+// typeName names a value's type in errors.
 func typeName(v any) string {
 	switch v.(type) {
 	case nil:
 		return "None"
 	case bool:
 		return "a bool"
-	case int64:
+	case int64, *big.Int:
 		return "an int"
 	case float64:
 		return "a float"
-	case string:
+	case string, Markup:
 		return "a string"
-	case []any:
+	case Bytes:
+		return "bytes"
+	case *List, []any:
 		return "a list"
+	case Tuple:
+		return "a tuple"
 	case *Map:
 		return "a dict"
-	case Func:
+	case *Set:
+		return "a set"
+	case Func, *macro:
 		return "a function"
+	case *iterator:
+		return "a generator"
+	case *undefined:
+		return "undefined"
 	default:
 		return "an object"
 	}
@@ -169,60 +233,34 @@ func truth(v any) (bool, error) {
 		return v != 0, nil
 	case float64:
 		return v != 0, nil
-	case string:
-		return v != "", nil
-	case []any:
-		return len(v) > 0, nil
-	case *Map:
-		return v.Len() > 0, nil
-	default:
-		return false, Fault(typeName(v)+" is neither true nor false", "call it, or read a value from it")
-	}
-}
-
-// text is Python's str(v), as far as it is fit for a manifest: what Python would
-// print as None, [...] or {...} is an error.
-func text(v any) (string, error) {
-	switch v := v.(type) {
-	case bool:
-		if v {
-			return "True", nil
+	case *undefined:
+		if v.lenient {
+			return false, nil
 		}
-		return "False", nil
-	case int64:
-		return strconv.FormatInt(v, 10), nil
-	case float64:
-		return formatFloat(v), nil
-	case string:
-		return v, nil
-	case nil:
-		return "", Fault("prints None", "give it a value, or use | json to print null")
-	case []any, *Map:
-		return "", Fault("prints "+typeName(v)+" as Python writes it", "use | json")
-	default:
-		return "", Fault("prints "+typeName(v), "call it, or read a value from it")
+		return false, v.fault()
 	}
+	if s, ok := asText(v); ok {
+		return s != "", nil
+	}
+	if n, ok := length(v); ok {
+		return n != 0, nil
+	}
+	return true, nil
 }
 
-// formatFloat is Python's repr of a float.
-func formatFloat(f float64) string {
-	switch {
-	case math.IsNaN(f):
-		return "nan"
-	case math.IsInf(f, 1):
-		return "inf"
-	case math.IsInf(f, -1):
-		return "-inf"
+// asText returns the characters of a string, of whichever kind.
+func asText(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case Markup:
+		return string(v), true
 	}
-	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
-		return strconv.FormatFloat(f, 'e', -1, 64)
-	}
-	s := strconv.FormatFloat(f, 'f', -1, 64)
-	if !strings.Contains(s, ".") {
-		s += ".0"
-	}
-	return s
+	return "", false
 }
+
+// Text returns the characters of a string.
+func Text(v any) (string, bool) { return asText(v) }
 
 // number returns v as a float, and whether it is a number: in Python a bool is one.
 func number(v any) (float64, bool) {
@@ -234,11 +272,27 @@ func number(v any) (float64, bool) {
 		return 0, true
 	case int64:
 		return float64(v), true
+	case *big.Int:
+		f, _ := new(big.Float).SetInt(v).Float64()
+		return f, true
 	case float64:
 		return v, true
-	default:
-		return 0, false
 	}
+	return 0, false
+}
+
+// integer returns v as an int64 if it is an integer of that size, or a bool.
+func integer(v any) (int64, bool) {
+	switch v := v.(type) {
+	case bool:
+		if v {
+			return 1, true
+		}
+		return 0, true
+	case int64:
+		return v, true
+	}
+	return 0, false
 }
 
 // equal is Python's ==.
@@ -248,6 +302,15 @@ func equal(a, b any) bool {
 			return x == y
 		}
 	}
+	if x, ok := asText(a); ok {
+		y, ok := asText(b)
+		return ok && x == y
+	}
+	if x, ok := asBig(a); ok {
+		if y, ok := asBig(b); ok {
+			return x.Cmp(y) == 0
+		}
+	}
 	if x, ok := number(a); ok {
 		y, ok := number(b)
 		return ok && x == y
@@ -255,25 +318,62 @@ func equal(a, b any) bool {
 	switch a := a.(type) {
 	case nil:
 		return b == nil
-	case string:
-		s, ok := b.(string)
+	case Bytes:
+		s, ok := b.(Bytes)
 		return ok && a == s
-	case []any:
-		l, ok := b.([]any)
+	case *List:
+		l, ok := b.(*List)
+		return ok && (a == l || slices.EqualFunc(a.Items, l.Items, equal))
+	case Tuple:
+		l, ok := b.(Tuple)
 		return ok && slices.EqualFunc(a, l, equal)
+	case rangeValue:
+		l, ok := b.(rangeValue)
+		return ok && slices.EqualFunc(a.items(), l.items(), equal)
 	case *Map:
 		m, ok := b.(*Map)
-		if !ok || a.Len() != m.Len() {
-			return false
-		}
-		for k, e := range a.entries {
-			other, ok := m.entries[k]
-			if !ok || !equal(e.value, other.value) {
-				return false
-			}
-		}
-		return true
-	default:
+		return ok && equalMaps(a, m)
+	case *Set:
+		s, ok := b.(*Set)
+		return ok && equalMaps(&a.m, &s.m)
+	case *view:
+		v, ok := b.(*view)
+		return ok && v.kind == a.kind && a.kind != "values" && equalMaps(a.m, v.m)
+	case Func:
 		return false
 	}
+	return a == b
+}
+
+func equalMaps(a, m *Map) bool {
+	if a == m {
+		return true
+	}
+	if a.Len() != m.Len() {
+		return false
+	}
+	for _, k := range a.keys {
+		x, _ := a.entry(k)
+		y, ok := m.entry(k)
+		if !ok || !equal(x.value, y.value) {
+			return false
+		}
+	}
+	return true
+}
+
+// Equal is Python's ==.
+func Equal(a, b any) bool { return equal(a, b) }
+
+// Truth is Python's bool(v).
+func Truth(v any) (bool, error) { return truth(v) }
+
+// Method returns a method of a Python value, nil if there is none of that name.
+func Method(v any, name string) any { return method(v, name) }
+
+// Watched is an [Object] that stands for a dict and wants to know what is read of
+// it: everything but x.name and x['key'] gets the whole.
+type Watched interface {
+	Object
+	Whole() any
 }
