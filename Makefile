@@ -38,6 +38,19 @@ test-root: build ## Run the tests that need root: loop devices, mounts, the kern
 	@test "$$(id -u)" = 0 || { echo "make test-root needs root: run it as root or with sudo"; exit 1; }
 	go test $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
 
+.PHONY: salt-fidelity
+SALT_VENV    ?= $(HOME)/.cache/holdfast/salt-3008.4
+SALT_VERSION ?= 3008.4
+salt-fidelity: ## Record the Salt cases anew and compare; FORMULA=DIR [MINION=ID GRAINS=FILE] compares a formula tree
+	[ -x $(SALT_VENV)/bin/salt-call ] || { python3 -m venv $(SALT_VENV) && $(SALT_VENV)/bin/pip install --quiet salt==$(SALT_VERSION); }
+ifdef FORMULA
+	go build -o $(BIN)/holdfast ./cmd/holdfast
+	salt/testdata/fidelity/formula.sh $(SALT_VENV)/bin/python $(BIN)/holdfast $(FORMULA) $(or $(MINION),minion) $(GRAINS)
+else
+	$(SALT_VENV)/bin/python salt/testdata/fidelity/record.py
+	HOLDFAST_SALT_PYTHON= go test -count=1 -v -run 'SameAsSalt|NoName' ./salt
+endif
+
 .PHONY: images
 images: build ## Write the images of the addons, the agent and the hub to bin/images
 	go run ./internal/build/images/write --bin-dir $(BIN) --tag v$(VERSION)

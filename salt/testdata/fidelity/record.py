@@ -106,8 +106,8 @@ class Salt:
         out = self.rend["jinja"](io.StringIO(text, newline=""), "base", "", context=context, tmplpath=None)
         return out.read() if hasattr(out, "read") else out
 
-    def files(self, low):
-        """Runs the file states of a low state into a scratch folder."""
+    def files(self, low, folders=False):
+        """Runs the file states of a low state into a scratch folder. folders: make what they need."""
         out = os.path.join(self.root, "out")
         os.makedirs(out)
         state = salt.state.State(dict(self.opts, test=False), pillar_override=None, initial_pillar=self.opts["pillar"])
@@ -118,6 +118,8 @@ class Salt:
             for key in ("name", "target"):
                 if isinstance(chunk.get(key), str) and chunk[key].startswith("/") and not (key == "target" and chunk["fun"] == "symlink"):
                     chunk[key] = out + chunk[key]
+            if folders:
+                os.makedirs(os.path.dirname(chunk["name"]), exist_ok=True)
             for key in ("require", "watch", "onchanges", "prereq", "require_any", "listen", "unless", "onlyif"):
                 chunk.pop(key, None)
             ret = state.call(chunk)
@@ -200,7 +202,7 @@ def run_tree(root, members, states=None, pillar=None):
         if low and not isinstance(low[0], Mapping):
             raise salt.exceptions.SaltRenderError("; ".join(map(str, low)))
         result["low"] = plain(low)
-        result["files"] = s.files(low)
+        result["files"] = s.files(low, states is not None)
         return result
     except Exception as exc:  # every kind of fault counts as one
         return failure(exc)
