@@ -8,17 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/provisioners/lvm"
 	"holdfast.dev/provisioners/lvm/lvmfake"
@@ -115,70 +107,4 @@ func TestBench(t *testing.T) {
 		}
 	}
 	figure(t, "lvm_idle_commands_per_minute", float64(commands()), "commands")
-}
-
-// TestBenchMemory measures how much the daemon's heap grows with claims of other nodes.
-// HOLDFAST_BENCH_CLAIMS is their number, 50000 by default; the control plane is
-// another process.
-func TestBenchMemory(t *testing.T) {
-	many := 50000
-	if v := os.Getenv("HOLDFAST_BENCH_CLAIMS"); v != "" {
-		var err error
-		if many, err = strconv.Atoi(v); err != nil {
-			t.Fatal(err)
-		}
-	}
-	e := newEnv(t, "bench")
-	e.until("capacity is published", func() bool { return len(e.capacities()) == 4 })
-	e.others(0, 1000)
-	few := heap()
-	e.others(1000, many)
-	e.stop()
-	e.start() // its first list has them all
-	e.until("the driver works", func() bool { return len(e.capacities()) == 4 })
-	e.claim("last", "lvm-thin", "1Gi", nil)
-	e.bound("last")
-	figure(t, "daemon_heap_growth_percent", (float64(heap())/float64(few)-1)*100, "percent_from_1000_to_"+strconv.Itoa(many))
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapInuse
-}
-
-// others makes claims that were given to other nodes.
-func (e *env) others(from, to int) {
-	e.t.Helper()
-	cfg := e.cfg
-	cfg.QPS = -1
-	c, err := client.New(cfg, client.Options{Scheme: e.admin.Scheme()})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	class := "nobody"
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for i := range next {
-				pvc := &corev1.PersistentVolumeClaim{
-					ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("other-", i), Namespace: "default", Annotations: map[string]string{"volume.kubernetes.io/selected-node": fmt.Sprint("n", i%1000)}},
-					Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-						Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}},
-				}
-				if err := c.Create(e.t.Context(), pvc); err != nil {
-					e.t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	for i := from; i < to; i++ {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
 }
