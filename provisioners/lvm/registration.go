@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -49,7 +50,7 @@ func Register(ctx context.Context, dir, endpoint string, log *slog.Logger) error
 	defer stop()
 	err = srv.Serve(l)
 	if ctx.Err() != nil {
-		if cause := context.Cause(ctx); cause != context.Canceled {
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 			return cause
 		}
 		return nil
