@@ -22,7 +22,7 @@ type Cache interface {
 
 // rendererVersion is part of every key. Raise it when the same input renders to
 // other bytes than before.
-const rendererVersion = "1"
+const rendererVersion = "2"
 
 // maxTraces bounds how many traces are kept for one static key; the newest stay.
 const maxTraces = 256
