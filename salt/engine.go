@@ -66,7 +66,6 @@ type source struct {
 	// context are names of its own.
 	context *jinja.Map
 	pillar  bool // it is a file of the pillar
-	noPipe  bool // render Jinja only
 }
 
 // fault is an error at a line of the source, or of all of it.

@@ -8,16 +8,17 @@ import (
 	"math"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/salt"
 	"holdfast.dev/salt/jinja"
@@ -358,7 +359,7 @@ func TestSameAsSalt(t *testing.T) {
 	if cases < 400 {
 		t.Errorf("there are only %d cases", cases)
 	}
-	fmt.Printf("fidelity: %d cases, %d as in Salt, %d differ on purpose, %d mismatches\n", cases, cases-deliberate-mismatches, deliberate, mismatches)
+	fmt.Fprintf(os.Stdout, "fidelity: %d cases, %d as in Salt, %d differ on purpose, %d mismatches\n", cases, cases-deliberate-mismatches, deliberate, mismatches)
 }
 
 func liveResults(t *testing.T) map[string]map[string]outcome {
@@ -366,8 +367,7 @@ func liveResults(t *testing.T) map[string]map[string]outcome {
 	if python == "" {
 		return nil
 	}
-	cmd := exec.CommandContext(t.Context(), python, fidelity+"/record.py", "--check")
-	data, err := cmd.Output()
+	data, err := hostexec.Run(t.Context(), 20*time.Minute, hostexec.Command{Path: python, Args: []string{fidelity + "/record.py", "--check"}})
 	if err != nil {
 		t.Fatalf("record.py: %v", err)
 	}

@@ -249,7 +249,7 @@ func (g *graph) require(c *chunk) error {
 				return jinja.Fault(fmt.Sprintf("%s of the state %q names something that is not a string", kind, c.id), "quote it")
 			}
 			targets := g.find(key, name)
-			if len(targets) == 0 && !(key == "sls" && strings.ContainsAny(name, "*?[]")) {
+			if len(targets) == 0 && (key != "sls" || !strings.ContainsAny(name, "*?[]")) {
 				return jinja.Fault(fmt.Sprintf("%s of the state %q names %s: %s, which does not exist", kind, c.id, key, name), "include its SLS, or correct the name")
 			}
 			for _, t := range targets {

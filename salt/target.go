@@ -52,10 +52,12 @@ func subdictMatch(data any, expr, delimiter, how string) (bool, error) {
 	parts := strings.Split(expr, delimiter)
 	for i := len(parts) - 1; i > 0; i-- {
 		key, pattern := strings.Join(parts[:i], delimiter), strings.Join(parts[i:], delimiter)
-		v, ok := any(nil), true
+		v := data
 		if key == "*" {
-			v, pattern = data, expr
-		} else if v, ok = jinja.Traverse(data, key, delimiter); !ok {
+			pattern = expr
+		} else if found, ok := jinja.Traverse(data, key, delimiter); ok {
+			v = found
+		} else {
 			continue
 		}
 		hit, err := valueMatch(v, pattern, how)

@@ -185,7 +185,7 @@ func (p *Plugin) NormalizeScore(_ context.Context, cs fwk.CycleState, _ *corev1.
 		v, l := split(s.Score)
 		worst, low, high = max(worst, v), min(low, l), max(high, l)
 	}
-	top := fwk.MaxNodeScore
+	top := fwk.MaxScore
 	if worst > 0 {
 		top /= 2
 	}

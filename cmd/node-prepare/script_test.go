@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 			if err != nil {
 				os.Exit(32)
 			}
-			fmt.Printf(`{"blockdevices": [{"name": %q, "size": %d, "fstype": null, "pttype": null}]}`, filepath.Base(device()), info.Size())
+			fmt.Fprintf(os.Stdout, `{"blockdevices": [{"name": %q, "size": %d, "fstype": null, "pttype": null}]}`, filepath.Base(device()), info.Size())
 		},
 	})
 }

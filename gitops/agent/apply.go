@@ -137,7 +137,7 @@ func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructu
 	case live.GetLabels()[v1alpha1.LabelAddon] != addon:
 		return " (it no longer carries the addon's label)", nil
 	}
-	err = a.rec.Client.Delete(ctx, live, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	err = a.rec.Delete(ctx, live, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
 	if err := client.IgnoreNotFound(err); err != nil {
 		return "", fmt.Errorf("delete %s %s, which was approved: %w", o.GetKind(), o.GetName(), err)
 	}

@@ -186,7 +186,7 @@ func (w *world) settleTruth() {
 			m.vouched = true
 		}
 		if m.published == w.want && (m.taken == w.want && m.cond == failing ||
-			!(m.taken == w.want && m.cond == well) && w.now-m.publishedAt >= int(r.Timeout/tick) || !m.up && m.taken == w.want || m.heard && m.heardOf == w.want && m.heardCond == failing) {
+			(m.taken != w.want || m.cond != well) && w.now-m.publishedAt >= int(r.Timeout/tick) || !m.up && m.taken == w.want || m.heard && m.heardOf == w.want && m.heardCond == failing) {
 			w.trouble |= 1 << w.want
 		}
 	}

@@ -128,19 +128,19 @@ func (c Cost) plus(d Cost) Cost {
 type RefusalKind string
 
 const (
-	// NoBin: no bin offers the claim's pool.
+	// NoBin is said when no bin offers the claim's pool.
 	NoBin RefusalKind = "NoBin"
-	// NoRoom: bins offer the pool, and each is too small or too full.
+	// NoRoom is said when bins offer the pool, and each is too small or too full.
 	NoRoom RefusalKind = "NoRoom"
-	// NoDisk: there is room, but only on bins whose disk is not known, and the claim requires a group.
+	// NoDisk is said when there is room, but only on bins whose disk is not known, and the claim requires a group.
 	NoDisk RefusalKind = "NoDisk"
-	// GroupUsed: there is room, but other claims of a group that it requires use all those disks.
+	// GroupUsed is said when there is room, but other claims of a group that it requires use all those disks.
 	GroupUsed RefusalKind = "GroupUsed"
-	// GroupTooLarge: the claims of one required group need more disks than can take them.
+	// GroupTooLarge is said when the claims of one required group need more disks than can take them.
 	GroupTooLarge RefusalKind = "GroupTooLarge"
-	// NotTogether: each claim could be placed alone, all together cannot.
+	// NotTogether is said when each claim could be placed alone, all together cannot.
 	NotTogether RefusalKind = "NotTogether"
-	// Undecided: the search ended at its bound without an answer.
+	// Undecided is said when the search ended at its bound without an answer.
 	Undecided RefusalKind = "Undecided"
 )
 

@@ -53,6 +53,7 @@ type extras struct {
 	owner                         Owner
 	born                          time.Time
 	avoidRequired, avoidPreferred map[string]string
+	group                         string // UUID
 }
 
 // CreateVolume is CSI's.
@@ -69,7 +70,7 @@ func (s *Service) create(ctx context.Context, req *csi.CreateVolumeRequest, x ex
 	if err != nil {
 		return nil, answer(err)
 	}
-	r.Owner, r.Born, r.AvoidRequired, r.AvoidPreferred = x.owner, x.born, x.avoidRequired, x.avoidPreferred
+	r.Owner, r.Born, r.AvoidRequired, r.AvoidPreferred, r.Group = x.owner, x.born, x.avoidRequired, x.avoidPreferred, x.group
 	if src := req.GetVolumeContentSource(); src != nil {
 		h, err := s.source(ctx, src)
 		if err != nil {

@@ -34,6 +34,8 @@ type CreateRequest struct {
 	Born time.Time
 	// Avoid are disks of other claims of the same groups: disk id to claim.
 	AvoidRequired, AvoidPreferred map[string]string
+	// Group, when set, is the UUID of the volume group that it must be made in.
+	Group string
 
 	copied int64 // bytes to copy from the source; 0 when there are none
 }
@@ -153,7 +155,11 @@ func (e *Engine) resume(ctx context.Context, r CreateRequest, v *Volume) (_ Volu
 func (e *Engine) choose(ctx context.Context, r CreateRequest, clone bool) (*group, error) {
 	w := r.Spec.want(r.bytes())
 	w.AvoidRequired, w.AvoidPreferred = r.AvoidRequired, r.AvoidPreferred
+	w.Group = r.Group
 	if clone {
+		if w.Group != "" && w.Group != r.Source.Group {
+			return nil, fmt.Errorf("%w: the scheduler chose volume group %s, and a copy is made in that of its source, %s", vg.ErrNoRoom, w.Group, r.Source.Group)
+		}
 		w.Group = r.Source.Group
 	}
 	e.settle(ctx)

@@ -188,10 +188,19 @@ func (e *env) start() {
 // claim creates a claim that the scheduler has given to the node.
 func (e *env) claim(name, class string, size string, labels map[string]string) *corev1.PersistentVolumeClaim {
 	e.t.Helper()
+	return e.claimIn("", name, class, size, labels)
+}
+
+// claimIn is a claim for which storage-scheduler has chosen a volume group as well.
+func (e *env) claimIn(group, name, class, size string, labels map[string]string) *corev1.PersistentVolumeClaim {
+	e.t.Helper()
 	c := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", Labels: labels, Annotations: map[string]string{"volume.kubernetes.io/selected-node": e.node}},
 		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}}},
+	}
+	if group != "" {
+		c.Annotations[v1alpha1.LabelVolumeGroup] = group
 	}
 	if err := e.admin.Create(e.t.Context(), c); err != nil {
 		e.t.Fatal(err)
@@ -293,6 +302,23 @@ func TestClaimsOfAGroupAreOnTwoDisks(t *testing.T) {
 	if n := len(e.host.Volumes(e.infos[0].Name)) + len(e.host.Volumes(e.infos[1].Name)); n != 2 {
 		t.Errorf("there are %d volumes", n)
 	}
+}
+
+// The scheduler has promised that room to this claim and the other one to the next.
+func TestSchedulersChoiceOfGroupIsKept(t *testing.T) {
+	e := newEnv(t, "chosen")
+	for i, g := range []int{0, 1, 1, 0} {
+		name := fmt.Sprint("c", i)
+		e.claimIn(e.infos[g].Name, name, "lvm-thin", "1Gi", nil)
+		if got := groupOf(t, e, e.bound(name)); got != e.infos[g].Name {
+			t.Errorf("claim %s is in %s, the scheduler chose %s", name, got, e.infos[g].Name)
+		}
+	}
+	e.claimIn("gone", "lost", "lvm-thin", "1Gi", nil)
+	e.until("a claim of a group that is not there is given back to the scheduler", func() bool {
+		var c corev1.PersistentVolumeClaim
+		return e.admin.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "lost"}, &c) == nil && c.Annotations["volume.kubernetes.io/selected-node"] == ""
+	})
 }
 
 func TestQuarantineStopsNewVolumes(t *testing.T) {

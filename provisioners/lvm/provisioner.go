@@ -17,6 +17,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/provisioners/lvm/inventory"
+	"holdfast.dev/provisioners/lvm/vg"
 )
 
 const (
@@ -94,6 +95,9 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 		Claim: claim.Namespace + "/" + claim.Name, Class: o.StorageClass.Name, MountOptions: strings.Join(o.StorageClass.MountOptions, ","),
 		Reclaim: string(reclaim(o.StorageClass)),
 	}}
+	if x.group, err = p.service.engine.chosen(claim); err != nil {
+		return nil, answer(err)
+	}
 	unlock, err := p.apart(ctx, claim, &x)
 	if err != nil {
 		return nil, answer(err)
@@ -117,6 +121,22 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 	}
 	p.log.Info("volume made", "volume", o.PVName, "claim", x.owner.Claim, "group", info.Name, "bytes", out.GetVolume().GetCapacityBytes())
 	return pv, nil
+}
+
+// chosen is the UUID of the volume group that storage-scheduler chose for a claim;
+// empty when another scheduler placed it. One that is not there any more is for the
+// scheduler to hear.
+func (e *Engine) chosen(claim *corev1.PersistentVolumeClaim) (uuid string, _ error) {
+	want := claim.Annotations[v1alpha1.LabelVolumeGroup]
+	if want == "" {
+		return "", nil
+	}
+	for _, g := range e.groups {
+		if label(g.info.Name) == want {
+			return g.info.UUID, nil
+		}
+	}
+	return "", fmt.Errorf("%w: the scheduler chose volume group %s, which this node does not have", vg.ErrNoRoom, want)
 }
 
 func reclaim(c *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {

@@ -130,7 +130,7 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 		}
 		// The tokens and replacements were for that plan; what is left is told without them.
 		o.Wipe, o.Replace = nil, nil
-		if in, plan, err = look(); err != nil {
+		if _, plan, err = look(); err != nil {
 			return errors.Join(applied, err)
 		}
 	}
@@ -139,7 +139,7 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 	}
 	switch {
 	case applied != nil && unmet != nil:
-		return fmt.Errorf("%w\n%v", applied, unmet) // what failed decides the exit code
+		return fmt.Errorf("%w\n%v", applied, unmet) //nolint:errorlint // what failed decides the exit code, and only that is to be found
 	case applied != nil:
 		return applied
 	case unmet != nil:

@@ -79,7 +79,7 @@ func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, a
 			v[key] = value
 		}
 	}
-	if v["TYPE"] == "" && v["PTTYPE"] == "" && !(partition && v["PART_ENTRY_UUID"] != "") {
+	if v["TYPE"] == "" && v["PTTYPE"] == "" && (!partition || v["PART_ENTRY_UUID"] == "") {
 		return fmt.Errorf("probe %s: blkid succeeds and tells nothing", dev)
 	}
 	l.fsType, l.fsUUID = v["TYPE"], v["UUID"]
@@ -100,7 +100,7 @@ func (h *Host) wipefs(ctx context.Context, dev string, add func(kind, uuid strin
 		} `json:"signatures"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil || answer.Signatures == nil {
-		return fmt.Errorf("list signatures of %s: wipefs tells no list (%v)", dev, err)
+		return errors.Join(fmt.Errorf("list signatures of %s: wipefs tells no list", dev), err)
 	}
 	for _, s := range *answer.Signatures {
 		id := ""

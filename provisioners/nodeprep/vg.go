@@ -124,16 +124,15 @@ func (v *VolumeGroup) next(name string, s *State, f LVMFacts, wanted int) VGMove
 	case v.Phase != Made:
 		return VGMove{Effect: VGCreate, Disks: ids}
 	}
-	for _, id := range fresh {
-		if slices.Contains(in, id) {
-			return VGMove{Effect: VGExtend, Disks: []string{id}, Seen: true}
-		}
-		if have.Missing > 0 {
-			return VGMove{Refused: fmt.Sprintf("%d of its physical volumes are missing: it takes no new one (see vgreduce --removemissing, which gives up what was on them)", have.Missing)}
-		}
-		return VGMove{Effect: VGExtend, Disks: []string{id}}
+	switch {
+	case len(fresh) == 0:
+		return v.nextPool(have)
+	case slices.Contains(in, fresh[0]):
+		return VGMove{Effect: VGExtend, Disks: fresh[:1], Seen: true}
+	case have.Missing > 0:
+		return VGMove{Refused: fmt.Sprintf("%d of its physical volumes are missing: it takes no new one (see vgreduce --removemissing, which gives up what was on them)", have.Missing)}
 	}
-	return v.nextPool(have)
+	return VGMove{Effect: VGExtend, Disks: fresh[:1]}
 }
 
 func (v *VolumeGroup) nextPool(have VGFacts) VGMove {

@@ -316,7 +316,7 @@ func link(word, attrs string, show func(string) string) string {
 		word = trimmed
 	}
 	for _, end := range []string{"&gt;", ")", ".", ",", "\n"} {
-		for strings.HasSuffix(word, end) && !(end == ")" && strings.Count(word, "(") >= strings.Count(word, ")")) {
+		for strings.HasSuffix(word, end) && (end != ")" || strings.Count(word, "(") < strings.Count(word, ")")) {
 			word, tail = word[:len(word)-len(end)], end+tail
 		}
 	}

@@ -90,33 +90,9 @@ func mapMethod(m *Map, name string) func(a *Args) (any, error) {
 			return nil, update(m, a.rest())
 		}
 	case "setdefault":
-		return func(a *Args) (any, error) {
-			key, err := a.Need("key")
-			def := a.Take("", nil)
-			if err != nil {
-				return nil, err
-			}
-			if v, ok := m.At(key); ok {
-				return v, nil
-			}
-			return def, m.Put(key, def)
-		}
+		return func(a *Args) (any, error) { return setDefault(m, a) }
 	case "pop":
-		return func(a *Args) (any, error) {
-			key, err := a.Need("key")
-			def, hasDefault := a.Given("")
-			if err != nil {
-				return nil, err
-			}
-			if v, ok := m.At(key); ok {
-				m.Delete(key)
-				return v, nil
-			}
-			if !hasDefault {
-				return nil, faultf("the dict has no key %s", Str(key))
-			}
-			return def, nil
-		}
+		return func(a *Args) (any, error) { return popKey(m, a) }
 	case "popitem":
 		return func(*Args) (any, error) {
 			if m.Len() == 0 {
@@ -174,34 +150,9 @@ func listMethod(l *List, name string) func(a *Args) (any, error) {
 			return nil, nil
 		}
 	case "insert":
-		return func(a *Args) (any, error) {
-			at, err := a.Int("index", 0)
-			v := a.Take("object", nil)
-			if err != nil {
-				return nil, err
-			}
-			if at < 0 {
-				at += int64(len(l.Items))
-			}
-			l.Items = slices.Insert(l.Items, int(min(max(at, 0), int64(len(l.Items)))), v)
-			return nil, nil
-		}
+		return func(a *Args) (any, error) { return insertItem(l, a) }
 	case "pop":
-		return func(a *Args) (any, error) {
-			at, err := a.Int("index", -1)
-			if err != nil {
-				return nil, err
-			}
-			if at < 0 {
-				at += int64(len(l.Items))
-			}
-			if at < 0 || at >= int64(len(l.Items)) {
-				return nil, Fault("pops what the list does not have", "")
-			}
-			v := l.Items[at]
-			l.Items = slices.Delete(l.Items, int(at), int(at)+1)
-			return v, nil
-		}
+		return func(a *Args) (any, error) { return popItem(l, a) }
 	case "remove":
 		return func(a *Args) (any, error) {
 			v := a.Take("value", nil)
@@ -237,6 +188,63 @@ func listMethod(l *List, name string) func(a *Args) (any, error) {
 		}
 	}
 	return tupleMethod(l.Items, name)
+}
+
+func setDefault(m *Map, a *Args) (any, error) {
+	key, err := a.Need("key")
+	def := a.Take("", nil)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := m.At(key); ok {
+		return v, nil
+	}
+	return def, m.Put(key, def)
+}
+
+func popKey(m *Map, a *Args) (any, error) {
+	key, err := a.Need("key")
+	def, hasDefault := a.Given("")
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := m.At(key); ok {
+		m.Delete(key)
+		return v, nil
+	}
+	if !hasDefault {
+		return nil, faultf("the dict has no key %s", Str(key))
+	}
+	return def, nil
+}
+
+func insertItem(l *List, a *Args) (any, error) {
+	at, err := a.Int("index", 0)
+	v := a.Take("object", nil)
+	if err != nil {
+		return nil, err
+	}
+	if at < 0 {
+		at += int64(len(l.Items))
+	}
+	l.Items = slices.Insert(l.Items, int(min(max(at, 0), int64(len(l.Items)))), v)
+	return nil, nil
+}
+
+func popItem(l *List, a *Args) (any, error) {
+	at, err := a.Int("index", -1)
+	if err != nil {
+		return nil, err
+	}
+	if at < 0 {
+		at += int64(len(l.Items))
+	}
+	if at < 0 || at >= int64(len(l.Items)) {
+		return nil, Fault("pops what the list does not have", "")
+	}
+	v := l.Items[at]
+	l.Items = slices.Delete(l.Items, int(at), int(at)+1)
+	return v, nil
 }
 
 func tupleMethod(items []any, name string) func(a *Args) (any, error) {

@@ -190,7 +190,7 @@ func (r *run) fault(line int, msg, hint string) error {
 
 // place gives an error from below the template's file and line.
 func (r *run) place(line int, err error) error {
-	if err == nil || err == errBreak || err == errContinue {
+	if err == nil || errors.Is(err, errBreak) || errors.Is(err, errContinue) {
 		return err
 	}
 	var e *strictyaml.Error

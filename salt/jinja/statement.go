@@ -263,10 +263,10 @@ func (r *run) turns(n forNode, v any, depth int, outer *scope) error {
 			return err
 		}
 		err := r.body(n.body)
-		if err == errBreak {
+		if errors.Is(err, errBreak) {
 			break
 		}
-		if err != nil && err != errContinue {
+		if err != nil && !errors.Is(err, errContinue) {
 			return err
 		}
 	}

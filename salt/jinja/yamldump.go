@@ -289,7 +289,7 @@ func (w *yamlWriter) scalar(s, tag string, simpleKey bool) {
 	switch {
 	case plain:
 		w.plain(s, !simpleKey)
-	case a.singleQuoted && !(simpleKey && a.multiline):
+	case a.singleQuoted && (!simpleKey || !a.multiline):
 		w.singleQuoted(s, !simpleKey)
 	default:
 		w.doubleQuoted(s, !simpleKey)

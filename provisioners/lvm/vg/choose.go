@@ -25,7 +25,7 @@ type Want struct {
 	Thin       bool
 	Overcommit float64
 	Stripes    int64
-	Group      string // when set, only the volume group of that UUID: where a copy's source lies
+	Group      string // when set, only the volume group of that UUID: the scheduler's choice, or where a copy's source lies
 	// AvoidRequired and AvoidPreferred are disks of the other claims of the
 	// volume's groups.
 	AvoidRequired, AvoidPreferred map[string]string // disk id to the claim that is there
@@ -106,7 +106,7 @@ func (c Candidate) refuses(w Want) string {
 	case c.Group.Complete() != nil:
 		return c.Group.Complete().Error()
 	case w.Group != "" && c.Group.UUID != w.Group:
-		return name + ": the source of the copy is in another group"
+		return name + ": another group was chosen, or has the source of the copy"
 	case w.Thin && c.Thin == "":
 		return name + ": it has no thin pool"
 	}
