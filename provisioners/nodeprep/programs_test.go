@@ -45,7 +45,11 @@ func (w *world) Exec(_ context.Context, _ time.Duration, c hostexec.Command) ([]
 		if err != nil {
 			return nil, fails(32, "not a block device")
 		}
-		return fmt.Appendf(nil, `{"blockdevices":[{"name":%q,"size":%d,"fstype":null,"pttype":null}]}`, dev, info.Size()), nil
+		table := "null"
+		if found, _ := filepath.Glob(w.path("sys/block/*/" + dev + "/partition")); len(found) > 0 {
+			table = `"gpt"` // as udev has it: a partition is in one
+		}
+		return fmt.Appendf(nil, `{"blockdevices":[{"name":%q,"size":%d,"fstype":null,"pttype":%s}]}`, dev, info.Size(), table), nil
 	case "e2fsck":
 		if string(w.get(dev, 8192, 5)) == "WHOLE" {
 			return nil, nil

@@ -56,7 +56,7 @@ func (h *Host) look(ctx context.Context, dev string, size int64, partition bool)
 	if err := h.wipefs(ctx, dev, add); err != nil {
 		return l, err
 	}
-	return l, h.lsblk(ctx, dev, size, add)
+	return l, h.lsblk(ctx, dev, size, partition, add)
 }
 
 // blkid probes the device itself and not its cache. It exits with 2 when it
@@ -112,8 +112,11 @@ func (h *Host) wipefs(ctx context.Context, dev string, add func(kind, uuid strin
 	return nil
 }
 
-// lsblk tells what udev knows, or libblkid where there is no udev.
-func (h *Host) lsblk(ctx context.Context, dev string, size int64, add func(kind, uuid string)) error {
+// lsblk tells what udev knows, or libblkid where there is no udev. In udev's
+// database a partition has its disk's ID_PART_TABLE_TYPE, too
+// (rules.d/60-persistent-storage.rules imports it from the parent): that is no
+// signature of what is in the partition.
+func (h *Host) lsblk(ctx context.Context, dev string, size int64, partition bool, add func(kind, uuid string)) error {
 	out, err := h.run(ctx, toolTimeout, "", "lsblk", "--json", "--bytes", "--nodeps", "--output", "NAME,SIZE,FSTYPE,PTTYPE", h.node(dev))
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dev, err)
@@ -132,10 +135,12 @@ func (h *Host) lsblk(ctx context.Context, dev string, size int64, add func(kind,
 	if len(answer.Devices) != 1 || answer.Devices[0].Name != dev || answer.Devices[0].Size.String() != strconv.FormatInt(size, 10) {
 		return fmt.Errorf("list %s: lsblk tells of no such device of %d bytes", dev, size)
 	}
-	for _, t := range []*string{answer.Devices[0].FSType, answer.Devices[0].PTType} {
-		if t != nil {
-			add(*t, "")
-		}
+	d := answer.Devices[0]
+	if d.FSType != nil {
+		add(*d.FSType, "")
+	}
+	if d.PTType != nil && !partition {
+		add(*d.PTType, "")
 	}
 	return nil
 }
