@@ -70,7 +70,12 @@ lab-parts: build kubelet images
 lab: lab-parts ## Run the suite on virtual machines with real kubelets and failing disks (docs/lab.md)
 	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m ./e2e/lab/...
 	go test $(TESTFLAGS) -tags lab -count=1 -run Dashboards ./monitor
-	go test $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
+	go test -run TestLab $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
+
+.PHONY: lab-volumes
+lab-volumes: lab-parts ## Run the suite of volumes on such machines: node preparation, LVM, arrays, encryption
+	go test -c -tags lab -o $(BIN)/lvm.test ./provisioners/lvm
+	go test -run TestVolumes $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 
 .PHONY: lab-up
 lab-up: lab-parts ## Start such a lab for people, and leave it running

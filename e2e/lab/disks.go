@@ -29,6 +29,7 @@ type prepared struct {
 	Disk
 	id            string // disk id; empty before preparation
 	partitionUUID string
+	groupUUID     string   // of its volume group, when it has a Pool
 	gone          []string // partitions of disks that were in this place before, which the node may know yet
 }
 
@@ -69,11 +70,20 @@ func (n *Node) DiskID(name string) (string, error) {
 	return p.id, nil
 }
 
-// PreparedDisks names the disks that are prepared now.
+// Identify is the disk id of any disk that the node's kernel knows.
+func (n *Node) Identify(ctx context.Context, name string) (string, error) {
+	dev, err := n.AwaitDevice(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return n.identify(ctx, dev)
+}
+
+// PreparedDisks names the disks that are prepared now, with a partition.
 func (n *Node) PreparedDisks() []string {
 	var names []string
 	for _, p := range n.disks {
-		if p.id != "" {
+		if p.id != "" && p.Pool == "" {
 			names = append(names, p.Name)
 		}
 	}
@@ -82,17 +92,21 @@ func (n *Node) PreparedDisks() []string {
 
 // Prepare does to the node's disks what node preparation does when a node is
 // made: a GPT partition, a file system and a mount for each that has a
-// StorageClass, and /etc/holdfast/disks.yaml. Disks that are prepared already
+// StorageClass, a volume group for each that has a Pool, and /etc/holdfast/disks.yaml. Disks that are prepared already
 // are left alone.
 func (n *Node) Prepare(ctx context.Context) error {
 	for _, p := range n.disks {
 		if err := n.forget(ctx, p); err != nil {
 			return fmt.Errorf("forget the disk that was %s of node %s: %w", p.Name, n.Name, err)
 		}
-		if p.StorageClass == "" || p.id != "" {
+		prepare := n.prepare
+		switch {
+		case p.id != "" || p.StorageClass == "" && p.Pool == "":
 			continue
+		case p.Pool != "":
+			prepare = n.prepareGroup
 		}
-		if err := n.prepare(ctx, p); err != nil {
+		if err := prepare(ctx, p); err != nil {
 			return fmt.Errorf("prepare disk %s of node %s: %w", p.Name, n.Name, err)
 		}
 	}
@@ -139,11 +153,44 @@ mount "$dir"`, dev, p.partitionUUID, p.Filesystem, p.mountPoint()))
 	return nil
 }
 
+// thinPool is the name of the thin pool in each volume group.
+const thinPool = "thin"
+
+func groupName(disk string) string { return "hf-" + disk }
+
+// prepareGroup makes the disk a volume group.
+func (n *Node) prepareGroup(ctx context.Context, p *prepared) error {
+	dev, err := n.AwaitDevice(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	id, err := n.identify(ctx, dev)
+	if err != nil {
+		return err
+	}
+	out, err := n.Run(ctx, fmt.Sprintf(`set -e
+dev=/dev/%[1]s group=%[2]s
+[ -z "$(wipefs "$dev")" ] || { echo "$dev is not blank"; exit 1; }
+vgcreate -q "$group" "$dev" >/dev/null
+lvcreate -q --yes --type thin-pool --name %[3]s --extents 50%%VG "$group" >/dev/null 2>&1
+vgs --noheadings -o vg_uuid "$group"`, dev, groupName(p.Name), thinPool))
+	if err != nil {
+		return err
+	}
+	p.id, p.groupUUID = id, strings.TrimSpace(out)
+	return nil
+}
+
 // writeDisksFile writes what Prepare did, whole or not at all.
 func (n *Node) writeDisksFile(ctx context.Context) error {
 	f := nodedisks.File{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeDisks"}
 	for _, p := range n.disks {
-		if p.id == "" {
+		switch {
+		case p.id == "":
+			continue
+		case p.Pool != "":
+			f.Disks = append(f.Disks, nodedisks.Disk{ID: p.id, Group: p.Pool, Role: v1alpha1.RoleLVM, Slot: p.Name, VolumeGroup: groupName(p.Name)})
+			f.VolumeGroups = append(f.VolumeGroups, nodedisks.VolumeGroup{Name: groupName(p.Name), UUID: p.groupUUID, Pool: p.Pool, ThinPool: thinPool})
 			continue
 		}
 		f.Disks = append(f.Disks, nodedisks.Disk{
@@ -290,7 +337,7 @@ func (n *Node) Pull(ctx context.Context, name string) error {
 // SmartJSON is what "disk-monitor smart -o json" says of a device of the node,
 // such as sda, and what smartctl does.
 func (n *Node) SmartJSON(ctx context.Context, dev string) (ours, smartctl []byte, err error) {
-	a, err := n.Run(ctx, "/run/holdfast-lab/payload/disk-monitor smart -o json /dev/"+dev+" 2>/dev/null || true # what failed is in the JSON")
+	a, err := n.Run(ctx, PayloadDir+"/disk-monitor smart -o json /dev/"+dev+" 2>/dev/null || true # what failed is in the JSON")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -348,32 +395,13 @@ func (n *Node) Swap(ctx context.Context, name, serial string, wwn uint64) error 
 	return n.Prepare(ctx)
 }
 
-// BadSectors makes the sectors of a file on a prepared disk unreadable, and
-// returns the first of them, as the disk counts. The file must be on the
-// disk's own file system; its data are written and forgotten by the page
-// cache before.
+// BadSectors makes the first sector of a file unreadable, and returns it, as the
+// disk counts. The file is on a file system on that disk, whatever lies between
+// the two; see sectorOf.
 func (n *Node) BadSectors(ctx context.Context, name, file string) (int64, error) {
-	dir, err := n.MountPoint(name)
+	sector, err := n.firstSector(ctx, name, file)
 	if err != nil {
 		return 0, err
-	}
-	if !strings.HasPrefix(filepath.Clean(file), dir+"/") {
-		return 0, fmt.Errorf("%s is not on disk %s, which is mounted at %s", file, name, dir)
-	}
-	out, err := n.Run(ctx, fmt.Sprintf(`
-sync %[1]s
-# physical_offset of the first extent, in blocks of 512 bytes
-first=$(filefrag -b512 -v %[1]s | awk '$1 == "0:" {gsub(/\./, "", $4); print $4}')
-part=$(findmnt -nro SOURCE --target %[1]s)
-start=$(cat /sys/class/block/"${part##*/}"/start)
-echo $((first + start))
-echo 3 > /proc/sys/vm/drop_caches`, file))
-	if err != nil {
-		return 0, err
-	}
-	var sector int64
-	if _, err := fmt.Sscan(out, &sector); err != nil {
-		return 0, fmt.Errorf("find the sectors of %s: %q", file, out)
 	}
 	f, err := n.Fault(name)
 	if err != nil {

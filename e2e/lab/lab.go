@@ -43,6 +43,8 @@ const (
 	Flavor = "lab"
 	// Group is the flavor's group that all prepared disks belong to.
 	Group = "data"
+	// PayloadDir is where machines find what they were given of this host.
+	PayloadDir = "/run/holdfast-lab/payload"
 )
 
 // Options say what the lab is made of.
@@ -58,6 +60,8 @@ type Options struct {
 	Cache string
 	// Detached labs live until Down ends them.
 	Detached bool
+	// Programs are further files that the machines find in PayloadDir.
+	Programs []string
 	// Log receives progress.
 	Log io.Writer
 }
@@ -209,8 +213,9 @@ func (l *Lab) writePayload(ctx context.Context) error {
 	if err := os.Mkdir(src, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"kubelet", "disk-monitor"} {
-		from, to := filepath.Join(l.o.BinDir, name), filepath.Join(src, name)
+	programs := []string{filepath.Join(l.o.BinDir, "kubelet"), filepath.Join(l.o.BinDir, "disk-monitor")}
+	for _, from := range append(programs, l.o.Programs...) {
+		to := filepath.Join(src, filepath.Base(from))
 		if os.Link(from, to) == nil {
 			continue
 		}

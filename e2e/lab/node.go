@@ -54,8 +54,10 @@ type NodeOptions struct {
 type Disk struct {
 	machine.Disk
 	// StorageClass and Filesystem (ext4 or xfs) of its only partition; with no
-	// StorageClass the disk stays as it is and is not in disks.yaml.
+	// StorageClass and no Pool the disk stays as it is and is not in disks.yaml.
 	StorageClass, Filesystem string
+	// Pool makes the disk a volume group of that pool, half of it a thin pool.
+	Pool string
 }
 
 // Node is a machine with a kubelet. Its methods may be called concurrently, but
@@ -303,7 +305,7 @@ func (n *Node) restart(ctx context.Context, bringDown func(context.Context) erro
 // ImportArchive has the node's containerd import the OCI archive of
 // ArchivedImage, as nodes without a registry do.
 func (n *Node) ImportArchive(ctx context.Context) (said string, err error) {
-	return n.Run(ctx, "ctr -n k8s.io images import --digests /run/holdfast-lab/payload/"+ArchivedImage+".tar")
+	return n.Run(ctx, "ctr -n k8s.io images import --digests "+PayloadDir+"/"+ArchivedImage+".tar")
 }
 
 // KillKubelet kills the kubelet with -9. systemd starts it again.

@@ -34,13 +34,14 @@ type victim struct {
 	n    *lab.Node
 	disk string // its place
 	id   string
+	dir  string // where its file system is mounted in the node
 	pv   string
 	app  string // name of the pod and its claim; empty when there is none
 }
 
 func newVictim(t *testing.T, n *lab.Node, disk string) *victim {
 	t.Helper()
-	v := &victim{n: n, disk: disk, id: have[string](t)(n.DiskID(disk))}
+	v := &victim{n: n, disk: disk, id: have[string](t)(n.DiskID(disk)), dir: have[string](t)(n.MountPoint(disk))}
 	var volumes corev1.PersistentVolumeList
 	must(t, l.Client.List(t.Context(), &volumes))
 	of := volumesOn(volumes.Items, v.id)
@@ -61,7 +62,7 @@ func (v *victim) use(t *testing.T, app string) {
 	must(t, l.Client.Get(t.Context(), client.ObjectKey{Name: v.pv}, &volume))
 	meta := metav1.ObjectMeta{Name: app, Namespace: namespace}
 	must(t, l.Client.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: meta, Spec: corev1.PersistentVolumeClaimSpec{
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: ptr.To(lab.StorageClass),
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: ptr.To(volume.Spec.StorageClassName),
 		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("16Mi")}},
 		Selector:  &metav1.LabelSelector{MatchLabels: map[string]string{v1alpha1.LabelDisk: volume.Labels[v1alpha1.LabelDisk]}},
 	}}))
@@ -125,8 +126,7 @@ func (v *victim) badSector(t *testing.T, says string, classes ...v1alpha1.FaultC
 	ctx := t.Context()
 	v.use(t, "orders-"+v.n.Name+"-"+v.disk)
 	dev := have[string](t)(v.n.AwaitDevice(ctx, v.disk))
-	dir := have[string](t)(v.n.MountPoint(v.disk))
-	sector := have[int64](t)(v.n.BadSectors(ctx, v.disk, dir+"/rows"))
+	sector := have[int64](t)(v.n.BadSectors(ctx, v.disk, v.dir+"/rows"))
 	since := time.Now()
 
 	var d *v1alpha1.Disk
@@ -338,7 +338,7 @@ func testHealth(t *testing.T) {
 	check := func(code int, says string) {
 		t.Helper()
 		got := 0
-		out, err := v.n.Run(ctx, "/run/holdfast-lab/payload/disk-monitor check failed")
+		out, err := v.n.Run(ctx, lab.PayloadDir+"/disk-monitor check failed")
 		var exit *guest.ExitError
 		if errors.As(err, &exit) {
 			out, got = exit.Output, exit.Code

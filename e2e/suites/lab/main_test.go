@@ -36,6 +36,11 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	if suites[suite()] == "" {
+		fmt.Fprintln(os.Stderr, "lab: give -run TestLab or -run TestVolumes: each needs a lab of its own")
+		return 2
+	}
 	if err := start(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		return 1
@@ -45,11 +50,14 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "lab: end:", err)
 		code = 1
 	}
-	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
-		bench("lab_suite_seconds", time.Since(began).Seconds(), "s")
+	if name := flag.Lookup("test.run").Value.String(); code == 0 && suites[name] != "" {
+		bench(suites[name], time.Since(began).Seconds(), "s")
 	}
 	return code
 }
+
+// suites are the tests that have a lab of their own, and the names of their figures.
+var suites = map[string]string{"TestLab": "lab_suite_seconds", "TestVolumes": "lab_volumes_suite_seconds"}
 
 // start makes the lab: two nodes like those of lab-up, and in the first one a
 // spare disk on each bus for faults that nothing else is to see.
@@ -69,8 +77,18 @@ func start(ctx context.Context) (err error) {
 		}
 		nodes[0].Disks = append(nodes[0].Disks, lab.Disk{Disk: d})
 	}
-	l, err = lab.Start(ctx, lab.Options{BinDir: binDir, LogDir: logs, Nodes: nodes, Log: os.Stdout})
+	o := lab.Options{BinDir: binDir, LogDir: logs, Nodes: nodes, Log: os.Stdout}
+	if suite() == "TestVolumes" {
+		addVolumeDisks(&o)
+	}
+	l, err = lab.Start(ctx, o)
 	return err
+}
+
+// suite is the test that is to be run.
+func suite() string {
+	name, _, _ := strings.Cut(flag.Lookup("test.run").Value.String(), "/")
+	return strings.Trim(name, "^$")
 }
 
 var buses = []machine.Bus{machine.ATA, machine.SCSI, machine.NVMe}
@@ -93,6 +111,16 @@ func TestLab(t *testing.T) {
 	stage(t, "PulledDisk", testPulledDisk)
 	stage(t, "AgentKilled", testAgentKilled)
 	stage(t, "Reboots", testReboots)
+}
+
+// TestVolumes runs what else there is to volumes, in the same way.
+func TestVolumes(t *testing.T) {
+	stage(t, "Nodes", testNodes)
+	stage(t, "NodePrepare", testNodePrepare)
+	stage(t, "LVM", testLVM)
+	stage(t, "Push", testPushLVM)
+	stage(t, "Claims", testClaims)
+	stage(t, "Stacks", testStacks)
 }
 
 // keepTime is left of the test's time when it is declared stuck, for the logs.

@@ -1,0 +1,130 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Layer is what lies between a disk and a file system.
+type Layer string
+
+// Layers. MD is a mirror with one leg.
+const (
+	LVM     Layer = "lvm"
+	MD      Layer = "md"
+	DMCrypt Layer = "dm-crypt"
+)
+
+// stackTimeout is for making or removing a layer with its file system.
+const stackTimeout = 2 * time.Minute
+
+// makeLayer leaves the device in top; $disk is the disk, $name names the layer.
+var makeLayer = map[Layer]string{
+	LVM: `vgcreate -q "$name" "$disk" >/dev/null
+lvcreate -q --yes --name data --extents 100%FREE "$name" >/dev/null
+top=/dev/$name/data`,
+	// A bitmap or a journal would only be written to; one leg is what is left of a mirror.
+	MD: `mdadm --create "/dev/md/$name" --run --quiet --metadata=1.2 --level=1 --raid-devices=1 --force "$disk"
+top=/dev/md/$name`,
+	// The key derivation is the cheapest that there is: an emulated processor does it, and nothing secret is on the disk.
+	DMCrypt: `head -c 32 /dev/urandom > "/run/$name.key"
+cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --luks2-metadata-size 16k --luks2-keyslots-size 256k --key-file "/run/$name.key" "$disk"
+cryptsetup open --key-file "/run/$name.key" "$disk" "$name"
+top=/dev/mapper/$name`,
+}
+
+var removeLayer = map[Layer]string{
+	LVM:     `vgremove -q --yes "$name" >/dev/null; pvremove -q "$disk" >/dev/null`,
+	MD:      `mdadm --stop --quiet "/dev/md/$name"; mdadm --zero-superblock "$disk"`,
+	DMCrypt: `cryptsetup close "$name"; rm "/run/$name.key"`,
+}
+
+// Stack makes a layer on a disk that is not prepared, an ext4 file system on it,
+// and mounts that. It returns where. Unstack undoes it; a restart of the node
+// leaves the layer on the disk and nothing mounted.
+func (n *Node) Stack(ctx context.Context, layer Layer, disk string) (dir string, err error) {
+	dev, err := n.AwaitDevice(ctx, disk)
+	if err != nil {
+		return "", err
+	}
+	dir = "/mnt/holdfast-stack/" + disk
+	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
+	defer cancel()
+	_, err = n.Run(ctx, fmt.Sprintf(`set -e
+disk=/dev/%s name=stack-%s dir=%s
+wipefs --all --quiet "$disk"
+%s
+udevadm settle --timeout=20
+mkfs.ext4 -q -F "$top"
+mkdir -p "$dir"
+mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer]))
+	return dir, err
+}
+
+// Unstack removes what Stack made; the disk is blank then.
+func (n *Node) Unstack(ctx context.Context, layer Layer, disk string) error {
+	dev, err := n.AwaitDevice(ctx, disk)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
+	defer cancel()
+	_, err = n.Run(ctx, fmt.Sprintf(`set -e
+disk=/dev/%s name=stack-%s
+umount /mnt/holdfast-stack/%[2]s
+%s
+wipefs --all --quiet "$disk"`, dev, disk, removeLayer[layer]))
+	return err
+}
+
+// sectorOf prints the first sector of a file as the disk below its file system
+// counts it: down through partitions (start in sysfs), linear and crypt targets
+// of the device mapper (their tables, Documentation/admin-guide/device-mapper),
+// and the first leg of a mirror (md/rd0/offset, Documentation/admin-guide/md.rst).
+// It also prints that disk's device. The file's data are written before, and
+// forgotten by the page cache after.
+const sectorOf = `set -e
+file=%s
+sync "$file"
+# physical_offset of the first extent, in blocks of 512 bytes
+at=$(filefrag -b512 -v "$file" | awk '$1 == "0:" {gsub(/\./, "", $4); print $4}')
+dev=$(readlink -f "$(findmnt -nro SOURCE --target "$file")")
+while :; do
+  sys=/sys/class/block/${dev##*/}
+  if [ -e "$sys/partition" ]; then
+    at=$((at + $(cat "$sys/start")))
+    dev=$(dirname "$(readlink -f "$sys")")
+  elif [ -e "$sys/md" ]; then
+    at=$((at + $(cat "$sys/md/rd0/offset")))
+    dev=$(readlink -f "$sys/md/rd0/block")
+  elif [ -e "$sys/dm" ]; then
+    set -- $(dmsetup table "$dev" | awk -v at="$at" '$1 <= at && at < $1 + $2 && $3 == "linear" {print $1, $4, $5} $1 <= at && at < $1 + $2 && $3 == "crypt" {print $1, $7, $8}')
+    at=$((at - $1 + $3))
+    dev=$(readlink -f "/sys/dev/block/$2")
+  else
+    break
+  fi
+done
+echo "$at ${dev##*/}"
+echo 3 > /proc/sys/vm/drop_caches`
+
+// firstSector is the first sector of a file, which must be on the disk.
+func (n *Node) firstSector(ctx context.Context, disk, file string) (sector int64, err error) {
+	dev, err := n.AwaitDevice(ctx, disk)
+	if err != nil {
+		return 0, err
+	}
+	out, err := n.Run(ctx, fmt.Sprintf(sectorOf, file))
+	if err != nil {
+		return 0, err
+	}
+	var on string
+	if _, err := fmt.Sscan(out, &sector, &on); err != nil {
+		return 0, fmt.Errorf("find the sectors of %s: %q", file, out)
+	}
+	if on != dev {
+		return 0, fmt.Errorf("%s is on %s, and disk %s is %s", file, on, disk, dev)
+	}
+	return sector, nil
+}

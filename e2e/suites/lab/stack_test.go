@@ -1,0 +1,178 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/lab"
+	"holdfast.dev/e2e/lab/machine"
+	"holdfast.dev/internal/diskid"
+)
+
+// stacks are the layers that the first node's spare disks get.
+var stacks = []struct {
+	bus   machine.Bus
+	layer lab.Layer
+	says  string // of the kernel's line about a bad sector
+	class v1alpha1.FaultClass
+}{
+	{machine.SCSI, lab.LVM, "critical medium error", v1alpha1.FaultMedium},
+	{machine.ATA, lab.MD, "I/O error", v1alpha1.FaultBlockIO},
+	{machine.NVMe, lab.DMCrypt, "critical medium error", v1alpha1.FaultMedium},
+}
+
+// fault is something that happens to a disk.
+type fault struct {
+	name   string
+	happen func(t *testing.T)
+}
+
+// testStacks: faults below LVM, an array and encryption are the disk's, and the
+// volumes on top are closed and their owners told, as if nothing lay between.
+func testStacks(t *testing.T) {
+	for _, s := range stacks {
+		v := stackedVictim(t, l.Nodes[0], s.layer, "spare"+string(s.bus))
+		faults := []fault{
+			{"bad sector", func(t *testing.T) { v.badSector(t, s.says, s.class) }},
+			{"file system", v.shutDown},
+		}
+		if s.bus == machine.NVMe {
+			faults = append(faults, fault{"hung", v.hang})
+		}
+		for _, fault := range faults {
+			t.Run(fmt.Sprintf("%s on %s, %s", s.layer, s.bus, fault.name), func(t *testing.T) {
+				fault.happen(t)
+				v.mend(t)
+			})
+		}
+		v.unstack(t, s.layer)
+	}
+	awaitHealthy(t)
+}
+
+// stackedVictim is a spare disk with a layer on it and, above that, a volume that
+// is made by hand.
+func stackedVictim(t *testing.T, n *lab.Node, layer lab.Layer, disk string) *victim {
+	t.Helper()
+	v := &victim{n: n, disk: disk, id: have[string](t)(n.Identify(t.Context(), disk)), pv: "stacked-" + disk}
+	v.dir = have[string](t)(n.Stack(t.Context(), layer, disk))
+	must(t, l.Client.Create(t.Context(), v.volume()))
+	return v
+}
+
+// volume is the volume on top, as a provisioner would make it.
+func (v *victim) volume() *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: v.pv,
+			Labels:      map[string]string{v1alpha1.LabelNode: v.n.Name, v1alpha1.LabelDisk: diskid.Label(v.id)},
+			Annotations: map[string]string{v1alpha1.AnnotationDisk: v.id}},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("32Mi")}, StorageClassName: "stacked",
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: v.dir}},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+				Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{v.n.Name}}}}}}},
+		},
+	}
+}
+
+// shutDown lets every write to the disk fail until the file system above gives up.
+func (v *victim) shutDown(t *testing.T) {
+	t.Helper()
+	v.use(t, "ledger-"+v.n.Name+"-"+v.disk)
+	since := time.Now()
+	must(t, v.n.SetFault(t.Context(), v.disk, machine.Fault{ReadOnly: true}))
+	fails(t, v.n, "echo row > %[1]s/row; sync %[1]s/row; echo row > %[1]s/row2; sync %[1]s/row2", v.dir)
+	eventually(t, patience, "the file system's end among the faults of disk "+v.id, func() (bool, error) {
+		d, err := v.reported(t.Context())
+		if err != nil {
+			return false, err
+		}
+		if d.State != v1alpha1.DiskFailed || !slices.ContainsFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultFilesystem }) {
+			return false, fmt.Errorf("it is %s: %v", d.State, d.Faults)
+		}
+		return true, nil
+	})
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskFailed, since)
+}
+
+// hang lets an NVMe disk answer nothing until the kernel's timeout (30 s,
+// drivers/nvme/host/core.c, nvme_io_timeout). That speaks against the disk, but
+// closes nothing: the reset of the controller may have been all that it needed.
+func (v *victim) hang(t *testing.T) {
+	t.Helper()
+	v.use(t, "slow-"+v.n.Name+"-"+v.disk)
+	must(t, v.n.SetFault(t.Context(), v.disk, machine.Fault{Hung: true}))
+	took := eventually(t, patience, "a timeout among the faults of disk "+v.id, func() (bool, error) {
+		d, err := v.reported(t.Context())
+		if err != nil {
+			return false, err
+		}
+		if d.State != v1alpha1.DiskDegraded || !slices.ContainsFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultNVMe }) {
+			return false, fmt.Errorf("it is %s: %v", d.State, d.Faults)
+		}
+		return true, nil
+	})
+	t.Logf("Degraded %.0f s after the disk's last answer", took.Seconds())
+}
+
+// mend makes the disk good, as an operator does who has found the cause: the
+// faults are cleared by hand, and the volume is made anew.
+func (v *victim) mend(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{}))
+	v.abandon(t)
+	// A file system that has given up is only itself again when it is mounted anew.
+	sh(t, v.n, `dev=$(findmnt -nro SOURCE %[1]s)
+for i in $(seq 100); do ! umount %[1]s || break; sleep 0.2; done
+fsck.ext4 -fy $dev >/dev/null 2>&1 || [ $? -le 2 ]
+mount $dev %[1]s`, v.dir)
+	var cn v1alpha1.ComputeNode
+	must(t, l.Client.Get(ctx, client.ObjectKey{Name: v.n.Name}, &cn))
+	patch := client.MergeFrom(cn.DeepCopy())
+	if cn.Annotations == nil {
+		cn.Annotations = map[string]string{}
+	}
+	cn.Annotations[v1alpha1.AnnotationClearFaults] = v.id + "@" + time.Now().UTC().Add(time.Second).Format(time.RFC3339)
+	must(t, l.Client.Patch(ctx, &cn, patch))
+	eventually(t, time.Minute, "disk "+v.id+" Healthy, and its quarantine over", func() (bool, error) {
+		d, err := v.reported(ctx)
+		if err != nil {
+			return false, err
+		}
+		if len(d.Faults) > 0 || d.State == v1alpha1.DiskFailed {
+			return false, fmt.Errorf("it is %s: %v", d.State, d.Faults)
+		}
+		var pv corev1.PersistentVolume
+		err = l.Client.Get(ctx, client.ObjectKey{Name: v.pv}, &pv)
+		return err == nil && !quarantined(&pv), err
+	})
+	must(t, l.Client.Delete(ctx, v.volume()))
+	eventually(t, patience, "volume "+v.pv+" gone", func() (bool, error) {
+		var pv corev1.PersistentVolume
+		err := l.Client.Get(ctx, client.ObjectKey{Name: v.pv}, &pv)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	must(t, l.Client.Create(ctx, v.volume()))
+}
+
+// unstack leaves the spare disk blank.
+func (v *victim) unstack(t *testing.T, layer lab.Layer) {
+	t.Helper()
+	must(t, l.Client.Delete(t.Context(), v.volume()))
+	must(t, v.n.Unstack(t.Context(), layer, v.disk))
+}
