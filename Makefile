@@ -24,7 +24,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 .PHONY: build
-build: ## Build every binary into bin/ (the first build takes about 12 minutes on 2 cores)
+build: ## Build every binary into bin/ (the first build takes about 7 minutes on 2 cores)
 	@mkdir -p $(BIN)
 	@echo "building $(words $(BINARIES)) binaries into $(BIN)/ (the Kubernetes control plane is one of them; the first build takes a while)"
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))

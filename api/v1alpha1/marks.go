@@ -4,7 +4,7 @@ package v1alpha1
 const (
 	// LabelNode on a PersistentVolume names the Node that holds its disk.
 	LabelNode = "holdfast.dev/node"
-	// LabelDisk on a PersistentVolume is the disk id; see DiskLabel.
+	// LabelDisk on a PersistentVolume is the disk id; see diskid.Label.
 	LabelDisk = "holdfast.dev/disk"
 	// LabelMedia on a PersistentVolume is the disk's media: ssd, nvme, hdd or virtual.
 	LabelMedia = "holdfast.dev/media"

@@ -21,8 +21,8 @@ import (
 
 const name = "lvm-csi-driver"
 
-// version is what the driver tells as vendor version.
-const version = "v0.1.0"
+// version is what the driver tells as vendor version. The linker sets it.
+var version = "devel"
 
 func main() { os.Exit(daemon.Main(name, run)) }
 

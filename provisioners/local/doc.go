@@ -19,9 +19,8 @@
 //     record can be stale, and node preparation has nothing to write. Blocks that
 //     deleted files have left behind cannot be read through a file system.
 //   - A raw partition cannot be read by this daemon, which has no privilege. It
-//     is clean by a certificate (nodedisks.Certificate), which node preparation
-//     writes when it has made the partition, the cleaner when it has read every
-//     byte of it as zero, or a person. A certificate names disk, partition and
+//     is clean by a certificate (nodedisks.Certificate), which the cleaner writes
+//     when it has read every byte of it as zero, or a person. A certificate names disk, partition and
 //     size and is good for one volume: its use is on disk before the volume is
 //     created. Certificates lie on the node's own disk. A node made anew has none,
 //     and the cleaner reads its raw partitions again. (On the disk itself there

@@ -21,7 +21,6 @@ const (
 	KeyWipe    = "hf.wipe"    // zero, discard or none
 	KeySource  = "hf.source"  // name of the logical volume that it was copied from
 	KeyStripes = "hf.stripes"
-	KeyGroup   = "hf.group"   // group snapshot that a snapshot belongs to
 	KeyOptions = "hf.options" // mount options of the class
 	KeyReclaim = "hf.reclaim" // reclaim policy of the class
 )
