@@ -72,9 +72,15 @@ func TestDecide(t *testing.T) {
 		"OverData": {"mounted over something else: the topmost counts", func(w *world) {
 			w.mounts = append([]wMount{{"0:40", "/", "/mnt/holdfast/a", "tmpfs", "rw"}}, w.mounts...)
 		}, is{}},
-		"Filesystem":  {"formatted anew by hand", func(w *world) { w.mounts[0].fs = "xfs" }, is{"a": "FilesystemDiffers"}},
-		"ReadOnly":    {"ext4 goes read-only after an error", func(w *world) { w.mounts[0].options = "ro" }, is{"a": "ReadOnly"}},
-		"RawMounted":  {"a raw partition in use must not be given away", func(w *world) { w.mounts = append(w.mounts, wMount{"8:2", "/", "/srv", "ext4", "rw"}) }, is{"raw": "InUse"}},
+		"Filesystem": {"formatted anew by hand", func(w *world) { w.mounts[0].fs = "xfs" }, is{"a": "FilesystemDiffers"}},
+		"ReadOnly":   {"ext4 goes read-only after an error", func(w *world) { w.mounts[0].options = "ro" }, is{"a": "ReadOnly"}},
+		"RawMounted": {"a raw partition in use must not be given away", func(w *world) { w.mounts = append(w.mounts, wMount{"8:2", "/", "/srv", "ext4", "rw"}) }, is{"raw": "InUse"}},
+		"RawInPod": {"a pod has its node, bind-mounted out of /dev: the kernel's number of that mount is devtmpfs's", func(w *world) {
+			w.mounts = append(w.mounts, wMount{"0:6", "/sda2", "/var/lib/kubelet/pods/u/raw", "devtmpfs", "rw"})
+		}, is{"raw": "InUse"}},
+		"OtherInPod": {"another device's node", func(w *world) {
+			w.mounts = append(w.mounts, wMount{"0:6", "/sdz2", "/var/lib/kubelet/pods/u/raw", "devtmpfs", "rw"})
+		}, is{}},
 		"RawHeld":     {"nor one under LVM", func(w *world) { w.part("sda2").holder = "dm-0" }, is{"raw": "InUse"}},
 		"Empty":       {"a capacity below 1 MiB is nonsense", func(w *world) { w.part("sda1").bytes = 512 }, is{"a": "Unreadable"}},
 		"Quarantined": {"a closed disk gets no new volume", func(w *world) { w.quarantine.Disks = map[string]string{diskA: "Failed"} }, is{"a": "Quarantined", "raw": "Quarantined"}},

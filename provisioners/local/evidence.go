@@ -266,7 +266,7 @@ func (h *Host) raw(p nodedisks.Partition, mounts Mounts) Evidence {
 		return Evidence{Err: fmt.Errorf("read number of %s: %w", name, err)}
 	}
 	dev.Number = number
-	return Evidence{Device: dev, UsedAt: mounts.Of(number)}
+	return Evidence{Device: dev, UsedAt: append(mounts.Of(number), mounts.NodesOf(name)...)}
 }
 
 // partitionDir is the sysfs directory of the partition name, or empty.

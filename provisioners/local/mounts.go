@@ -26,6 +26,7 @@ type Mounts struct {
 	known   map[int]bool     // mount ids
 	at      map[string][]int // mount point to indices
 	devices map[string][]int // device to indices
+	nodes   map[string][]int // name of a device whose node is mounted somewhere, to indices
 }
 
 // ParseMounts reads a table in the format of /proc/pid/mountinfo (proc(5)).
@@ -34,7 +35,7 @@ func ParseMounts(data []byte) (Mounts, error) {
 	if err != nil {
 		return Mounts{}, fmt.Errorf("parse mount table: %w", err)
 	}
-	m := Mounts{known: make(map[int]bool, len(infos)), at: make(map[string][]int, len(infos)), devices: map[string][]int{}}
+	m := Mounts{known: make(map[int]bool, len(infos)), at: make(map[string][]int, len(infos)), devices: map[string][]int{}, nodes: map[string][]int{}}
 	for i, in := range infos {
 		if m.known[in.ID] {
 			return Mounts{}, fmt.Errorf("parse mount table: mount %d is there twice", in.ID)
@@ -48,6 +49,9 @@ func ParseMounts(data []byte) (Mounts, error) {
 		m.mounts = append(m.mounts, mnt)
 		m.at[mnt.Point] = append(m.at[mnt.Point], i)
 		m.devices[mnt.Device] = append(m.devices[mnt.Device], i)
+		if name, ok := NodeOf(in); ok {
+			m.nodes[name] = append(m.nodes[name], i)
+		}
 	}
 	return m, nil
 }
@@ -114,6 +118,25 @@ func (m Mounts) Of(device string) []string {
 		points = append(points, m.mounts[i].Point)
 	}
 	return points
+}
+
+// NodesOf are the places where a device's node itself is mounted, by the device's
+// name: that is how a pod gets a raw volume, and the kernel knows no other mount
+// of the device then.
+func (m Mounts) NodesOf(name string) []string {
+	var points []string
+	for _, i := range m.nodes[name] {
+		points = append(points, m.mounts[i].Point)
+	}
+	return points
+}
+
+// NodeOf is the device whose node a mount shows: a part of a devtmpfs.
+func NodeOf(in *mountinfo.Info) (name string, ok bool) {
+	if in.FSType != "devtmpfs" || in.Root == "/" {
+		return "", false
+	}
+	return path.Base(in.Root), true
 }
 
 // prefixes of "/a/b" are "/", "/a" and "/a/b".

@@ -74,5 +74,28 @@ func (e *Engine) fill(ctx context.Context, g *group, r CreateRequest, name strin
 			return fmt.Errorf("copy %s to %s: %w", r.Source.LV, name, err)
 		}
 	}
+	if r.Spec.FS != Block || r.Spec.Thin {
+		return nil
+	}
+	return e.zeroFrom(ctx, v, r.copied)
+}
+
+// zero makes a new raw volume read as zeroes: the extents that it got may have been
+// anybody's, and nothing but the pool's own classes says that they were wiped.
+func (e *Engine) zero(ctx context.Context, g *group, r CreateRequest, name string) error {
+	v, err := e.virgin(ctx, g, r, name)
+	if err != nil {
+		return err
+	}
+	return e.zeroFrom(ctx, v, 0)
+}
+
+// zeroFrom zeroes a volume from a byte on (BLKZEROOUT).
+func (e *Engine) zeroFrom(ctx context.Context, v Volume, at int64) error {
+	for ; at < v.LV.Size; at += wipeStep {
+		if _, err := e.host.Run(ctx, e.deadlines.Wipe, "blkdiscard", "-z", "-o", strconv.FormatInt(at, 10), "-l", strconv.FormatInt(min(wipeStep, v.LV.Size-at), 10), v.Device()); err != nil {
+			return fmt.Errorf("zero volume %s: %w", v.LV.Name, err)
+		}
+	}
 	return nil
 }

@@ -213,11 +213,11 @@ func addTags(args []string, tags vg.Tags) []string {
 }
 
 // make creates, formats and marks a new volume: two commands of LVM, one for a raw
-// volume, which needs no step in between.
+// thin volume, which needs no step in between.
 func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name string) (Volume, error) {
 	phase := vg.Creating
-	if r.Spec.FS == Block && r.Source == nil {
-		phase = vg.Ready
+	if r.Spec.FS == Block && r.Source == nil && r.Spec.Thin {
+		phase = vg.Ready // a thin pool zeroes what it hands out
 	}
 	tags := e.tags(r, phase)
 	err := e.alter(ctx, g, func(s *vg.Group) (*change, error) {
@@ -254,8 +254,11 @@ func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name strin
 	}
 	if phase == vg.Creating {
 		step := e.format
-		if r.Source != nil {
+		switch {
+		case r.Source != nil:
 			step = e.fill
+		case r.Spec.FS == Block:
+			step = e.zero
 		}
 		if err := step(ctx, g, r, name); err != nil {
 			return Volume{}, err

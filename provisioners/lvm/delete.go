@@ -70,7 +70,8 @@ func (e *Engine) remove(ctx context.Context, g *group, lv vg.LV) error {
 	if err := e.mark(ctx, g, lv.Name, idTag, vg.Deleting); err != nil {
 		return fmt.Errorf("delete volume %s: %w", lv.Name, err)
 	}
-	if v.Phase() != vg.Creating { // which nobody has written to but mkfs
+	// Before it is ready nobody has written to it but mkfs, or what copies its source.
+	if v.Phase() != vg.Creating || lv.Tags.Get(vg.KeySource) != "" {
 		if err := e.wipe(ctx, v, idTag); err != nil {
 			return fmt.Errorf("wipe volume %s: %w", lv.Name, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -319,6 +320,68 @@ func TestSchedulersChoiceOfGroupIsKept(t *testing.T) {
 		var c corev1.PersistentVolumeClaim
 		return e.admin.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "lost"}, &c) == nil && c.Annotations["volume.kubernetes.io/selected-node"] == ""
 	})
+}
+
+// failed waits for a Warning about an object that says so.
+func (e *env) failed(kind, name, says string) {
+	e.t.Helper()
+	e.until(kind+" "+name+" is told: "+says, func() bool {
+		var list corev1.EventList
+		if err := e.admin.List(e.t.Context(), &list); err != nil {
+			return false
+		}
+		return slices.ContainsFunc(list.Items, func(ev corev1.Event) bool {
+			return ev.InvolvedObject.Kind == kind && ev.InvolvedObject.Name == name && ev.Type == corev1.EventTypeWarning && strings.Contains(ev.Message, says)
+		})
+	})
+}
+
+// Whoever may make claims may write any volume's name into one.
+func TestVolumeOfAnotherClaimIsNotCopied(t *testing.T) {
+	e := newEnv(t, "theft")
+	e.claim("victim", "lvm-thin", "1Gi", nil)
+	pv := e.bound("victim")
+	class := "lvm-thin"
+	thief := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "thief", Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{
+		StorageClassName: &class, VolumeName: pv.Name, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
+	e.create(thief)
+	loot := thief.DeepCopy()
+	loot.ObjectMeta = metav1.ObjectMeta{Name: "loot", Namespace: "default", Annotations: map[string]string{"volume.kubernetes.io/selected-node": e.node}}
+	loot.Spec.VolumeName, loot.Spec.DataSource = "", &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "thief"}
+	e.create(loot)
+	e.failed("PersistentVolumeClaim", "loot", "claim default/thief is not bound to volume "+pv.Name)
+	if n := len(e.host.Volumes(e.infos[0].Name)) + len(e.host.Volumes(e.infos[1].Name)); n != 1 {
+		t.Errorf("there are %d volumes, want the victim's alone", n)
+	}
+}
+
+// A claim that was put back from a backup has another UID, and its volume looks
+// released. Its data are what the backup is for.
+func TestVolumeOfARestoredClaimStays(t *testing.T) {
+	e := newEnv(t, "restored")
+	claim := e.claim("ledger", "lvm-thick", "1Gi", nil)
+	pv := e.bound("ledger")
+	group := groupOf(t, e, pv)
+	e.stop()
+	again := claim.DeepCopy()
+	again.ObjectMeta = metav1.ObjectMeta{Name: "ledger", Namespace: "default"}
+	again.Spec.VolumeName = pv.Name
+	if err := e.admin.Delete(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	e.until("the claim is gone", func() bool {
+		return apierrors.IsNotFound(e.admin.Get(t.Context(), client.ObjectKeyFromObject(claim), &corev1.PersistentVolumeClaim{}))
+	})
+	e.create(again)
+	e.until("the volume is released", func() bool {
+		return e.admin.Get(t.Context(), client.ObjectKeyFromObject(pv), pv) == nil && pv.Status.Phase == corev1.VolumeReleased
+	})
+	e.start()
+	e.failed("PersistentVolume", pv.Name, "claim default/ledger names it")
+	if n := len(e.host.Volumes(group)); n != 1 {
+		t.Errorf("there are %d volumes, want the one with the data", n)
+	}
 }
 
 func TestQuarantineStopsNewVolumes(t *testing.T) {

@@ -89,6 +89,9 @@ func (s *Service) ephemeral(ctx context.Context, req *csi.NodePublishVolumeReque
 			}
 			size = q.Value()
 		case len(k) > 19 && k[:19] == "csi.storage.k8s.io/":
+		case k == "mkfsOptions" || k == "overcommit" || k == "wipe":
+			// Whoever may make pods writes these attributes; a class is an administrator's.
+			return Handle{}, fieldError(k, v, "a pod's own volume cannot say it; leave it out, or use a claim with a StorageClass")
 		default:
 			params[k] = v
 		}

@@ -131,8 +131,9 @@ func (h *NodeHost) holders(dev string, depth int) []string {
 	return all
 }
 
-// Present is Host's.
-func (*NodeHost) Present(device string) (bool, error) {
+// Present is Host's. A node that a killed command of LVM left behind may lead to a
+// number that another volume has by now: the kernel's own name of it decides.
+func (h *NodeHost) Present(device string) (bool, error) {
 	var st unix.Stat_t
 	err := unix.Stat(device, &st)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,7 +145,18 @@ func (*NodeHost) Present(device string) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return false, fmt.Errorf("look at %s: it is no block device", device)
 	}
-	return true, nil
+	name, err := h.root.ReadString(fmt.Sprintf("/sys/dev/block/%d:%d/dm/name", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("ask what %s is: %w", device, err)
+	}
+	return name == mapperName(device), nil
+}
+
+// mapperName is what the device mapper calls /dev/GROUP/VOLUME: LVM doubles the
+// hyphens in both (lib/misc/lvm-string.c, build_dm_name).
+func mapperName(device string) string {
+	double := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
+	return double(path.Base(path.Dir(device))) + "-" + double(path.Base(device))
 }
 
 // Exclusive is Host's. O_EXCL alone fails only for mounts, holders and others that open

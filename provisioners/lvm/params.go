@@ -62,10 +62,40 @@ func fieldError(field, value, remedy string) error {
 const minStripe, maxStripe = 4 << 10, 64 << 20
 
 var (
-	poolName   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
-	mkfsOption = regexp.MustCompile(`^[A-Za-z0-9_=,.+^:-]+$`)
-	mkfsForce  = regexp.MustCompile(`^-[A-Za-z]*[fF]`)
+	poolName  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+	mkfsValue = regexp.MustCompile(`^[A-Za-z0-9_=,.+^:][A-Za-z0-9_=,.+^:-]*$`)
+	// Values of xfs that name a file or another device, mkfs.xfs(8).
+	mkfsElsewhere = regexp.MustCompile(`(^|,)(file|name|logdev|rtdev)\b`)
+	// mkfsFlags are those that take a value and reach nothing but the device itself, by
+	// mke2fs(8) and mkfs.xfs(8). Not among them: -d of ext4, which copies files, -p
+	// of xfs, which reads one, -S, and what forces or skips.
+	mkfsFlags = map[string][]string{
+		Ext4: {"-b", "-i", "-I", "-m", "-N", "-O", "-E", "-L", "-C", "-T", "-g", "-G"},
+		XFS:  {"-b", "-d", "-i", "-l", "-m", "-n", "-s", "-L"},
+	}
 )
+
+// mkfsRemedy says what is wrong with options of mkfs; empty when nothing is.
+func mkfsRemedy(fs string, options []string) string {
+	if fs == Block {
+		return "" // one class may serve both modes; nothing is made then
+	}
+	for i, o := range options {
+		switch {
+		case i%2 == 0 && !slices.Contains(mkfsFlags[fs], o):
+			return fmt.Sprintf("mkfs.%s gets pairs of a flag and its value, of the flags %s; %q is none (no paths, and nothing that forces: mkfs must stop when it finds data)",
+				fs, strings.Join(mkfsFlags[fs], " "), o)
+		case i%2 == 1 && !mkfsValue.MatchString(o):
+			return fmt.Sprintf("the value %q has other characters than letters, digits and _=,.+^:-, or begins with '-' (no paths, no quotes)", o)
+		case i%2 == 1 && mkfsElsewhere.MatchString(o):
+			return fmt.Sprintf("the value %q names a file or another device", o)
+		}
+	}
+	if len(options)%2 == 1 {
+		return fmt.Sprintf("the flag %s has no value", options[len(options)-1])
+	}
+	return ""
+}
 
 // keys that the standard external-provisioner adds with --extra-create-metadata.
 const (
@@ -100,15 +130,7 @@ func setters() map[string]func(s *Spec, v string) string {
 		},
 		"mkfsOptions": func(s *Spec, v string) string {
 			s.Mkfs = strings.Fields(v)
-			for _, o := range s.Mkfs {
-				switch {
-				case !mkfsOption.MatchString(o):
-					return "options are letters, digits and _=,.+^:- (no paths, no quotes)"
-				case mkfsForce.MatchString(o):
-					return "leave out what forces mkfs: it must stop when it finds data"
-				}
-			}
-			return ""
+			return mkfsRemedy(s.FS, s.Mkfs)
 		},
 		"wipe": func(s *Spec, v string) string {
 			s.Wipe = v

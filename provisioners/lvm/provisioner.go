@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
@@ -230,6 +231,10 @@ func (p *Provisioner) claimHandle(ctx context.Context, key client.ObjectKey) (st
 	if err := p.api.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv); err != nil {
 		return "", fmt.Errorf("read volume %s: %w: %w", claim.Spec.VolumeName, ErrUnavailable, err)
 	}
+	// spec.volumeName is its author's word alone: the volume may be another tenant's.
+	if r := pv.Spec.ClaimRef; claim.Status.Phase != corev1.ClaimBound || r == nil || r.UID != claim.UID || r.Namespace != claim.Namespace || r.Name != claim.Name {
+		return "", fmt.Errorf("claim %s is not bound to volume %s, which it names: %w", key, pv.Name, ErrInvalid)
+	}
 	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != DriverName {
 		return "", fmt.Errorf("claim %s has a volume of another driver: %w", key, ErrInvalid)
 	}
@@ -245,11 +250,47 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 	if !p.ours(pv) {
 		return &controller.IgnoredError{Reason: "the volume is not one of this node"}
 	}
+	if err := p.released(ctx, pv); err != nil {
+		return fmt.Errorf("delete volume %s: %w", pv.Name, err)
+	}
 	_, err := p.service.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: pv.Spec.CSI.VolumeHandle})
 	if err == nil {
 		p.log.Info("volume deleted", "volume", pv.Name, "handle", pv.Spec.CSI.VolumeHandle)
 	}
 	return err
+}
+
+// released is nil when the API server says right now that the volume may go: what the
+// caller knows of it may be old, and a person may have changed their mind. A claim
+// that names the volume keeps it, whatever its UID: objects that were put back from a
+// backup have new ones, and their volume looks released.
+func (p *Provisioner) released(ctx context.Context, pv *corev1.PersistentVolume) error {
+	var now corev1.PersistentVolume
+	if err := p.api.Get(ctx, client.ObjectKey{Name: pv.Name}, &now); err != nil {
+		return fmt.Errorf("read it: %w: %w", ErrUnavailable, err)
+	}
+	switch {
+	case now.UID != pv.UID, now.Spec.CSI == nil, now.Spec.CSI.VolumeHandle != pv.Spec.CSI.VolumeHandle:
+		return fmt.Errorf("another object has its name: %w", ErrRefused)
+	case now.Status.Phase != corev1.VolumeReleased && now.Status.Phase != corev1.VolumeFailed:
+		return fmt.Errorf("it is %s: %w", now.Status.Phase, ErrRefused)
+	case now.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		return fmt.Errorf("its reclaim policy is %s: %w", now.Spec.PersistentVolumeReclaimPolicy, ErrRefused)
+	}
+	ref := now.Spec.ClaimRef
+	if ref == nil {
+		return fmt.Errorf("it names no claim that has released it: %w", ErrRefused)
+	}
+	var claim corev1.PersistentVolumeClaim
+	switch err := p.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &claim); {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read claim %s/%s: %w: %w", ref.Namespace, ref.Name, ErrUnavailable, err)
+	case claim.UID == ref.UID, claim.Spec.VolumeName == now.Name:
+		return fmt.Errorf("claim %s/%s names it (put back from a backup? delete that claim, or set the policy to Retain): %w", ref.Namespace, ref.Name, ErrRefused)
+	}
+	return nil
 }
 
 var errGroupBusy = errors.New("another claim of the same group is being provisioned")

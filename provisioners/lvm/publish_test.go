@@ -8,10 +8,40 @@ import (
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"holdfast.dev/provisioners/lvm"
 	"holdfast.dev/provisioners/lvm/lvmfake"
 )
+
+// A raw volume shows every byte of its extents. Another class of the pool, or the
+// owner of the disk before it was a volume group, wiped nothing.
+func TestRawVolumesShowNothingOfOthers(t *testing.T) {
+	w := newWorld(t)
+	old := w.must("old", map[string]string{"wipe": "none"}, lvm.XFS, 50*gib)
+	if err := w.engine.Delete(t.Context(), old.Handle); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	w.host.With("hf-a", func(g *lvmfake.Group) { left = len(g.Residue) })
+	if left == 0 {
+		t.Fatal("nothing of the old volume is left: this test shows nothing")
+	}
+	raw := w.must("raw", thick, lvm.Block, 2*gib)
+	if l := w.find("hf-a", raw.LV.Name); len(l.Residue) > 0 {
+		t.Errorf("a new volume shows %q", l.Residue)
+	}
+	r := w.request("larger", thick, lvm.Block, 4*gib)
+	r.Source = &raw.Handle
+	v, err := w.engine.Create(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := w.find("hf-a", v.LV.Name); len(l.Residue) > 0 || l.Data != "data of raw" {
+		t.Errorf("a larger copy shows %q and holds %q", l.Residue, l.Data)
+	}
+}
 
 func TestPublish(t *testing.T) {
 	w := neighbours(t)
@@ -149,6 +179,14 @@ func TestEphemeralVolumes(t *testing.T) {
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}},
 		VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "ns",
 			"pool": "db", "type": "thin", "size": "5Gi"}}
+	// What is an administrator's to say in a class is not a pod's.
+	for key, value := range map[string]string{"mkfsOptions": "-m 0", "overcommit": "50", "wipe": "none"} {
+		req.VolumeContext[key] = value
+		if _, err := s.NodePublishVolume(t.Context(), req); status.Code(err) != codes.InvalidArgument || len(w.host.Volumes("hf-a")) != 0 {
+			t.Errorf("%s: %v", key, err)
+		}
+		delete(req.VolumeContext, key)
+	}
 	for range 2 {
 		if _, err := s.NodePublishVolume(t.Context(), req); err != nil {
 			t.Fatal(err)

@@ -248,7 +248,7 @@ func (p *Preparer) changeVG(ctx context.Context, name string, v *VolumeGroup, ef
 	case VGExtend:
 		args = append([]string{"--yes", name}, nodes...)
 	case VGPool:
-		args = []string{"--yes", "--type", "thin-pool", "--extents", fmt.Sprintf("%d%%VG", v.Percent), "--name", v.ThinPool, name}
+		args = []string{"--yes", "--type", "thin-pool", "--zero", "y", "--extents", fmt.Sprintf("%d%%VG", v.Percent), "--name", v.ThinPool, name}
 	}
 	if _, err := p.Host.lvm(ctx, devs, string(effect), args...); err != nil {
 		return fmt.Errorf("%s %s: %w", effect, name, err)

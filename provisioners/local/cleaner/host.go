@@ -48,7 +48,7 @@ func (m *Machine) Sight(ctx context.Context, d nodedisks.Disk, p nodedisks.Parti
 		return Sight{Disks: disks}, err
 	}
 	s := Sight{Device: ev.Device, Disks: disks, Points: ev.UsedAt}
-	s.Pinned, err = m.pinned(ctx, ev.Device.Number, p.MountPoint)
+	s.Pinned, err = m.pinned(ctx, ev.Device, p.MountPoint)
 	return s, err
 }
 
@@ -66,7 +66,8 @@ func number(in *mountinfo.Info) string { return strconv.Itoa(in.Major) + ":" + s
 // pinned finds mounts of a device in mount namespaces other than the host's. One
 // that gets its mounts and unmounts from the host's own mount point goes with it
 // (mount_namespaces(7), shared:N and master:N); any other keeps the device.
-func (m *Machine) pinned(ctx context.Context, dev, point string) ([]string, error) {
+func (m *Machine) pinned(ctx context.Context, device *local.Device, point string) ([]string, error) {
+	dev := device.Number
 	host, err := m.table("1")
 	if err != nil {
 		return nil, fmt.Errorf("read mount table: %w", err)
@@ -109,7 +110,8 @@ func (m *Machine) pinned(ctx context.Context, dev, point string) ([]string, erro
 		}
 		seen[ns] = true
 		for _, in := range table {
-			if number(in) == dev && !follows(in, groups, point) {
+			node, isNode := local.NodeOf(in)
+			if number(in) == dev && !follows(in, groups, point) || isNode && node == device.Name {
 				comm, _ := m.fs.ReadString(path.Join("/proc", pid, "comm")) // only for people
 				found = append(found, fmt.Sprintf("process %s (%s) at %s", pid, comm, in.Mountpoint))
 			}

@@ -70,7 +70,9 @@ type Facts struct {
 	Methods local.Classes
 
 	ClaimUID types.UID // of the claim that has the name now; empty when there is none
-	ClaimErr error     // the API server did not say
+	// ClaimVolume is the volume that this claim names.
+	ClaimVolume string
+	ClaimErr    error // the API server did not say
 
 	ComputeNode    *v1alpha1.ComputeNode // nil when there is none
 	ComputeNodeErr error
@@ -163,6 +165,9 @@ func (f Facts) released(disk string) *Refusal {
 		return refuse(ReasonClaimUnknown, "claim %s/%s: %v", ref.Namespace, ref.Name, f.ClaimErr)
 	case f.ClaimUID == ref.UID:
 		return refuse(ReasonClaimExists, "claim %s/%s is still there", ref.Namespace, ref.Name)
+	case f.ClaimVolume == f.Volume.Name:
+		// Put back from a backup it has another UID, and its volume looks released.
+		return refuse(ReasonClaimExists, "claim %s/%s names it", ref.Namespace, ref.Name)
 	case f.ComputeNodeErr != nil:
 		return refuse(ReasonQuarantineUnknown, "%v", f.ComputeNodeErr)
 	case f.ComputeNode == nil:

@@ -64,6 +64,7 @@ var spoils = map[string]struct {
 	"other path":              {ReasonNotListed, func(f *Facts) { f.Volume.Spec.Local.Path = "/mnt/b" }},
 	"affinity to another":     {ReasonNotListed, func(f *Facts) { f.Volume.Spec.NodeAffinity = nil }},
 	"claim is there":          {ReasonClaimExists, func(f *Facts) { f.ClaimUID = "uid-of-the-claim" }},
+	"claim is restored":       {ReasonClaimExists, func(f *Facts) { f.ClaimUID, f.ClaimVolume = "uid-of-a-new-claim-of-that-name", f.Volume.Name }},
 	"claim unknown":           {ReasonClaimUnknown, func(f *Facts) { f.ClaimErr = context.DeadlineExceeded }},
 	"no ComputeNode":          {ReasonQuarantineUnknown, func(f *Facts) { f.ComputeNode = nil }},
 	"ComputeNode unread":      {ReasonQuarantineUnknown, func(f *Facts) { f.ComputeNodeErr = errors.New("timeout") }},

@@ -61,7 +61,7 @@ func (c *Cluster) Check(ctx context.Context, volume string) (Job, error) {
 	var claim corev1.PersistentVolumeClaim
 	ref := f.Volume.Spec.ClaimRef
 	f.ClaimErr = c.get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, &claim)
-	f.ClaimUID = claim.UID
+	f.ClaimUID, f.ClaimVolume = claim.UID, claim.Spec.VolumeName
 	if absent(f.ClaimErr) {
 		f.ClaimErr = nil
 	}

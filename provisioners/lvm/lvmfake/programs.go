@@ -364,7 +364,9 @@ func (h *Host) blkdiscard(args []string) (string, error) {
 	if l.ReadOnly {
 		return "", exit(1, "read-only")
 	}
-	l.FS, l.Data, l.Signature = "", "", ""
+	if i := slices.Index(args, "-o"); i < 0 || args[i+1] == "0" { // what is written is in front
+		l.FS, l.Data, l.Signature = "", "", ""
+	}
 	if slices.Contains(args, "-z") {
 		l.Residue = nil
 	}
@@ -391,7 +393,10 @@ func (h *Host) dd(args []string) (string, error) {
 	}
 	dst.FS, dst.Data = src.FS, "part of "+src.Data
 	if (n["skip"]+n["count"])*n["bs"] >= src.Size {
-		dst.Data, dst.Grown, dst.Residue = src.Data, src.Grown, nil
+		dst.Data, dst.Grown = src.Data, src.Grown
+		if dst.Size <= src.Size {
+			dst.Residue = nil
+		}
 	}
 	return "", nil
 }

@@ -147,6 +147,8 @@ func PoolFull(pool *LV) error {
 	switch {
 	case pool == nil:
 		return errors.New("there is no thin pool")
+	case pool.attr(7) != 'z':
+		return fmt.Errorf("thin pool %s does not zero what it hands out: a new volume would show old data (lvchange --zero y)", pool.Name)
 	case pool.DataPercent == Unknown || pool.MetadataPercent == Unknown:
 		return fmt.Errorf("thin pool %s does not tell how full it is (activate it: lvchange -ay)", pool.Name)
 	case pool.DataPercent >= MaxPoolData:
