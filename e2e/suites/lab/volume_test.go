@@ -171,7 +171,7 @@ dd if=/rows/data of=/dev/raw bs=64k oflag=direct status=none`)
 	must(t, l.Client.Patch(ctx, claims[0], patch))
 	runPod(t, n, "reader", `cmp /rows/data /log/data
 dd if=/dev/raw bs=64k count=64 iflag=direct status=none | cmp - /rows/data
-for i in $(seq 120); do [ "$(df --output=size -BM /rows | tail -n 1 | tr -dc 0-9)" -lt 100 ] || exit 0; sleep 1; done
+for i in $(seq 300); do [ "$(df --output=size -BM /rows | tail -n 1 | tr -dc 0-9)" -lt 100 ] || exit 0; sleep 1; done
 echo 'the file system does not grow' >&2; exit 1`)
 
 	var capacities storagev1.CSIStorageCapacityList
@@ -231,7 +231,9 @@ func runPod(t *testing.T, n *lab.Node, name, script string) {
 		Volumes: []corev1.Volume{volume("rows"), volume("log"), volume("raw")},
 	}}
 	must(t, l.Client.Create(ctx, pod))
-	eventually(t, patience, "end of pod "+name, func() (bool, error) {
+	// A kubelet looks for file systems to grow when it looks at a pod again, every
+	// minute or two (pkg/kubelet/volumemanager/populator, checkVolumeFSResize).
+	eventually(t, 2*patience, "end of pod "+name, func() (bool, error) {
 		if err := l.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
 			return false, err
 		}
