@@ -60,6 +60,9 @@ type Options struct {
 	Cache string
 	// Detached labs live until Down ends them.
 	Detached bool
+	// Addons are installed beside those of a new fleet, sooner or later: their alert
+	// rules are loaded.
+	Addons []string
 	// Programs are further files that the machines find in PayloadDir.
 	Programs []string
 	// Log receives progress.
@@ -169,7 +172,8 @@ func (l *Lab) start(ctx context.Context) (err error) {
 		return err
 	}
 	if l.Monitoring, err = monitoring.Start(ctx, monitoring.Options{
-		Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address(), ScrapeInterval: scrapeInterval}); err != nil {
+		Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address(), ScrapeInterval: scrapeInterval,
+		Addons: append([]string{"disk-monitor", "local-volume-provisioner", "remediation-controller"}, l.o.Addons...)}); err != nil {
 		return err
 	}
 	l.say("hub at %s, Prometheus at %s, Alertmanager at %s", l.Fleet.HubURL, l.Monitoring.PrometheusURL(), l.Monitoring.AlertmanagerURL())

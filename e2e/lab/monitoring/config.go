@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -48,6 +49,7 @@ type rule struct {
 // writeRules copies the rule files, with no "for" longer than MaxFor.
 func writeRules(o Options) error {
 	names, err := fs.Glob(o.Rules, rulesGlob)
+	names = slices.DeleteFunc(names, func(n string) bool { return o.Addons != nil && !slices.Contains(o.Addons, path.Dir(n)) })
 	if err != nil || len(names) == 0 {
 		return errors.Join(fmt.Errorf("write rules: there is no %s", rulesGlob), err)
 	}

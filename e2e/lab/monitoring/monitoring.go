@@ -47,6 +47,9 @@ type Options struct {
 	Targets []Target
 	// Rules hold rule files at <addon>/alerts.yaml; nil for the catalogue of addons.
 	Rules fs.FS
+	// Addons are those whose rules are loaded; nil for all of Rules. An addon that is
+	// not installed is down, by its own rules.
+	Addons []string
 	// MaxFor shortens every "for" of the rules that is longer: tests do not wait
 	// a quarter of an hour. 0 takes the rules as they are.
 	MaxFor time.Duration

@@ -46,6 +46,7 @@ func addVolumeDisks(o *lab.Options) {
 		o.Nodes[i].Disks = append(o.Nodes[i].Disks, d)
 	}
 	o.Nodes[1].Disks = append(o.Nodes[1].Disks, disk(2, rawDisk, 8*gib), disk(2, groupDisk, 12*gib))
+	o.Addons = append(o.Addons, "lvm-csi-driver")
 	for _, name := range []string{"node-prepare", "lvm.test"} {
 		o.Programs = append(o.Programs, filepath.Join(binDir, name))
 	}
