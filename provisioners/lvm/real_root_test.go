@@ -37,8 +37,22 @@ func (h noMapper) Run(ctx context.Context, timeout time.Duration, program string
 			args = slices.Insert(args, 1, "-an")
 		}
 	}
+	switch program { // there is no device that could be looked at or zeroed
+	case "blkid":
+		return nil, nothingFound{}
+	case "blkdiscard":
+		return nil, nil
+	}
 	return h.NodeHost.Run(ctx, timeout, program, args...)
 }
+
+// nothingFound is how blkid ends that has found nothing.
+type nothingFound struct{}
+
+func (nothingFound) Error() string   { return "exit status 2" }
+func (nothingFound) ExitStatus() int { return 2 }
+
+func (noMapper) Exclusive(string) error { return nil }
 
 func (h noMapper) Devices(context.Context, lvm.GroupInfo) ([]string, error) {
 	return []string{h.device}, nil
