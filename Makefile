@@ -31,12 +31,12 @@ build: ## Build every binary into bin/ (the first build takes about 7 minutes on
 
 .PHONY: test
 test: build ## Run the tests that need no root and no cluster of yours
-	go test $(TESTFLAGS) ./...
+	go test -timeout 30m $(TESTFLAGS) ./...
 
 .PHONY: test-root
 test-root: build ## Run the tests that need root: loop devices, mounts, the kernel log
 	@test "$$(id -u)" = 0 || { echo "make test-root needs root: run it as root or with sudo"; exit 1; }
-	go test $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
+	go test -timeout 30m $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
 
 .PHONY: salt-fidelity
 SALT_VENV    ?= $(HOME)/.cache/holdfast/salt-3008.4
