@@ -21,8 +21,9 @@ import (
 	"holdfast.dev/internal/nodedisks"
 )
 
-// deviceTimeout is how long a kernel may take to find a disk that was plugged in.
-const deviceTimeout = 30 * time.Second
+// deviceTimeout is how long a kernel may take to find a disk that was plugged in. It
+// takes seconds, and a minute where emulated machines share their processors.
+const deviceTimeout = 2 * time.Minute
 
 // prepared is a disk of a node and what node preparation has made of it.
 type prepared struct {

@@ -34,7 +34,8 @@ const (
 	serviceCIDR = "10.96.0.0/16"
 	apiService  = "10.96.0.1"
 
-	bootTimeout = 5 * time.Minute
+	// bootTimeout is ten times what a boot takes on two quiet processors.
+	bootTimeout = 10 * time.Minute
 	// payloadFree is for what containers write into their layers.
 	payloadFree = 1 << 30
 	// commandTimeout is for a short command in a machine that is busy.

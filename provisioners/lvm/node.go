@@ -88,6 +88,8 @@ func (s *Service) ephemeral(ctx context.Context, req *csi.NodePublishVolumeReque
 				return Handle{}, fieldError(k, v, "give a size such as 10Gi")
 			}
 			size = q.Value()
+		case k == keyFSType:
+			return Handle{}, fieldError(k, v, "a pod's own volume says it as csi.fsType; leave it out here")
 		case len(k) > 19 && k[:19] == "csi.storage.k8s.io/":
 		case k == "mkfsOptions" || k == "overcommit" || k == "wipe":
 			// Whoever may make pods writes these attributes; a class is an administrator's.

@@ -180,7 +180,7 @@ func TestEphemeralVolumes(t *testing.T) {
 		VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "ns",
 			"pool": "db", "type": "thin", "size": "5Gi"}}
 	// What is an administrator's to say in a class is not a pod's.
-	for key, value := range map[string]string{"mkfsOptions": "-m 0", "overcommit": "50", "wipe": "none"} {
+	for key, value := range map[string]string{"mkfsOptions": "-m 0", "overcommit": "50", "wipe": "none", "csi.storage.k8s.io/fstype": "ext4"} {
 		req.VolumeContext[key] = value
 		if _, err := s.NodePublishVolume(t.Context(), req); status.Code(err) != codes.InvalidArgument || len(w.host.Volumes("hf-a")) != 0 {
 			t.Errorf("%s: %v", key, err)

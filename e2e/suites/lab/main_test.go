@@ -118,8 +118,9 @@ func TestVolumes(t *testing.T) {
 	stage(t, "Nodes", testNodes)
 	stage(t, "NodePrepare", testNodePrepare)
 	stage(t, "LVM", testLVM)
-	stage(t, "Push", testPushLVM)
+	stage(t, "Push", testPushVolumes)
 	stage(t, "Claims", testClaims)
+	stage(t, "Scheduler", testScheduler)
 	stage(t, "Stacks", testStacks)
 }
 

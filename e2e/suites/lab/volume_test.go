@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -26,7 +27,8 @@ import (
 )
 
 const (
-	pool = "db"
+	pool      = "db"
+	lvmDriver = "lvm.holdfast.dev"
 	// Disks of the second node that node-prepare gets; larger than all others, so
 	// that a flavor can ask for them.
 	rawDisk, groupDisk = "blank", "blankgroup"
@@ -46,7 +48,7 @@ func addVolumeDisks(o *lab.Options) {
 		o.Nodes[i].Disks = append(o.Nodes[i].Disks, d)
 	}
 	o.Nodes[1].Disks = append(o.Nodes[1].Disks, disk(2, rawDisk, 8*gib), disk(2, groupDisk, 12*gib))
-	o.Addons = append(o.Addons, "lvm-csi-driver")
+	o.Addons = append(o.Addons, "lvm-csi-driver", "storage-scheduler")
 	for _, name := range []string{"node-prepare", "lvm.test"} {
 		o.Programs = append(o.Programs, filepath.Join(binDir, name))
 	}
@@ -134,76 +136,164 @@ func testLVM(t *testing.T) {
 	}
 }
 
-// lvmPillar are the storage classes of the driver.
-const lvmPillar = `lvm-csi-driver:
+// volumesPillar are the storage classes: released local volumes are cleaned.
+const volumesPillar = `local-volume-provisioner:
+  storageClasses:
+  - {name: local-ssd, reclaimPolicy: Delete, clean: zero}
+lvm-csi-driver:
   storageClasses:
   - {name: lvm-thin, fstype: ext4, parameters: {pool: db, type: thin}}
   - {name: lvm-linear, fstype: xfs, parameters: {pool: db, type: linear}}
 `
 
-// testPushLVM is testPush with the LVM driver among the addons.
-func testPushLVM(t *testing.T) {
-	must(t, l.Fleet.Edit("salt/states/top.sls", "    - disk-monitor\n", "    - disk-monitor\n    - lvm-csi-driver\n"))
-	must(t, l.Fleet.AddFile("salt/pillar/common.sls", lvmPillar))
+// testPushVolumes is testPush with what else there is for volumes among the addons.
+func testPushVolumes(t *testing.T) {
+	must(t, l.Fleet.Edit("salt/states/top.sls", "    - disk-monitor\n", "    - disk-monitor\n    - lvm-csi-driver\n    - storage-scheduler\n"))
+	must(t, l.Fleet.AddFile("salt/pillar/common.sls", volumesPillar))
 	testPush(t)
 }
 
 // testClaims: claims of a pod become logical volumes of its node, keep what is written
-// over a restart of the pod, grow while they are mounted, and are gone with the claims.
+// over a restart of the pod, are limited as their class of attributes says, grow while
+// they are mounted, and are gone with the claims.
 func testClaims(t *testing.T) {
 	ctx := t.Context()
 	n := l.Nodes[0]
+	for name, iops := range map[string]string{"bronze": "500", "silver": "700"} {
+		must(t, l.Client.Create(ctx, &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name},
+			DriverName: lvmDriver, Parameters: map[string]string{"readIOPS": iops}}))
+	}
 	claims := []*corev1.PersistentVolumeClaim{
 		claim("rows", "lvm-thin", "64Mi", corev1.PersistentVolumeFilesystem),
 		claim("log", "lvm-linear", "320Mi", corev1.PersistentVolumeFilesystem),
 		claim("raw", "lvm-linear", "32Mi", corev1.PersistentVolumeBlock),
 	}
+	claims[0].Spec.VolumeAttributesClassName = ptr.To("bronze")
 	for _, c := range claims {
 		must(t, l.Client.Create(ctx, c))
 	}
 	start := time.Now()
-	runPod(t, n, "writer", `dd if=/dev/urandom of=/rows/data bs=64k count=64 conv=fsync status=none
+	p := newPod(t, n, "writer", `dd if=/dev/urandom of=/rows/data bs=64k count=64 conv=fsync status=none
 cp /rows/data /log/data; sync /log/data
-dd if=/rows/data of=/dev/raw bs=64k oflag=direct status=none`)
-	t.Logf("three volumes made, mounted and written %.1f s after their claims", time.Since(start).Seconds())
+dd if=/rows/data of=/dev/raw bs=64k oflag=direct status=none
+cp /rows/data /scratch/data; sync /scratch/data`, claims...)
+	scratch := corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: lvmDriver,
+		FSType: ptr.To("ext4"), VolumeAttributes: map[string]string{"pool": pool, "type": "thin", "size": "32Mi"}}}}
+	p.Spec.Volumes = append(p.Spec.Volumes, scratch)
+	p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "scratch", MountPath: "/scratch"})
+	must(t, l.Client.Create(ctx, p))
+	finishPod(t, p)
+	t.Logf("three volumes, and one of the pod's own, made, mounted and written %.1f s after their claims", time.Since(start).Seconds())
 
-	patch := client.MergeFrom(claims[0].DeepCopy())
-	claims[0].Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("128Mi")
-	must(t, l.Client.Patch(ctx, claims[0], patch))
-	runPod(t, n, "reader", `cmp /rows/data /log/data
+	p = newPod(t, n, "reader", `cmp /rows/data /log/data
 dd if=/dev/raw bs=64k count=64 iflag=direct status=none | cmp - /rows/data
 for i in $(seq 300); do [ "$(df --output=size -BM /rows | tail -n 1 | tr -dc 0-9)" -lt 100 ] || exit 0; sleep 1; done
-echo 'the file system does not grow' >&2; exit 1`)
+echo 'the file system does not grow' >&2; exit 1`, claims...)
+	must(t, l.Client.Create(ctx, p))
+	limited := func(iops string) {
+		t.Helper()
+		eventually(t, patience, "reads limited to "+iops+" a second", func() (bool, error) {
+			out, err := n.Run(ctx, "grep -rhs --include=io.max riops="+iops+" /sys/fs/cgroup/kubepods.slice || true")
+			return strings.TrimSpace(out) != "", err
+		})
+	}
+	limited("500")
+	patch := client.MergeFrom(claims[0].DeepCopy())
+	claims[0].Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("128Mi")
+	claims[0].Spec.VolumeAttributesClassName = ptr.To("silver")
+	must(t, l.Client.Patch(ctx, claims[0], patch))
+	limited("700")
+	finishPod(t, p)
 
 	var capacities storagev1.CSIStorageCapacityList
 	must(t, l.Client.List(ctx, &capacities, client.InNamespace(lab.SystemNamespace)))
 	if want := 2 * len(l.Nodes); len(capacities.Items) != want {
 		t.Errorf("%d CSIStorageCapacity objects, want %d", len(capacities.Items), want)
 	}
-	volumes := map[string]bool{}
 	for _, c := range claims {
-		must(t, l.Client.Get(ctx, client.ObjectKeyFromObject(c), c))
-		var pv corev1.PersistentVolume
-		must(t, l.Client.Get(ctx, client.ObjectKey{Name: c.Spec.VolumeName}, &pv))
+		pv := boundTo(t, c)
 		if id := have[string](t)(n.DiskID("lvm")); pv.Annotations[v1alpha1.AnnotationDisk] != id || pv.Labels[v1alpha1.LabelNode] != n.Name {
 			t.Errorf("volume %s says it is on disk %q of node %q, want %s of %s", pv.Name, pv.Annotations[v1alpha1.AnnotationDisk], pv.Labels[v1alpha1.LabelNode], id, n.Name)
 		}
-		volumes[pv.Name] = true
-		must(t, l.Client.Delete(ctx, c))
 	}
-	eventually(t, patience, "the volumes gone", func() (bool, error) {
-		for name := range volumes {
-			var pv corev1.PersistentVolume
-			if err := l.Client.Get(ctx, client.ObjectKey{Name: name}, &pv); !apierrors.IsNotFound(err) {
-				return false, errors.Join(err, fmt.Errorf("%s is %s", name, pv.Status.Phase))
-			}
-		}
-		return true, nil
-	})
+	giveUp(t, claims)
 	if left := sh(t, n, "lvs --noheadings -o lv_name,lv_tags hf-lvm | grep hf.id || true"); left != "" {
 		t.Errorf("logical volumes that no claim has: %s", left)
 	}
 	awaitHealthy(t)
+}
+
+// canary is in every file that a tenant of testScheduler writes.
+const canary = "holdfast-tenant-of-a-group"
+
+// testScheduler: claims of one group are on different disks, whatever provisions them;
+// a pod that asks for more disks than there are is told so; and what the claims leave
+// behind on the local disks is gone before these are offered again.
+func testScheduler(t *testing.T) {
+	ctx := t.Context()
+	n := l.Nodes[0]
+	grouped := func(name, class, size string) *corev1.PersistentVolumeClaim {
+		c := claim(name, class, size, corev1.PersistentVolumeFilesystem)
+		c.Labels = map[string]string{v1alpha1.LabelAntiAffinity: "ledger"}
+		must(t, l.Client.Create(ctx, c))
+		return c
+	}
+	scheduled := func(name, script string, claims ...*corev1.PersistentVolumeClaim) *corev1.Pod {
+		p := newPod(t, n, name, script, claims...)
+		p.Spec.SchedulerName = "storage-scheduler"
+		must(t, l.Client.Create(ctx, p))
+		return p
+	}
+	claims := []*corev1.PersistentVolumeClaim{grouped("first", lab.StorageClass, "64Mi"), grouped("second", lab.StorageClass, "64Mi"), grouped("third", "lvm-thin", "32Mi")}
+	p := scheduled("grouped", fmt.Sprintf(`for d in first second third; do for i in $(seq 200); do echo "%s $i"; done > /$d/rows; sync /$d/rows; done`, canary), claims...)
+	finishPod(t, p)
+	disks := map[string]string{}
+	devices := map[string]string{}
+	for _, c := range claims {
+		pv := boundTo(t, c)
+		id := pv.Annotations[v1alpha1.AnnotationDisk]
+		if other, ok := disks[id]; ok {
+			t.Errorf("claims %s and %s are both on disk %q", other, c.Name, id)
+		}
+		disks[id] = c.Name
+		if uuid := pv.Annotations[v1alpha1.AnnotationPartition]; uuid != "" {
+			devices[c.Name] = "/dev/disk/by-partuuid/" + uuid
+			if sh(t, n, "grep -ac %s %s || true", canary, devices[c.Name]) == "0" {
+				t.Errorf("%s does not have what was written to claim %s", devices[c.Name], c.Name)
+			}
+		}
+	}
+	if len(devices) != 2 {
+		t.Errorf("%d of the claims are on partitions, want 2: %v", len(devices), devices)
+	}
+
+	// One disk with a partition is left for the group.
+	more := []*corev1.PersistentVolumeClaim{grouped("fourth", lab.StorageClass, "64Mi"), grouped("fifth", lab.StorageClass, "64Mi")}
+	p = scheduled("crowd", "true", more...)
+	eventually(t, patience, "the scheduler's no to pod crowd", func() (bool, error) {
+		if err := l.Client.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return false, err
+		}
+		for _, c := range p.Status.Conditions {
+			if c.Type != corev1.PodScheduled || c.Status != corev1.ConditionFalse {
+				continue
+			}
+			if strings.Contains(c.Message, "group "+namespace+"/ledger") {
+				return true, nil
+			}
+			return false, errors.New(c.Message)
+		}
+		return false, fmt.Errorf("pod crowd is %s", p.Status.Phase)
+	})
+	removePod(t, p)
+
+	giveUp(t, append(claims, more...))
+	awaitHealthy(t) // each disk is an Available volume again
+	for name, device := range devices {
+		if left := sh(t, n, "grep -ac %s %s || true", canary, device); left != "0" {
+			t.Errorf("%s lines of claim %s are left on %s", left, name, device)
+		}
+	}
 }
 
 func claim(name, class, size string, mode corev1.PersistentVolumeMode) *corev1.PersistentVolumeClaim {
@@ -213,42 +303,89 @@ func claim(name, class, size string, mode corev1.PersistentVolumeMode) *corev1.P
 	}}
 }
 
-// runPod runs a script to its end in a pod with the claims of testClaims, and removes
-// the pod.
-func runPod(t *testing.T, n *lab.Node, name, script string) {
+// boundTo is the volume of a claim.
+func boundTo(t *testing.T, c *corev1.PersistentVolumeClaim) *corev1.PersistentVolume {
+	t.Helper()
+	must(t, l.Client.Get(t.Context(), client.ObjectKeyFromObject(c), c))
+	var pv corev1.PersistentVolume
+	must(t, l.Client.Get(t.Context(), client.ObjectKey{Name: c.Spec.VolumeName}, &pv))
+	return &pv
+}
+
+// giveUp deletes claims and waits until their volumes are gone.
+func giveUp(t *testing.T, claims []*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	ctx := t.Context()
-	volume := func(name string) corev1.Volume {
-		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}
+	volumes := map[string]types.UID{}
+	for _, c := range claims {
+		must(t, l.Client.Get(ctx, client.ObjectKeyFromObject(c), c))
+		if c.Spec.VolumeName != "" {
+			volumes[c.Spec.VolumeName] = boundTo(t, c).UID
+		}
+		must(t, l.Client.Delete(ctx, c))
 	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Spec: corev1.PodSpec{
-		RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](0), AutomountServiceAccountToken: ptr.To(false),
-		NodeSelector: map[string]string{corev1.LabelHostname: n.Name},
-		Containers: []corev1.Container{{Name: "main", Image: have[string](t)(l.Image("storage-tools")), Command: []string{"bash", "-euc", script},
-			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-			VolumeMounts:             []corev1.VolumeMount{{Name: "rows", MountPath: "/rows"}, {Name: "log", MountPath: "/log"}},
-			VolumeDevices:            []corev1.VolumeDevice{{Name: "raw", DevicePath: "/dev/raw"}},
-		}},
-		Volumes: []corev1.Volume{volume("rows"), volume("log"), volume("raw")},
-	}}
-	must(t, l.Client.Create(ctx, pod))
-	// A kubelet looks for file systems to grow when it looks at a pod again, every
-	// minute or two (pkg/kubelet/volumemanager/populator, checkVolumeFSResize).
-	eventually(t, 2*patience, "end of pod "+name, func() (bool, error) {
-		if err := l.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-			return false, err
-		}
-		if pod.Status.Phase == corev1.PodFailed {
-			t.Fatalf("pod %s failed: %v", name, pod.Status.ContainerStatuses)
-		}
-		if pod.Status.Phase != corev1.PodSucceeded {
-			return false, fmt.Errorf("it is %s", pod.Status.Phase)
+	eventually(t, 2*patience, "the volumes gone", func() (bool, error) {
+		for name, uid := range volumes {
+			var pv corev1.PersistentVolume
+			if err := l.Client.Get(ctx, client.ObjectKey{Name: name}, &pv); client.IgnoreNotFound(err) != nil {
+				return false, err
+			}
+			if pv.UID == uid {
+				return false, fmt.Errorf("%s is %s", name, pv.Status.Phase)
+			}
 		}
 		return true, nil
 	})
-	must(t, l.Client.Delete(ctx, pod))
-	eventually(t, patience, "pod "+name+" gone", func() (bool, error) {
-		err := l.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+}
+
+// newPod is a pod on a node that runs a script once, with claims at /NAME or, raw, at
+// /dev/NAME.
+func newPod(t *testing.T, n *lab.Node, name, script string, claims ...*corev1.PersistentVolumeClaim) *corev1.Pod {
+	t.Helper()
+	c := corev1.Container{Name: "main", Image: have[string](t)(l.Image("storage-tools")), Command: []string{"bash", "-euc", script},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](0), AutomountServiceAccountToken: ptr.To(false),
+		NodeSelector: map[string]string{corev1.LabelHostname: n.Name},
+	}}
+	for _, pvc := range claims {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: pvc.Name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: pvc.Name}}})
+		if *pvc.Spec.VolumeMode == corev1.PersistentVolumeBlock {
+			c.VolumeDevices = append(c.VolumeDevices, corev1.VolumeDevice{Name: pvc.Name, DevicePath: "/dev/" + pvc.Name})
+		} else {
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: pvc.Name, MountPath: "/" + pvc.Name})
+		}
+	}
+	pod.Spec.Containers = []corev1.Container{c}
+	return pod
+}
+
+// finishPod waits for the end of a pod's script and removes the pod.
+func finishPod(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	// A kubelet looks for file systems to grow when it looks at a pod again, every
+	// minute or two (pkg/kubelet/volumemanager/populator, checkVolumeFSResize).
+	eventually(t, 2*patience, "end of pod "+pod.Name, func() (bool, error) {
+		if err := l.Client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
+			return false, err
+		}
+		if pod.Status.Phase == corev1.PodFailed {
+			t.Fatalf("pod %s failed: %v", pod.Name, pod.Status.ContainerStatuses)
+		}
+		if pod.Status.Phase != corev1.PodSucceeded {
+			return false, fmt.Errorf("it is %s: %v", pod.Status.Phase, pod.Status.Conditions)
+		}
+		return true, nil
+	})
+	removePod(t, pod)
+}
+
+func removePod(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	must(t, l.Client.Delete(t.Context(), pod))
+	eventually(t, patience, "pod "+pod.Name+" gone", func() (bool, error) {
+		err := l.Client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod)
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 	})
 }
