@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"holdfast.dev/internal/atomicfile"
 	"holdfast.dev/internal/output"
 	"holdfast.dev/monitor/kernel"
 )
@@ -100,7 +101,7 @@ func npdPattern(expr string) string {
 }
 
 // runInstall copies this program into a directory, for containers without it.
-func runInstall(args []string) (err error) {
+func runInstall(args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("install: name the directory that this program is to be copied to")
 	}
@@ -113,18 +114,10 @@ func runInstall(args []string) (err error) {
 		return fmt.Errorf("install: %w", err)
 	}
 	defer func() { _ = in.Close() }() // read only
-	to := filepath.Join(args[0], "disk-monitor")
-	out, err := os.OpenFile(to+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
-	if err != nil {
-		return fmt.Errorf("install: %w", err)
-	}
-	_, err = io.Copy(out, in)
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(to+".new", to)
-	}
+	err = atomicfile.ReplaceFunc(filepath.Join(args[0], "disk-monitor"), 0o755, func(out *os.File) error {
+		_, err := io.Copy(out, in)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast.dev/addons"
+	"holdfast.dev/internal/atomicfile"
 	"holdfast.dev/internal/output"
 	"holdfast.dev/internal/strictyaml"
 )
@@ -193,23 +194,12 @@ func (p *pins) own(image string) bool {
 }
 
 // rewrite replaces a file's content: at every time it has the old or the new.
-func rewrite(path string, data []byte) (err error) {
+func rewrite(path string, data []byte) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Write(path, data, info.Mode().Perm())
 }
 
 func printPins(cmd *cobra.Command, format output.Format, r pinReport, imagesFile string) error {

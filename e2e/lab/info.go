@@ -13,6 +13,7 @@ import (
 
 	"holdfast.dev/e2e/cluster/datadir"
 	"holdfast.dev/e2e/wait"
+	"holdfast.dev/internal/atomicfile"
 )
 
 const infoFile = "lab.json"
@@ -70,11 +71,7 @@ func (l *Lab) writeInfo() error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(l.dir, infoFile+".new")
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(l.dir, infoFile))
+	return atomicfile.Replace(filepath.Join(l.dir, infoFile), append(data, '\n'), 0o600)
 }
 
 // Running lists this user's labs whose process lives.

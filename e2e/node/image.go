@@ -3,7 +3,6 @@ package node
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // registry is the only one that images come from.
@@ -93,7 +94,7 @@ func digest(name string) (string, error) {
 
 // copyProgram copies src, by reference where the file system can, for users
 // who may not be able to reach src.
-func copyProgram(src, dst string) (err error) {
+func copyProgram(src, dst string) error {
 	if _, err := os.Stat(dst); err == nil {
 		return nil
 	}
@@ -105,15 +106,11 @@ func copyProgram(src, dst string) (err error) {
 		return err
 	}
 	defer func() { _ = in.Close() }() // read only
-	tmp, err := os.CreateTemp(filepath.Dir(dst), ".pull-*")
-	if err != nil {
+	return atomicfile.ReplaceFunc(dst, 0o755, func(out *os.File) error {
+		if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
+			return nil
+		}
+		_, err := io.Copy(out, in)
 		return err
-	}
-	if unix.IoctlFileClone(int(tmp.Fd()), int(in.Fd())) != nil {
-		_, err = io.Copy(tmp, in)
-	}
-	if err := errors.Join(err, tmp.Chmod(0o755), tmp.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return os.Rename(tmp.Name(), dst)
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast.dev/gitops/render"
+	"holdfast.dev/internal/atomicfile"
 )
 
 // effort is what it took to render a commit. The hook that verifies a push
@@ -39,7 +40,7 @@ func leaveEffort(dataDir, commit string, e effort) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return writeAtomic(path, data)
+	return atomicfile.Replace(path, data, 0o600)
 }
 
 // takeEffort reads and removes it.
@@ -74,7 +75,7 @@ func (c fileCache) Put(key string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write render cache: %w", err)
 	}
-	if err := writeAtomic(path, data); err != nil {
+	if err := atomicfile.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write render cache: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"holdfast.dev/gitops/render"
+	"holdfast.dev/internal/atomicfile"
 )
 
 const hookMark = "# Written by holdfast-hub"
@@ -41,10 +42,10 @@ func InstallHook(o Options, self string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("install hook: %w", err)
 	}
-	if err := writeAtomic(path, []byte(script)); err != nil {
+	if err := atomicfile.Write(path, []byte(script), 0o755); err != nil {
 		return fmt.Errorf("install hook: %w", err)
 	}
-	return os.Chmod(path, 0o755)
+	return nil
 }
 
 // quote makes one shell word of s.

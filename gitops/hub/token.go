@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // AdminName is the token name of people: it may read everything.
@@ -37,7 +39,7 @@ func (t Tokens) Issue(name string) (string, error) {
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
 		return "", fmt.Errorf("issue token: %w", err)
 	}
-	return token, writeAtomic(filepath.Join(t.Dir, name+".sha256"), []byte(hash(token)+"\n"))
+	return token, atomicfile.Write(filepath.Join(t.Dir, name+".sha256"), []byte(hash(token)+"\n"), 0o600)
 }
 
 // Check tells whether token is name's. Only an unreadable store is an error.
@@ -58,21 +60,4 @@ func (t Tokens) Check(name, token string) (bool, error) {
 func hash(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
-}
-
-// writeAtomic writes a file that only its owner reads, whole or not at all.
-func writeAtomic(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -4,11 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path"
 	"path/filepath"
 	"time"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // CertificateDir is where certificates lie below the host's root. Only root
@@ -54,45 +53,17 @@ func WriteCertificate(dir string, c Certificate) error {
 // RevokeCertificate removes the certificate of a partition, durably. That there
 // is none is success.
 func RevokeCertificate(dir, partition string) error {
-	name := filepath.Join(dir, CertificateName(partition))
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := atomicfile.Remove(filepath.Join(dir, CertificateName(partition))); err != nil {
 		return fmt.Errorf("revoke certificate of partition %s: %w", partition, err)
 	}
-	return syncDir(path.Dir(name))
+	return nil
 }
 
-// WriteDurably writes v as JSON to a file, which then is on the disk, whole, or
-// as it was before: a temporary file, fsync, rename, fsync of the directory.
-// Anybody may read it.
-func WriteDurably(name string, v any) (err error) {
+// WriteDurably writes v as JSON to a file that anybody may read; see atomicfile.Write.
+func WriteDurably(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(name, append(data, '\n'), 0o644)
 }

@@ -20,6 +20,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // header begins every kubeconfig that this package wrote: such a file may be
@@ -123,19 +125,7 @@ func WriteKubeconfig(path string, kubeconfig []byte) error {
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("write kubeconfig: %w", err)
-	}
-	_, err = tmp.Write(kubeconfig)
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := atomicfile.Replace(path, kubeconfig, 0o600); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil

@@ -21,6 +21,7 @@ import (
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/cluster/credential"
 	"holdfast.dev/e2e/cluster/datadir"
+	"holdfast.dev/internal/atomicfile"
 )
 
 // Run runs a control plane until ctx ends, and then removes its data
@@ -196,11 +197,7 @@ func (p *plane) writeReadyFile(r cluster.Ready) error {
 	if err != nil {
 		return fmt.Errorf("encode ready line: %w", err)
 	}
-	tmp := p.o.ReadyFile + ".tmp"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write ready file: %w", err)
-	}
-	if err := os.Rename(tmp, p.o.ReadyFile); err != nil {
+	if err := atomicfile.Replace(p.o.ReadyFile, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write ready file: %w", err)
 	}
 	return nil

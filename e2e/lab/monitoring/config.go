@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
+	"holdfast.dev/internal/atomicfile"
 	"holdfast.dev/internal/strictyaml"
 )
 
@@ -170,26 +171,10 @@ func (p *Pair) SetTargets(targets []Target) error {
 	}
 	data, err := json.MarshalIndent(groups, "", "  ")
 	if err == nil {
-		err = replaceFile(filepath.Join(p.dir, targetsFile), data)
+		err = atomicfile.Replace(filepath.Join(p.dir, targetsFile), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("set targets: %w", err)
-	}
-	return nil
-}
-
-// replaceFile writes a file so that a reader sees the old content or the new.
-func replaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/atomicfile"
 	"holdfast.dev/internal/nodedisks"
 )
 
@@ -93,18 +94,8 @@ func WriteFile(name string, data []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
+	if err := atomicfile.Replace(name, data, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, werr := tmp.Write(data)
-	merr := tmp.Chmod(mode)
-	cerr := tmp.Close()
-	if err := errors.Join(werr, merr, cerr); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), os.Remove(tmp.Name()))
-	}
-	if err := os.Rename(tmp.Name(), name); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), os.Remove(tmp.Name()))
 	}
 	return nil
 }

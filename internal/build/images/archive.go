@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,6 +18,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // WriteArchiveFile writes an OCI archive, a tar file of a layout, of the named
@@ -31,16 +32,12 @@ func WriteArchiveFile(path, layoutDir string, names ...string) (id string, err e
 	if err != nil {
 		return "", fmt.Errorf("write archive of images: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	err = atomicfile.ReplaceFunc(path, 0o644, func(f *os.File) error {
+		id, err = writeArchive(f, layoutDir, entries)
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("write archive of images: %w", err)
-	}
-	id, err = writeArchive(f, layoutDir, entries)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("write archive of images: %w", err), os.RemoveAll(f.Name()))
 	}
 	return id, nil
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"holdfast.dev/internal/atomicfile"
 )
 
 // Registry is what the names of our images begin with.
@@ -120,7 +122,7 @@ func Write(ctx context.Context, o Options) (_ []Written, err error) {
 	if err := replaceDir(o.Layout, string(dir), filepath.Join(tmp, "old")); err != nil {
 		return nil, fmt.Errorf("write images: %w", err)
 	}
-	if err := replaceFile(o.File, append(data, '\n')); err != nil {
+	if err := atomicfile.Replace(o.File, append(data, '\n'), 0o644); err != nil {
 		return nil, fmt.Errorf("write references of images: %w", err)
 	}
 	return done, nil
@@ -219,24 +221,6 @@ func replaceDir(path, from, aside string) error {
 		return err
 	}
 	return os.Rename(from, path)
-}
-
-// replaceFile writes a file that is seen whole or not at all.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // the first error says more
-		}
-	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // shortName is the name of an image without registry, tag and digest.
