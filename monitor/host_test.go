@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/monitor/report"
@@ -282,11 +283,7 @@ func is(id, want string) func(*v1alpha1.ComputeNode) bool {
 
 func within(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time")
-		}
-	}
+	wait.For(t, time.Minute, "what the test waits for", ok)
 }
 
 func get(t *testing.T, url string) (code int, body string) {

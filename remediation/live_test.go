@@ -35,6 +35,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/diskid"
 )
 
@@ -144,13 +145,12 @@ func (l *live) make(o client.Object) {
 // eventually polls until is says "".
 func (l *live) eventually(what string, is func() string) {
 	l.t.Helper()
-	var why string
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if why = is(); why == "" {
-			return
-		}
+	if _, err := wait.Until(context.Background(), time.Minute, what, func() (bool, error) {
+		why := is()
+		return why == "", errors.New(why)
+	}); err != nil {
+		l.t.Fatal(err)
 	}
-	l.t.Fatalf("%s: %s", what, why)
 }
 
 func (l *live) get(o client.Object, namespace, name string) error {

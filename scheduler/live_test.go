@@ -34,6 +34,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 )
 
 func TestMain(m *testing.M) {
@@ -132,13 +133,12 @@ func (l *live) make(o client.Object) {
 // eventually polls until is says "".
 func (l *live) eventually(what string, is func() string) {
 	l.t.Helper()
-	var why string
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if why = is(); why == "" {
-			return
-		}
+	if _, err := wait.Until(context.Background(), 2*time.Minute, what, func() (bool, error) {
+		why := is()
+		return why == "", errors.New(why)
+	}); err != nil {
+		l.t.Fatal(err)
 	}
-	l.t.Fatalf("%s: %s", what, why)
 }
 
 // run starts kube-scheduler's own code with the plugin, as kube-scheduler's

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 )
 
 // helperEnv makes the test binary start a cluster in the directory it names
@@ -76,18 +77,8 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) error
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
-		case <-tick.C:
-		}
+	if _, err := wait.Until(ctx, 30*time.Second, what, func() (bool, error) { return true, check(ctx) }); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/node"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/hostexec"
 )
 
@@ -197,20 +198,14 @@ func create(t *testing.T, client kubernetes.Interface, pod *corev1.Pod) *corev1.
 // eventually polls until ok; what says what it waited for, and the last text why not.
 func eventually(t *testing.T, within time.Duration, what string, ok func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(within)
-	for {
+	if _, err := wait.Until(t.Context(), within, what, func() (bool, error) {
 		done, why := ok()
 		if done {
-			return
+			return true, nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s: %s", within, what, why)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+		return false, errors.New(why)
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -40,3 +40,18 @@ func Until(ctx context.Context, timeout time.Duration, what string, f func() (bo
 		}
 	}
 }
+
+// T is what For needs of a test: *testing.T has it.
+type T interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+// For is Until in a test, which fails when f has not returned true after timeout.
+func For(t T, timeout time.Duration, what string, f func() bool) {
+	t.Helper()
+	// Not the test's own context, which has ended when its cleanups wait.
+	if _, err := Until(context.Background(), timeout, what, func() (bool, error) { return f(), nil }); err != nil {
+		t.Fatal(err)
+	}
+}

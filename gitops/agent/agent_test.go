@@ -28,6 +28,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/agent"
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/render"
@@ -243,13 +244,9 @@ func (r *rig) start() {
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			data, _ := json.MarshalIndent(r.hub.last(), "", " ")
-			r.t.Fatalf("%s did not come about; last report:\n%s", what, data)
-		}
-		time.Sleep(10 * time.Millisecond)
+	if _, err := wait.Until(context.Background(), 30*time.Second, what, func() (bool, error) { return ok(), nil }); err != nil {
+		data, _ := json.MarshalIndent(r.hub.last(), "", " ")
+		r.t.Fatalf("%v; last report:\n%s", err, data)
 	}
 }
 

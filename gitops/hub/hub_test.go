@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
@@ -189,20 +190,16 @@ func (f *fleet) status(url string) protocol.Status {
 	return st
 }
 
-func (f *fleet) await(url, what string, ok func(protocol.Status) bool) protocol.Status {
+func (f *fleet) await(url, what string, ok func(protocol.Status) bool) (st protocol.Status) {
 	f.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		st := f.status(url)
-		if ok(st) {
-			return st
-		}
-		if time.Now().After(deadline) {
-			data, _ := json.MarshalIndent(st, "", " ")
-			f.t.Fatalf("%s did not come about:\n%s", what, data)
-		}
-		time.Sleep(10 * time.Millisecond)
+	if _, err := wait.Until(f.t.Context(), 20*time.Second, what, func() (bool, error) {
+		st = f.status(url)
+		return ok(st), nil
+	}); err != nil {
+		data, _ := json.MarshalIndent(st, "", " ")
+		f.t.Fatalf("%v:\n%s", err, data)
 	}
+	return st
 }
 
 // never looks for a while, which is many of the hub's steps.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"holdfast.dev/internal/hostexec"
 )
 
@@ -109,13 +111,7 @@ func TestChildDiesWithItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.Done()
-	deadline := time.Now().Add(5 * time.Second)
-	for syscall.Kill(child, 0) == nil && !zombie(child) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d outlived its parent", child)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll(t, "the child outlived its parent", func() (bool, error) { return syscall.Kill(child, 0) != nil || zombie(child), nil })
 }
 
 func TestDetachedOutlivesItsParent(t *testing.T) {
@@ -131,19 +127,20 @@ func TestDetachedOutlivesItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) }) // the test's own, by its id
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		// It writes this long after its parent is gone.
-		if said, err := os.ReadFile(log); err == nil && string(said) == "up\n" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it writes nothing")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	// It does so long after its parent is gone.
+	poll(t, "it writes nothing", func() (bool, error) {
+		said, err := os.ReadFile(log)
+		return err == nil && string(said) == "up\n", nil
+	})
 	if err := syscall.Kill(child, 0); err != nil || zombie(child) {
 		t.Errorf("process %d has died with its parent (%v)", child, err)
+	}
+}
+
+func poll(t *testing.T, otherwise string, ok wait.ConditionFunc) {
+	t.Helper()
+	if err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 5*time.Second, true, ok.WithContext()); err != nil {
+		t.Fatalf("%s: %v", otherwise, err)
 	}
 }
 

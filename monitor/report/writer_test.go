@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/monitor/report"
 )
 
@@ -191,12 +192,7 @@ func TestWriterRetries(t *testing.T) {
 	s.fail = errors.New("connection refused")
 	w := start(t, s, s.put("u"), slow())
 	w.Offer(status(v1alpha1.DiskFailed, 1, 1))
-	for deadline := time.Now().Add(5 * time.Second); w.Counts().Errors < 3; {
-		if time.Now().After(deadline) {
-			t.Fatal("not tried again")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	wait.For(t, 5*time.Second, "the third try", func() bool { return w.Counts().Errors >= 3 })
 	s.mu.Lock()
 	s.fail = nil
 	s.mu.Unlock()

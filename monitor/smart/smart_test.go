@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/monitor/smart"
 )
 
@@ -419,16 +420,12 @@ func TestReaderOfHungDisk(t *testing.T) {
 		t.Errorf("the disk beside it: %v", err)
 	}
 	close(hang)
-	deadline := time.Now().Add(10 * time.Second)
-	for { // the first call is over soon
+	// The first call is over soon.
+	if _, err := wait.Until(t.Context(), 10*time.Second, "a disk that answers again", func() (bool, error) {
 		_, err := r.Read(t.Context(), "/dev/sda")
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the disk answers, but its reader says %v", err)
-		}
-		time.Sleep(time.Millisecond)
+		return true, err
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if calls != 2 {
 		t.Errorf("%d calls into the kernel, want 2: one that hung, one after it", calls)

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/nodedisks"
 )
 
@@ -316,13 +317,7 @@ func TestHungDiskDelaysNoOther(t *testing.T) {
 
 func within10s(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 10 seconds")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	wait.For(t, 10*time.Second, "what the test waits for", ok)
 }
 
 func TestWithheldIsToldOnce(t *testing.T) {

@@ -27,6 +27,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/provisioners/lvm"
 	"holdfast.dev/provisioners/lvm/inventory"
 	"holdfast.dev/provisioners/lvm/lvmfake"
@@ -96,13 +97,7 @@ func newEnv(t testing.TB, node string) *env {
 
 func (e *env) until(what string, ok func() bool) {
 	e.t.Helper()
-	deadline := time.Now().Add(waitFor)
-	for !ok() {
-		if time.Now().After(deadline) {
-			e.t.Fatalf("%s: not within %s", what, waitFor)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	wait.For(e.t, waitFor, what, ok)
 }
 
 // create creates an object; that an earlier test made it is well.

@@ -21,28 +21,21 @@ import (
 	"time"
 
 	"holdfast.dev/e2e/lab/monitoring"
+	"holdfast.dev/e2e/wait"
 )
 
 // eventually polls until check succeeds.
 func eventually(t *testing.T, what string, limit time.Duration, check func(ctx context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	for {
-		err := check(ctx)
-		if err == nil {
-			t.Logf("%s after %.2f s", what, time.Since(start).Seconds())
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: not within %s: %v", what, limit, err)
-		case <-tick.C:
-		}
+	took, err := wait.Until(t.Context(), limit, what, func() (bool, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		return true, check(ctx)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Logf("%s after %.2f s", what, took.Seconds())
 }
 
 // node is a host name that only the proxy knows.

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/provisioners/local/wipe"
 )
@@ -47,14 +48,10 @@ func (w *world) start(t *testing.T) (*Controller, *prometheus.Registry) {
 
 func eventually(t *testing.T, c *Controller, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 10 seconds")
-		}
+	wait.For(t, 10*time.Second, "what the test waits for", func() bool {
 		c.Wake() // what a watch does
-		time.Sleep(10 * time.Millisecond)
-	}
+		return ok()
+	})
 }
 
 func (w *world) events(reason string) int {

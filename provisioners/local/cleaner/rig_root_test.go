@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast.dev/e2e/node/disk"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/provisioners/local"
@@ -125,13 +126,7 @@ func machine(root string) (*Machine, *local.Host, error) {
 
 func await(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 20 seconds")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	wait.For(t, 20*time.Second, "what the test waits for", ok)
 }
 
 // device is the block device of the n-th disk's partition.
