@@ -202,6 +202,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			timer.Reset(time.Second)
 			continue
 		}
+		h.log.Debug("hub step done")
 		next := floor
 		h.mu.Lock()
 		if at := h.decision.Recheck; !at.IsZero() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,12 +32,28 @@ type fleet struct {
 	bare, work string
 	opts       hub.Options
 	tokens     hub.Tokens
+	steps      *steps
+}
+
+// steps counts what a hub's log tells of its steps, failed ones too.
+type steps struct {
+	slog.Handler
+	n atomic.Int64
+}
+
+func (*steps) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s *steps) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "hub step ") {
+		s.n.Add(1)
+	}
+	return nil
 }
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	dir := t.TempDir()
-	f := &fleet{t: t, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet")}
+	f := &fleet{t: t, steps: &steps{Handler: slog.DiscardHandler}, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet")}
 	f.opts = hub.Options{Repo: f.bare, Branch: "main", DataDir: filepath.Join(dir, "hub"), Listen: "127.0.0.1:0"}
 	f.tokens = hub.Tokens{Dir: filepath.Join(f.opts.DataDir, "tokens")}
 	if _, err := render.Init(f.work, render.InitOptions{}); err != nil {
@@ -87,7 +104,7 @@ func (f *fleet) commit(message string) string {
 func (f *fleet) start() (url string, stop func()) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(f.t.Context())
-	h, err := hub.New(ctx, f.opts, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	h, err := hub.New(ctx, f.opts, slog.New(f.steps))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -202,10 +219,14 @@ func (f *fleet) await(url, what string, ok func(protocol.Status) bool) (st proto
 	return st
 }
 
-// never looks for a while, which is many of the hub's steps.
+// never makes the hub take two more steps and looks after each. The first may have
+// begun before what the test did last, the second knows of all of it.
 func (f *fleet) never(url, what string, bad func(protocol.Status) bool) {
 	f.t.Helper()
-	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for range 2 {
+		before := f.steps.n.Load()
+		f.git(f.bare, "update-ref", fmt.Sprintf("refs/tags/look.%d", before), "refs/heads/main") // the hub looks at every new tag
+		wait.For(f.t, 20*time.Second, "a step of the hub", func() bool { return f.steps.n.Load() > before })
 		if bad(f.status(url)) {
 			f.t.Fatalf("%s came about", what)
 		}
