@@ -161,10 +161,10 @@ func (d *driver) make(ctx context.Context, pvc *corev1.PersistentVolumeClaim) {
 	pv.Labels[v1alpha1.LabelVolumeGroup] = group
 	pv.Spec.StorageClassName = thickClass
 	pv.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: pvc.Namespace, Name: pvc.Name, UID: pvc.UID}
-	pv.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: Driver, VolumeHandle: pv.Name,
+	pv.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: v1alpha1.DriverLVM, VolumeHandle: pv.Name,
 		VolumeAttributes: map[string]string{v1alpha1.VolumeGroupSeqno: seqno}}}
 	pv.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
-	pv.Annotations = map[string]string{volume.AnnDynamicallyProvisioned: Driver}
+	pv.Annotations = map[string]string{volume.AnnDynamicallyProvisioned: v1alpha1.DriverLVM}
 	if err := d.l.api.Create(ctx, pv); err != nil && ctx.Err() == nil {
 		d.l.t.Errorf("create volume of claim %s: %v", pvc.Name, err)
 	}

@@ -14,9 +14,6 @@ import (
 	"holdfast.dev/internal/placement"
 )
 
-// Driver is the CSI driver whose volume groups the ledger keeps account of.
-const Driver = "lvm.holdfast.dev"
-
 // maxClaims is how many claims of one pod are placed together. A pod with more
 // is refused: the search is exact, and its work grows with each.
 const maxClaims = 16
@@ -102,7 +99,7 @@ func (p *podClaims) take(c *core, own claim) (why string) {
 		return ""
 	}
 	node := ""
-	if own.class.Provisioner == Driver {
+	if own.class.Provisioner == v1alpha1.DriverLVM {
 		node = own.Annotations[volume.AnnSelectedNode]
 	}
 	if r := c.ledger.byClaim[own.UID]; r != nil && node == "" {
@@ -165,7 +162,7 @@ func (c *core) own(pvc *corev1.PersistentVolumeClaim) (*claim, string) {
 	if why != "" {
 		return nil, why
 	}
-	if class.Provisioner != volume.NotSupportedProvisioner && class.Provisioner != Driver {
+	if class.Provisioner != volume.NotSupportedProvisioner && class.Provisioner != v1alpha1.DriverLVM {
 		if required != "" {
 			return nil, fmt.Sprintf("claim %s is in the disk anti-affinity group %s, and nobody knows the disks of its storage class %s (%s): use a class of local or LVM volumes, or the label %s",
 				nameOf(pvc), required, name, class.Provisioner, v1alpha1.LabelAntiAffinityPreferred)

@@ -244,7 +244,7 @@ func matches(c *claim, pv *corev1.PersistentVolume) bool {
 // addGroups adds the volume groups that can make volumes of the class, or only
 // their offers when they were added for another class.
 func (b *builder) addGroups(class *storagev1.StorageClass) {
-	if class.Provisioner != Driver || !v1helper.MatchTopologySelectorTerms(class.AllowedTopologies, labels.Set(b.node.Labels)) {
+	if class.Provisioner != v1alpha1.DriverLVM || !v1helper.MatchTopologySelectorTerms(class.AllowedTopologies, labels.Set(b.node.Labels)) {
 		return
 	}
 	for _, told := range b.groups(class.Name, b.node) {

@@ -208,7 +208,7 @@ func (c *core) adoptBoundLocked(now time.Time) {
 // adoptLocked takes up a claim of the LVM driver from its annotations.
 func (c *core) adoptLocked(pvc *corev1.PersistentVolumeClaim) {
 	name := volume.GetPersistentVolumeClaimClass(pvc)
-	if class, err := c.class(name); err != nil || class.Provisioner != Driver {
+	if class, err := c.class(name); err != nil || class.Provisioner != v1alpha1.DriverLVM {
 		return
 	}
 	node, disk := pvc.Annotations[volume.AnnSelectedNode], pvc.Annotations[v1alpha1.LabelDisk]

@@ -82,7 +82,7 @@ func newLiveOn(t testing.TB, c *cluster.Cluster, ns string) *live {
 	l.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
 	l.make(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: ns}})
 	l.apply("../salt/states/storage-scheduler/files/rbac.yaml")
-	for name, provisioner := range map[string]string{staticClass: "kubernetes.io/no-provisioner", thickClass: Driver, "network": "cinder.example.com"} {
+	for name, provisioner := range map[string]string{staticClass: "kubernetes.io/no-provisioner", thickClass: v1alpha1.DriverLVM, "network": "cinder.example.com"} {
 		l.make(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: provisioner,
 			VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr.To(corev1.PersistentVolumeReclaimRetain)})
 	}

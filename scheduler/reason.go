@@ -57,5 +57,5 @@ func (b *builder) classOf(name string) (class string, lvm bool) {
 	if i < 0 {
 		return "", false
 	}
-	return b.p.free[i].class.Name, b.p.free[i].class.Provisioner == Driver
+	return b.p.free[i].class.Name, b.p.free[i].class.Provisioner == v1alpha1.DriverLVM
 }

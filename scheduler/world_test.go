@@ -33,7 +33,7 @@ const (
 	staticClass = "local"
 	thickClass  = "lvm"
 	mirrorClass = "lvm-mirror" // gets half of the room
-	topologyKey = "topology.lvm.holdfast.dev/node"
+	topologyKey = v1alpha1.DriverLVM + "/node"
 	namespace   = "ns"
 )
 
@@ -107,7 +107,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 	w.core = &core{ledger: newLedger(), now: func() time.Time { return w.clock }}
 	w.core.topology = &topologyKeys{}
 	w.core.class = func(name string) (*storagev1.StorageClass, error) {
-		c := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: Driver,
+		c := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: v1alpha1.DriverLVM,
 			VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)}
 		if name == staticClass {
 			c.Provisioner = volume.NotSupportedProvisioner

@@ -75,6 +75,10 @@ const (
 	SentinelClaimName      = "QUARANTINED"
 )
 
+// DriverLVM is the CSI driver of logical volumes: its name, its provisioner's, and the begin
+// of its topology key.
+const DriverLVM = "lvm.holdfast.dev"
+
 // TaintDisk is the key of the taint that a bad disk puts on its volumes.
 const TaintDisk = "holdfast.dev/disk"
 

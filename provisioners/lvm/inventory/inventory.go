@@ -17,7 +17,7 @@ import (
 )
 
 // DriverName is the name of the CSI driver, of its provisioner and of its topology.
-const DriverName = "lvm.holdfast.dev"
+const DriverName = v1alpha1.DriverLVM
 
 // TopologyKey is the label that the kubelet puts on each Node with the driver.
 const TopologyKey = DriverName + "/node"
