@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,12 +14,12 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/internal/nodeevent"
 	"holdfast.dev/provisioners/local"
 )
 
 const (
 	callTimeout = 10 * time.Second
-	maxNote     = 1000 // of the API's 1024
 	actionClean = "CleanVolume"
 )
 
@@ -122,16 +120,8 @@ func (c *Cluster) Absent(ctx context.Context, volume string) error {
 func (c *Cluster) tell(ctx context.Context, kind, reason, volume, note string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if len(note) > maxNote {
-		note = strings.ToValidUTF8(note[:maxNote], "")
-	}
-	ev := &eventsv1.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: volume + "-", Namespace: metav1.NamespaceDefault},
-		EventTime:  metav1.NewMicroTime(c.Now()), ReportingController: "holdfast.dev/" + component, ReportingInstance: c.Node,
-		Action: actionClean, Reason: reason, Type: kind, Note: note,
-		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: c.Node, UID: types.UID(c.Node)},
-	}
-	if err := c.Live.Create(ctx, ev); err != nil {
+	source := nodeevent.Source{Component: component, Node: c.Node}
+	if err := c.Live.Create(ctx, source.New(c.Now(), volume, kind, actionClean, reason, note)); err != nil {
 		return fmt.Errorf("create event %s on node %s: %w", reason, c.Node, err)
 	}
 	return nil
