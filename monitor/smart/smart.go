@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"holdfast.dev/internal/bounded"
 )
 
 // Protocol is the language a disk speaks.
@@ -84,29 +86,21 @@ func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
 	if !r.begin(device) {
 		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
 	}
-	type result struct {
-		report *Report
-		err    error
-	}
-	done := make(chan result, 1) // nobody may be there to receive
 	ask := r.Ask
 	if ask == nil {
 		ask = ReadFile
 	}
-	go func() {
+	report, err := bounded.Call(ctx, func() (*Report, error) {
 		defer r.end(device)
-		report, err := ask(ctx, device)
-		done <- result{report, err}
-	}()
-	select {
-	case got := <-done:
-		if got.err != nil {
-			return nil, fmt.Errorf("read %s: %w", device, got.err)
-		}
-		return got.report, nil
-	case <-ctx.Done():
+		return ask(ctx, device)
+	})
+	switch {
+	case err == nil:
+		return report, nil
+	case errors.Is(err, context.Cause(ctx)):
 		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
 	}
+	return nil, fmt.Errorf("read %s: %w", device, err)
 }
 
 func (r *Reader) begin(device string) bool {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast.dev/internal/bounded"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
@@ -147,37 +148,26 @@ func (h *Host) begin(ctx context.Context, key string) error {
 	}
 }
 
+func (h *Host) end(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.busy[key].ended)
+	delete(h.busy, key)
+}
+
 // within runs read, for at most the host's timeout. While a read of the same
 // key hangs, no other one is started: a dead disk costs one goroutine.
 func within[T any](ctx context.Context, h *Host, key string, read func() (T, error)) (T, error) {
-	var zero T
 	if err := h.begin(ctx, key); err != nil {
+		var zero T
 		return zero, err
 	}
-
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := read()
-		h.mu.Lock()
-		close(h.busy[key].ended)
-		delete(h.busy, key)
-		h.mu.Unlock()
-		done <- result{v, err}
-	}()
-	timer := time.NewTimer(h.timeout)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-timer.C:
-		return zero, fmt.Errorf("read %s: no answer in %s", key, h.timeout)
-	case <-ctx.Done():
-		return zero, ctx.Err()
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, h.timeout, fmt.Errorf("read %s: no answer in %s", key, h.timeout))
+	defer cancel()
+	return bounded.Call(ctx, func() (T, error) {
+		defer h.end(key)
+		return read()
+	})
 }
 
 // present counts the host's disks by id. Two loop devices of one file are one

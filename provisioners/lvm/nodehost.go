@@ -16,6 +16,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"holdfast.dev/internal/bounded"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
@@ -55,26 +56,9 @@ func (*NodeHost) Run(ctx context.Context, timeout time.Duration, program string,
 
 // within runs a read that may hang and is left behind then.
 func within[T any](ctx context.Context, what string, read func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := read()
-		done <- result{v, err}
-	}()
-	var zero T
-	t := time.NewTimer(sysTimeout)
-	defer t.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-t.C:
-		return zero, fmt.Errorf("%s: no answer in %s", what, sysTimeout)
-	case <-ctx.Done():
-		return zero, ctx.Err()
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, sysTimeout, fmt.Errorf("%s: no answer in %s", what, sysTimeout))
+	defer cancel()
+	return bounded.Call(ctx, read)
 }
 
 // Devices is Host's: the group's disks by their ids, their partitions, and what lies

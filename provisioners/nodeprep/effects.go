@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast.dev/internal/bounded"
 	"holdfast.dev/internal/hostfs"
 )
 
@@ -63,14 +64,12 @@ func (p *Preparer) wipe(ctx context.Context, f *Found, places []Extent) error {
 // zero writes zeroes over the first and last MiB of each place, with the device
 // opened exclusively. A disk that hangs is left behind.
 func zero(ctx context.Context, host *hostfs.FS, dev string, size int64, places []Extent) error {
-	ctx, cancel := context.WithTimeout(ctx, tableTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, tableTimeout, fmt.Errorf("no answer within %s: %w", tableTimeout, context.DeadlineExceeded))
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
+	_, err := bounded.Call(ctx, func() (none struct{}, _ error) {
 		x, err := host.OpenFile("/dev/"+dev, os.O_WRONLY|unix.O_EXCL)
 		if err != nil {
-			done <- err
-			return
+			return none, err
 		}
 		buf := make([]byte, mebibyte)
 		for _, e := range places {
@@ -81,14 +80,9 @@ func zero(ctx context.Context, host *hostfs.FS, dev string, size int64, places [
 				}
 			}
 		}
-		done <- errors.Join(err, x.Sync(), x.Close())
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("no answer within %s: %w", tableTimeout, ctx.Err())
-	}
+		return none, errors.Join(err, x.Sync(), x.Close())
+	})
+	return err
 }
 
 // partition writes the recorded partition table, and tells the kernel of it

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"holdfast.dev/internal/bounded"
 )
 
 const (
@@ -32,20 +34,16 @@ func (h *Host) content(ctx context.Context, f *Found, used *users, state *State,
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	done := make(chan Content, 1)
-	go func() {
-		var c Content
+	c, err := bounded.Call(ctx, func() (c Content, _ error) {
 		if err := h.read(ctx, f, used, rec, extents, &c); err != nil {
 			c.Err = err.Error()
 		}
-		done <- c
-	}()
-	select {
-	case c := <-done:
-		return c
-	case <-ctx.Done(): // a disk that hangs costs a goroutine, and delays no other
+		return c, nil
+	})
+	if err != nil { // a disk that hangs costs a goroutine, and delays no other
 		return Content{Err: fmt.Sprintf("read %s: no answer within %s", f.Device, limit)}
 	}
+	return c
 }
 
 func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, extents []Extent, c *Content) error {
