@@ -1,13 +1,11 @@
 package local
 
 import (
-	"bytes"
 	"fmt"
 	"path"
-	"strconv"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
+	"holdfast.dev/internal/mounttable"
 )
 
 // Mount is one mount of the host.
@@ -31,9 +29,9 @@ type Mounts struct {
 
 // ParseMounts reads a table in the format of /proc/pid/mountinfo (proc(5)).
 func ParseMounts(data []byte) (Mounts, error) {
-	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(data), nil)
+	infos, err := mounttable.Parse(data)
 	if err != nil {
-		return Mounts{}, fmt.Errorf("parse mount table: %w", err)
+		return Mounts{}, err
 	}
 	m := Mounts{known: make(map[int]bool, len(infos)), at: make(map[string][]int, len(infos)), devices: map[string][]int{}, nodes: map[string][]int{}}
 	for i, in := range infos {
@@ -42,27 +40,18 @@ func ParseMounts(data []byte) (Mounts, error) {
 		}
 		m.known[in.ID] = true
 		mnt := Mount{
-			ID: in.ID, Parent: in.Parent, Device: strconv.Itoa(in.Major) + ":" + strconv.Itoa(in.Minor),
+			ID: in.ID, Parent: in.Parent, Device: mounttable.Number(in),
 			Root: in.Root, Point: in.Mountpoint, Filesystem: in.FSType,
-			ReadOnly: hasOption(in.Options, "ro") || hasOption(in.VFSOptions, "ro"),
+			ReadOnly: mounttable.ReadOnly(in),
 		}
 		m.mounts = append(m.mounts, mnt)
 		m.at[mnt.Point] = append(m.at[mnt.Point], i)
 		m.devices[mnt.Device] = append(m.devices[mnt.Device], i)
-		if name, ok := NodeOf(in); ok {
+		if name, ok := mounttable.Node(in); ok {
 			m.nodes[name] = append(m.nodes[name], i)
 		}
 	}
 	return m, nil
-}
-
-func hasOption(options, want string) bool {
-	for o := range strings.SplitSeq(options, ",") {
-		if o == want {
-			return true
-		}
-	}
-	return false
 }
 
 // At is the mount that a process sees at the clean absolute path p: the topmost
@@ -129,14 +118,6 @@ func (m Mounts) NodesOf(name string) []string {
 		points = append(points, m.mounts[i].Point)
 	}
 	return points
-}
-
-// NodeOf is the device whose node a mount shows: a part of a devtmpfs.
-func NodeOf(in *mountinfo.Info) (name string, ok bool) {
-	if in.FSType != "devtmpfs" || in.Root == "/" {
-		return "", false
-	}
-	return path.Base(in.Root), true
 }
 
 // prefixes of "/a/b" are "/", "/a" and "/a/b".

@@ -20,13 +20,10 @@ import (
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/mounttable"
 )
 
-const (
-	sysTimeout = 5 * time.Second // of reads that a dead disk can hold up
-	hostMounts = "/proc/1/mountinfo"
-	ownMounts  = "/proc/self/mountinfo"
-)
+const sysTimeout = 5 * time.Second // of reads that a dead disk can hold up
 
 // NodeHost is the machine that the driver runs on. Programs are those of the driver's
 // own image; /dev and the kubelet's directory are the host's, at the same paths; sysfs
@@ -172,34 +169,16 @@ func rdev(name string) (uint64, error) {
 	return st.Rdev, nil
 }
 
-func (h *NodeHost) table(host bool) ([]*mountinfo.Info, error) {
-	var r io.ReadCloser
-	var err error
-	if host {
-		r, err = h.root.Open(hostMounts)
-	} else {
-		r, err = os.Open(ownMounts)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
-	}
-	defer func() { _ = r.Close() }() // read only
-	infos, err := mountinfo.GetMountsFromReader(r, nil)
-	if err != nil {
-		return nil, fmt.Errorf("parse mount table: %w", err)
-	}
-	return infos, nil
-}
-
 // shows says whether a mount is of the device, or of its node.
 func shows(m *mountinfo.Info, dev uint64) bool {
 	if uint32(m.Major) == unix.Major(dev) && uint32(m.Minor) == unix.Minor(dev) {
 		return true
 	}
-	if m.FSType != "devtmpfs" || m.Root == "/" {
+	node, ok := mounttable.Node(m)
+	if !ok {
 		return false
 	}
-	if m.Root == "/dm-"+strconv.FormatUint(uint64(unix.Minor(dev)), 10) {
+	if node == "dm-"+strconv.FormatUint(uint64(unix.Minor(dev)), 10) {
 		return true
 	}
 	at, err := rdev(m.Mountpoint)
@@ -207,8 +186,7 @@ func shows(m *mountinfo.Info, dev uint64) bool {
 }
 
 func mountOf(m *mountinfo.Info) Mount {
-	ro := func(opts string) bool { return slices.Contains(strings.Split(opts, ","), "ro") }
-	return Mount{Target: m.Mountpoint, Filesystem: m.FSType, ReadOnly: ro(m.Options) || ro(m.VFSOptions)}
+	return Mount{Target: m.Mountpoint, Filesystem: m.FSType, ReadOnly: mounttable.ReadOnly(m)}
 }
 
 // Of is Mounts', in the host's view: a mount that somebody else made counts too.
@@ -217,7 +195,7 @@ func (h *NodeHost) Of(device string) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	infos, err := h.table(true)
+	infos, err := mounttable.Read(h.root, "1")
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +210,7 @@ func (h *NodeHost) Of(device string) ([]Mount, error) {
 
 // At is Mounts', in the driver's own view.
 func (h *NodeHost) At(target, device string) (*Mount, bool, error) {
-	infos, err := h.table(false)
+	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, false, err
 	}

@@ -13,12 +13,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/mounttable"
 )
 
 // Exec runs a program; hostexec.Run is the one of the product.
@@ -191,21 +190,16 @@ func (h *Host) slots() map[string]string {
 
 // users reads the mount table and the swap areas.
 func (h *Host) users() (*users, error) {
-	table, err := h.FS.Open("/proc/1/mountinfo")
+	infos, err := mounttable.Read(h.FS, "1")
 	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
-	}
-	defer func() { _ = table.Close() }() // read only
-	infos, err := mountinfo.GetMountsFromReader(table, nil)
-	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
+		return nil, err
 	}
 	if len(infos) == 0 {
 		return nil, errors.New("read mount table: it is empty, and every host has a root (is /proc of the host there?)")
 	}
 	u := &users{number: map[string][]string{}, name: map[string][]string{}}
 	for _, m := range infos {
-		number := fmt.Sprintf("%d:%d", m.Major, m.Minor)
+		number := mounttable.Number(m)
 		u.number[number] = append(u.number[number], m.Mountpoint)
 		if name, ok := strings.CutPrefix(m.Source, "/dev/"); ok { // btrfs has a number of its own
 			if p, err := h.FS.Resolve(m.Source); err == nil {

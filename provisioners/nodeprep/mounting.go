@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/moby/sys/mountinfo"
 
 	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/mounttable"
 )
 
 // immutable is FS_IMMUTABLE_FL of linux/fs.h, what chattr +i sets.
@@ -40,18 +42,14 @@ func (h *Host) mountFacts(disk string, p *TablePartition, f *MountFacts) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read mount unit: %w", err)
 	}
-	table, err := h.FS.Open("/proc/1/mountinfo")
+	infos, err := mounttable.Read(h.FS, "1")
 	if err != nil {
-		return fmt.Errorf("read mount table: %w", err)
+		return err
 	}
-	defer func() { _ = table.Close() }() // read only
-	infos, err := mountinfo.GetMountsFromReader(table, func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != p.MountPoint, false })
-	if err != nil {
-		return fmt.Errorf("read mount table: %w", err)
-	}
+	infos = slices.DeleteFunc(infos, func(m *mountinfo.Info) bool { return m.Mountpoint != p.MountPoint })
 	if len(infos) > 0 {
 		m := infos[len(infos)-1] // the topmost
-		dir, err := h.FS.Resolve(fmt.Sprintf("/sys/dev/block/%d:%d", m.Major, m.Minor))
+		dir, err := h.FS.Resolve("/sys/dev/block/" + mounttable.Number(m))
 		if err != nil || m.Root != "/" || m.FSType != string(p.Filesystem) {
 			f.Other = fmt.Sprintf("%s %s of %s", m.FSType, m.Root, m.Source)
 			return nil

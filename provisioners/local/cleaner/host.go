@@ -1,7 +1,6 @@
 package cleaner
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
+	"holdfast.dev/internal/mounttable"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/provisioners/local"
 	"holdfast.dev/provisioners/local/wipe"
@@ -52,29 +52,18 @@ func (m *Machine) Sight(ctx context.Context, d nodedisks.Disk, p nodedisks.Parti
 	return s, err
 }
 
-// table reads a mount table.
-func (m *Machine) table(pid string) ([]*mountinfo.Info, error) {
-	data, err := m.fs.ReadFile(path.Join("/proc", pid, "mountinfo"))
-	if err != nil {
-		return nil, err
-	}
-	return mountinfo.GetMountsFromReader(bytes.NewReader(data), nil)
-}
-
-func number(in *mountinfo.Info) string { return strconv.Itoa(in.Major) + ":" + strconv.Itoa(in.Minor) }
-
 // pinned finds mounts of a device in mount namespaces other than the host's. One
 // that gets its mounts and unmounts from the host's own mount point goes with it
 // (mount_namespaces(7), shared:N and master:N); any other keeps the device.
 func (m *Machine) pinned(ctx context.Context, device *local.Device, point string) ([]string, error) {
 	dev := device.Number
-	host, err := m.table("1")
+	host, err := mounttable.Read(m.fs, "1")
 	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
+		return nil, err
 	}
 	groups := map[string]bool{}
 	for _, in := range host {
-		if group, ok := peerGroup(in.Optional, "shared:"); ok && number(in) == dev && in.Mountpoint == point {
+		if group, ok := peerGroup(in.Optional, "shared:"); ok && mounttable.Number(in) == dev && in.Mountpoint == point {
 			groups[group] = true
 		}
 	}
@@ -101,17 +90,17 @@ func (m *Machine) pinned(ctx context.Context, device *local.Device, point string
 		if err != nil {
 			return nil, fmt.Errorf("find mount namespace of process %s: %w", pid, err)
 		}
-		table, err := m.table(pid)
+		table, err := mounttable.Read(m.fs, pid)
 		if gone(err) {
 			continue // another process of the namespace may still be met
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read mount table of process %s: %w", pid, err)
+			return nil, err
 		}
 		seen[ns] = true
 		for _, in := range table {
-			node, isNode := local.NodeOf(in)
-			if number(in) == dev && !follows(in, groups, point) || isNode && node == device.Name {
+			node, isNode := mounttable.Node(in)
+			if mounttable.Number(in) == dev && !follows(in, groups, point) || isNode && node == device.Name {
 				comm, _ := m.fs.ReadString(path.Join("/proc", pid, "comm")) // only for people
 				found = append(found, fmt.Sprintf("process %s (%s) at %s", pid, comm, in.Mountpoint))
 			}
@@ -188,12 +177,12 @@ func (m *Machine) Shape(_ context.Context, j Job) (Shape, error) {
 		return Shape{}, fmt.Errorf("read superblock of %s: %w", j.Device, err)
 	}
 	s := superblock(j.Filesystem, buf)
-	table, err := m.table("1")
+	table, err := mounttable.Read(m.fs, "1")
 	if err != nil {
-		return Shape{}, fmt.Errorf("read mount table: %w", err)
+		return Shape{}, err
 	}
 	for _, in := range table {
-		if number(in) == j.Number && in.Mountpoint == j.MountPoint {
+		if mounttable.Number(in) == j.Number && in.Mountpoint == j.MountPoint {
 			s.MountFlags, s.MountData = mountFlags(in.Options), mountData(in.VFSOptions)
 		}
 	}

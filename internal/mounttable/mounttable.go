@@ -1,0 +1,52 @@
+// Package mounttable reads mount tables, /proc/pid/mountinfo (proc(5)).
+package mounttable
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+
+	"holdfast.dev/internal/hostfs"
+)
+
+// Read is the table of a process of the host; that of process 1 is the host's. The error
+// is fs.ErrNotExist or ESRCH when there is no such process any more.
+func Read(host *hostfs.FS, pid string) ([]*mountinfo.Info, error) {
+	data, err := host.ReadFile(path.Join("/proc", pid, "mountinfo"))
+	if err != nil {
+		return nil, fmt.Errorf("read mount table of process %s: %w", pid, err)
+	}
+	return Parse(data)
+}
+
+// Parse reads what such a file holds.
+func Parse(data []byte) ([]*mountinfo.Info, error) {
+	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(data), nil)
+	if err != nil {
+		return nil, fmt.Errorf("parse mount table: %w", err)
+	}
+	return infos, nil
+}
+
+// Number is the device, as major:minor.
+func Number(in *mountinfo.Info) string { return strconv.Itoa(in.Major) + ":" + strconv.Itoa(in.Minor) }
+
+// ReadOnly says whether the mount is read-only, or the file system after an error.
+func ReadOnly(in *mountinfo.Info) bool {
+	ro := func(options string) bool { return slices.Contains(strings.Split(options, ","), "ro") }
+	return ro(in.Options) || ro(in.VFSOptions)
+}
+
+// Node is the device whose node a mount shows, a part of a devtmpfs: that is how a pod
+// gets a raw volume, and the kernel knows no other mount of the device then.
+func Node(in *mountinfo.Info) (name string, ok bool) {
+	if in.FSType != "devtmpfs" || in.Root == "/" {
+		return "", false
+	}
+	return path.Base(in.Root), true
+}
