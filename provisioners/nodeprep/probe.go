@@ -3,7 +3,6 @@ package nodeprep
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,10 +12,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"holdfast.dev/internal/bounded"
+	"holdfast.dev/internal/superblock"
 )
 
 const (
@@ -193,15 +192,15 @@ func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Cont
 		return err
 	}
 	p.Edges = firstData(firstData("", head, 0), tail, p.Size-mebibyte)
-	sb := superblock(head)
+	sb := superblock.Parse(head)
 	want := rec.making(p)
-	if want != nil && p.Type == "" && len(look.signatures) == 0 && sb.kind == string(want.Filesystem) && sb.uuid == want.FSUUID && len(p.Used) == 0 {
-		p.Type, p.UUID, p.Unused = sb.kind, sb.uuid, sb.unused // our own, too damaged for the tools
+	if want != nil && p.Type == "" && len(look.signatures) == 0 && sb.Kind == string(want.Filesystem) && sb.UUID == want.FSUUID && len(p.Used) == 0 {
+		p.Type, p.UUID, p.Unused = sb.Kind, sb.UUID, sb.Unused // our own, too damaged for the tools
 		return nil
 	}
-	if (sb.kind != "" || p.Type == "ext4" || p.Type == "xfs") && (sb.kind != p.Type || sb.uuid != p.UUID) {
-		if sb.kind != "ext4" || p.Type != "ext2" && p.Type != "ext3" { // one magic for all three
-			return fmt.Errorf("read %s: blkid says %q %s, its superblock %q %s", p.Name, p.Type, p.UUID, sb.kind, sb.uuid)
+	if (sb.Kind != "" || p.Type == "ext4" || p.Type == "xfs") && (sb.Kind != p.Type || sb.UUID != p.UUID) {
+		if sb.Kind != "ext4" || p.Type != "ext2" && p.Type != "ext3" { // one magic for all three
+			return fmt.Errorf("read %s: blkid says %q %s, its superblock %q %s", p.Name, p.Type, p.UUID, sb.Kind, sb.UUID)
 		}
 	}
 	if p.Type == "" && len(look.signatures) > 0 {
@@ -210,7 +209,7 @@ func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Cont
 	if want == nil || p.Type != string(want.Filesystem) || p.UUID != want.FSUUID || len(p.Used) > 0 {
 		return nil
 	}
-	p.Unused = sb.unused
+	p.Unused = sb.Unused
 	p.Whole, err = h.check(ctx, p.Type, p.Name)
 	return err
 }
@@ -226,41 +225,6 @@ func (r *Record) making(p *Partition) *TablePartition {
 		}
 	}
 	return nil
-}
-
-type super struct {
-	kind, uuid string
-	// unused: it can never have been mounted to be written.
-	unused bool
-}
-
-// superblock reads the superblock at the begin of a partition.
-//
-// ext4 (fs/ext4/ext4.h): magic 0xef53 at 56 of the superblock at 1024, UUID at
-// 104. The kernel counts s_mnt_count (52) up and sets s_mtime (44), and writes
-// that out, before the first change of a file system mounted to be written,
-// ext4_setup_super.
-//
-// XFS (fs/xfs/libxfs/xfs_format.h, struct xfs_dsb): magic XFSB at 0, UUID at 32.
-// mkfs.xfs clears sb_inprogress (126) last, and the kernel does not mount a file
-// system that has it set, xfs_validate_sb_common.
-func superblock(b []byte) super {
-	ext := b[1024:2048]
-	switch {
-	case string(b[:4]) == "XFSB":
-		return super{"xfs", bytesUUID(b[32:48]), b[126] != 0}
-	case binary.LittleEndian.Uint16(ext[56:]) == 0xef53:
-		return super{"ext4", bytesUUID(ext[104:120]), binary.LittleEndian.Uint16(ext[52:]) == 0 && binary.LittleEndian.Uint32(ext[44:]) == 0}
-	}
-	return super{}
-}
-
-func bytesUUID(b []byte) string {
-	u, err := uuid.FromBytes(b)
-	if err != nil {
-		return ""
-	}
-	return u.String()
 }
 
 // mountWait is how long mounting may take: a journal may have to be replayed.

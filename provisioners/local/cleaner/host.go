@@ -176,7 +176,7 @@ func (m *Machine) Shape(_ context.Context, j Job) (Shape, error) {
 	if n < len(buf) {
 		return Shape{}, fmt.Errorf("read superblock of %s: %w", j.Device, err)
 	}
-	s := superblock(j.Filesystem, buf)
+	s := shape(j.Filesystem, buf)
 	table, err := mounttable.Read(m.fs, "1")
 	if err != nil {
 		return Shape{}, err

@@ -325,7 +325,7 @@ func (r *rig) certified(n int) bool {
 
 func fsUUID(t *testing.T, data []byte) string {
 	t.Helper()
-	s := superblock("ext4", data)
+	s := shape("ext4", data)
 	if s.UUID == "" || strings.Trim(s.UUID, "0-") == "" {
 		t.Fatal("no ext4 superblock")
 	}

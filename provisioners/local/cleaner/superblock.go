@@ -1,68 +1,21 @@
 package cleaner
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"strconv"
+
+	"holdfast.dev/internal/superblock"
 )
 
-// superblock reads what mkfs must be told so that a file system keeps its
-// identity and geometry. It is zero when data, the first bytes of the partition,
-// is no such file system.
-func superblock(kind string, data []byte) Shape {
-	switch kind {
-	case "ext4":
-		return ext4Shape(data)
-	case "xfs":
-		return xfsShape(data)
-	}
-	return Shape{}
-}
-
-// ext4Shape follows struct ext4_super_block (fs/ext4/ext4.h), 1024 bytes into the partition.
-func ext4Shape(data []byte) Shape {
-	const magic = 0xEF53
-	if len(data) < 2048 {
+// shape is what mkfs must be told so that a file system keeps its identity and
+// geometry. It is zero when data, the first bytes of the partition, is no such
+// file system.
+func shape(kind string, data []byte) Shape {
+	s := superblock.Parse(data)
+	if s.Kind != kind || s.BlockSize == 0 {
 		return Shape{}
 	}
-	sb, le := data[1024:2048], binary.LittleEndian
-	if le.Uint16(sb[0x38:]) != magic || le.Uint32(sb[0x18:]) > 6 {
-		return Shape{}
-	}
-	s := Shape{
-		UUID: formatUUID(sb[0x68:0x78]), Label: text(sb[0x78:0x88]),
-		BlockSize: 1024 << le.Uint32(sb[0x18:]), InodeSize: int(le.Uint16(sb[0x58:])), Inodes: le.Uint32(sb),
-	}
-	if blocks := le.Uint32(sb[4:]); blocks > 0 { // the low halves do for a percentage below 2^32 blocks
-		if reserved := le.Uint32(sb[8:]); le.Uint32(sb[0x150:]) == 0 && reserved < blocks {
-			s.Reserved = float64(reserved) * 100 / float64(blocks)
-		}
-	}
-	return s
-}
-
-// xfsShape follows struct xfs_dsb (fs/xfs/libxfs/xfs_format.h).
-func xfsShape(data []byte) Shape {
-	if len(data) < 512 || !bytes.Equal(data[:4], []byte("XFSB")) {
-		return Shape{}
-	}
-	be := binary.BigEndian
-	return Shape{
-		UUID: formatUUID(data[32:48]), Label: text(data[108:120]),
-		BlockSize: int(be.Uint32(data[4:])), InodeSize: int(be.Uint16(data[104:])),
-	}
-}
-
-func formatUUID(b []byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
-}
-
-func text(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
-	return string(b)
+	return Shape{UUID: s.UUID, Label: s.Label, BlockSize: s.BlockSize, InodeSize: s.InodeSize, Inodes: s.Inodes, Reserved: s.Reserved}
 }
 
 // mkfs is the command that makes a file system of that shape; the device comes
