@@ -78,8 +78,7 @@ func (r *Repo) Dir() string { return r.dir }
 // Head is the commit that a ref names.
 func (r *Repo) Head(ctx context.Context, ref string) (string, error) {
 	out, err := r.git(ctx, nil, "rev-parse", "--quiet", "--verify", ref+"^{commit}")
-	var e *hostexec.Error
-	if errors.As(err, &e) && e.ExitCode == 1 {
+	if hostexec.ExitCode(err) == 1 {
 		return "", fmt.Errorf("%s: %w", ref, ErrNoRef)
 	}
 	return strings.TrimSpace(string(out)), err

@@ -39,6 +39,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// ExitStatus is the exit code, as os/exec and x/crypto/ssh name it.
+func (e *Error) ExitStatus() int { return e.ExitCode }
+
+// ExitCode is the exit code of a program that err tells of, and -1 when it tells of none
+// that ended by itself.
+func ExitCode(err error) int {
+	var e interface{ ExitStatus() int }
+	if errors.As(err, &e) {
+		return e.ExitStatus()
+	}
+	return -1
+}
+
 // Command is a program to run.
 type Command struct {
 	Path string // program name or path

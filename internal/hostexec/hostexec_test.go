@@ -3,6 +3,7 @@ package hostexec_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -148,4 +149,22 @@ func poll(t *testing.T, otherwise string, ok wait.ConditionFunc) {
 func zombie(pid int) bool {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && strings.Contains(string(data), ") Z ")
+}
+
+func TestExitCode(t *testing.T) {
+	_, failed := hostexec.Run(t.Context(), 10*time.Second, self("fail"))
+	_, hung := hostexec.Run(t.Context(), time.Millisecond, self("hang"))
+	for reason, tc := range map[string]struct {
+		err  error
+		want int
+	}{
+		"it ended by itself":    {fmt.Errorf("look: %w", failed), 7},
+		"it was killed":         {hung, -1},
+		"no program, no code":   {errors.New("other"), -1},
+		"nothing is no failure": {nil, -1},
+	} {
+		if got := hostexec.ExitCode(tc.err); got != tc.want {
+			t.Errorf("got %d, want %d; reason: %s", got, tc.want, reason)
+		}
+	}
 }

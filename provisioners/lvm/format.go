@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/provisioners/lvm/vg"
 )
 
@@ -40,7 +41,7 @@ func (e *Engine) virgin(ctx context.Context, g *group, r CreateRequest, name str
 	// blkid(8): 2 when nothing was found, 0 for a signature, 8 for several that contradict
 	// each other, 4 for errors. A timeout has no exit code.
 	out, err := e.host.Run(ctx, e.deadlines.Mount, "blkid", "--probe", v.Device())
-	if code := exitStatus(err); err == nil || code != 2 || len(out) > 0 {
+	if code := hostexec.ExitCode(err); err == nil || code != 2 || len(out) > 0 {
 		return Volume{}, fmt.Errorf("write to volume %s: blkid does not say that %s is empty (exit code %d, %q; it is left alone): %w: %w",
 			name, v.Device(), max(code, 0), out, ErrRefused, orNone(err))
 	}

@@ -89,15 +89,6 @@ type Mounts interface {
 	Usage(ctx context.Context, path string) (Usage, error)
 }
 
-// exitStatus is the exit code in an error of Host.Run, or -1.
-func exitStatus(err error) int {
-	var e interface{ ExitStatus() int }
-	if errors.As(err, &e) {
-		return e.ExitStatus()
-	}
-	return -1
-}
-
 // Kinds of errors, for the codes of CSI. The text says what to do.
 var (
 	// ErrInvalid is a request that can never succeed.

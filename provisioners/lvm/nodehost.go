@@ -33,22 +33,10 @@ type NodeHost struct{ root *hostfs.FS }
 // NewNodeHost reads below root.
 func NewNodeHost(root *hostfs.FS) *NodeHost { return &NodeHost{root: root} }
 
-// programError gives hostexec's error the method that the engine asks for.
-type programError struct{ of *hostexec.Error }
-
-func (e programError) Error() string   { return e.of.Error() }
-func (e programError) ExitStatus() int { return e.of.ExitCode }
-func (e programError) Unwrap() error   { return e.of }
-
 // Run is Host's.
 func (*NodeHost) Run(ctx context.Context, timeout time.Duration, program string, args ...string) ([]byte, error) {
 	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "LVM_SUPPRESS_FD_WARNINGS=1"}
-	out, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: program, Args: args, Env: env})
-	var e *hostexec.Error
-	if errors.As(err, &e) {
-		return out, programError{e}
-	}
-	return out, err
+	return hostexec.Run(ctx, timeout, hostexec.Command{Path: program, Args: args, Env: env})
 }
 
 // within runs a read that may hang and is left behind then.

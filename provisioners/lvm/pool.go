@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/provisioners/lvm/vg"
 )
 
@@ -207,7 +208,7 @@ func (e *Engine) alter(ctx context.Context, g *group, plan func(*vg.Group) (*cha
 	out, err := e.lvm(context.WithoutCancel(ctx), g, e.deadlines.Change, c.args...)
 	if err != nil {
 		g.doubt(c.lv, nil)
-		if exitStatus(err) < 0 {
+		if hostexec.ExitCode(err) < 0 {
 			return fmt.Errorf("%s in volume group %s: %w: %w", c.args[0], g.info.Name, ErrUnavailable, err)
 		}
 		return fmt.Errorf("%s in volume group %s: %w", c.args[0], g.info.Name, err)

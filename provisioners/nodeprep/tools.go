@@ -21,14 +21,6 @@ func (h *Host) run(ctx context.Context, timeout time.Duration, stdin string, nam
 	return h.Exec(ctx, timeout, hostexec.Command{Path: name, Args: args, Stdin: strings.NewReader(stdin)})
 }
 
-func exitCode(err error) int {
-	var e *hostexec.Error
-	if errors.As(err, &e) {
-		return e.ExitCode
-	}
-	return -1
-}
-
 // look is what blkid, wipefs and lsblk say of a device. Any of them is enough
 // to say that something is there; that nothing is, all three must have said
 // themselves. No answer is never that answer.
@@ -65,9 +57,9 @@ func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, a
 	out, err := h.run(ctx, toolTimeout, "", "blkid", "-p", "-o", "export", h.node(dev))
 	text := strings.TrimSpace(string(out))
 	switch {
-	case exitCode(err) == 2 && text == "":
+	case hostexec.ExitCode(err) == 2 && text == "":
 		return nil
-	case exitCode(err) == 8:
+	case hostexec.ExitCode(err) == 8:
 		add("several at once", "")
 		return nil
 	case err != nil:
@@ -155,7 +147,7 @@ func (h *Host) check(ctx context.Context, kind, dev string) (bool, error) {
 	if err == nil {
 		return true, nil
 	}
-	if exitCode(err) > 0 {
+	if hostexec.ExitCode(err) > 0 {
 		return false, nil
 	}
 	return false, fmt.Errorf("check %s: %w", dev, err)
