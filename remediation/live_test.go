@@ -146,8 +146,10 @@ func (l *live) make(o client.Object) {
 func (l *live) eventually(what string, is func() string) {
 	l.t.Helper()
 	if _, err := wait.Until(context.Background(), time.Minute, what, func() (bool, error) {
-		why := is()
-		return why == "", errors.New(why)
+		if why := is(); why != "" {
+			return false, errors.New(why)
+		}
+		return true, nil
 	}); err != nil {
 		l.t.Fatal(err)
 	}

@@ -27,8 +27,7 @@ import (
 )
 
 const (
-	pool      = "db"
-	lvmDriver = "lvm.holdfast.dev"
+	pool = "db"
 	// Disks of the second node that node-prepare gets; larger than all others, so
 	// that a flavor can ask for them.
 	rawDisk, groupDisk = "blank", "blankgroup"
@@ -161,7 +160,7 @@ func testClaims(t *testing.T) {
 	n := l.Nodes[0]
 	for name, iops := range map[string]string{"bronze": "500", "silver": "700"} {
 		must(t, l.Client.Create(ctx, &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name},
-			DriverName: lvmDriver, Parameters: map[string]string{"readIOPS": iops}}))
+			DriverName: v1alpha1.DriverLVM, Parameters: map[string]string{"readIOPS": iops}}))
 	}
 	claims := []*corev1.PersistentVolumeClaim{
 		claim("rows", "lvm-thin", "64Mi", corev1.PersistentVolumeFilesystem),
@@ -177,7 +176,7 @@ func testClaims(t *testing.T) {
 cp /rows/data /log/data; sync /log/data
 dd if=/rows/data of=/dev/raw bs=64k oflag=direct status=none
 cp /rows/data /scratch/data; sync /scratch/data`, claims...)
-	scratch := corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: lvmDriver,
+	scratch := corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: v1alpha1.DriverLVM,
 		FSType: ptr.To("ext4"), VolumeAttributes: map[string]string{"pool": pool, "type": "thin", "size": "32Mi"}}}}
 	p.Spec.Volumes = append(p.Spec.Volumes, scratch)
 	p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "scratch", MountPath: "/scratch"})
