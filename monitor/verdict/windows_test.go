@@ -119,6 +119,64 @@ var kinds = []verdict.Line{
 	{Class: v1alpha1.FaultBufferIO, Severity: v1alpha1.SeverityWarning, Text: "dm-0", Above: true},
 }
 
+// anyFacts are few kinds and few pauses, so that windows fill up.
+func anyFacts() *rapid.Generator[[]fact] {
+	return rapid.Custom(func(t *rapid.T) []fact {
+		pauses := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 9, 10, 11, 29, 30, 31, 59, 60, 61, 110, 119, 120, 121, 299, 300, 301, 86400}), 1, 3).Draw(t, "pauses")
+		some := rapid.SliceOfN(rapid.IntRange(0, len(kinds)-1), 1, 2).Draw(t, "kinds")
+		return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) fact {
+			return fact{
+				after: time.Duration(rapid.SampledFrom(pauses).Draw(t, "after")) * time.Second,
+				kind:  rapid.SampledFrom(some).Draw(t, "kind"), place: rapid.SampledFrom([]string{"", "1", "2", "3", "4"}).Draw(t, "place"),
+			}
+		}), 5, 20).Draw(t, "some")
+	})
+}
+
+// windowed are the kinds that windows are about, and each window's length and number.
+var windowed = []struct {
+	kind   int
+	within time.Duration
+	number int
+}{{0, 2 * time.Minute, 3}, {2, time.Minute, 2}, {2, 5 * time.Minute, 3}}
+
+// edge is a pause of d, or as good as that.
+func edge(t *rapid.T, d time.Duration) time.Duration {
+	return d + rapid.SampledFrom([]time.Duration{-time.Second, 0, time.Second}).Draw(t, "edge")
+}
+
+// fullWindow comes to a window's number, spread out so that the last comes in time or
+// just too late, and says one more when the window's length is just over, or not quite.
+func fullWindow() *rapid.Generator[[]fact] {
+	return rapid.Custom(func(t *rapid.T) []fact {
+		w := rapid.SampledFrom(windowed).Draw(t, "window")
+		out := []fact{{after: 24 * time.Hour, kind: w.kind, place: "1"}}
+		left := edge(t, rapid.SampledFrom([]time.Duration{10 * time.Second * time.Duration(w.number-1), w.within}).Draw(t, "spread"))
+		for i := 2; i <= w.number; i++ {
+			pause := left
+			if i < w.number {
+				pause = min(left, edge(t, 10*time.Second))
+			}
+			left -= pause
+			out = append(out, fact{after: pause, kind: w.kind, place: fmt.Sprint(i)})
+		}
+		return append(out, fact{after: edge(t, w.within), kind: w.kind, place: "1"})
+	})
+}
+
+// echoed is a device on the disk that speaks as long after the disk's own fault as
+// still is an echo, or just is none, and a line that counts for nothing when the
+// disk's own fault has ended.
+func echoed() *rapid.Generator[[]fact] {
+	return rapid.Custom(func(t *rapid.T) []fact {
+		const reset, stacked = 0, 4
+		return []fact{
+			{after: 24 * time.Hour, kind: reset}, {after: 20 * time.Second, kind: reset}, {after: 20 * time.Second, kind: reset},
+			{after: edge(t, 30*time.Second), kind: stacked}, {after: 5 * time.Minute, kind: reset},
+		}
+	})
+}
+
 // Whatever is said in whatever order, the state at every moment is that of a
 // reference which keeps everything and counts it again each time.
 func TestLinesAreTheReference(t *testing.T) {
@@ -131,15 +189,10 @@ func TestLinesAreTheReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		// Few kinds and few pauses in one sequence, so that windows fill up.
-		pauses := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 9, 10, 11, 29, 31, 59, 60, 61, 110, 119, 120, 125, 299, 301, 86400}), 1, 3).Draw(t, "pauses")
-		some := rapid.SliceOfN(rapid.IntRange(0, len(kinds)-1), 1, 2).Draw(t, "kinds")
-		facts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) fact {
-			return fact{
-				after: time.Duration(rapid.SampledFrom(pauses).Draw(t, "after")) * time.Second,
-				kind:  rapid.SampledFrom(some).Draw(t, "kind"), place: rapid.SampledFrom([]string{"", "1", "2", "3", "4"}).Draw(t, "place"),
-			}
-		}), 5, 40).Draw(t, "facts")
+		var facts []fact
+		for _, piece := range rapid.SliceOfN(rapid.OneOf(anyFacts(), fullWindow(), echoed()), 1, 4).Draw(t, "facts") {
+			facts = append(facts, piece...)
+		}
 		var r verdict.Recent
 		faults := map[v1alpha1.FaultClass]v1alpha1.Fault{}
 		until := map[v1alpha1.FaultClass]time.Time{}
