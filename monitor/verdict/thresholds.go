@@ -2,7 +2,6 @@ package verdict
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -84,58 +83,10 @@ func parseThresholds(name string, data []byte) (*Thresholds, error) {
 	if err := strictyaml.Decode(name, data, t); err != nil {
 		return nil, err
 	}
-	var errs []error
-	if len(t.Rules) == 0 && len(t.Windows) == 0 && len(t.Accepted) == 0 {
-		errs = append(errs, errors.New("there are neither rules nor windows nor accepted numbers"))
-	}
-	for i, r := range t.Rules {
-		if err := r.check(); err != nil {
-			errs = append(errs, fmt.Errorf("rules[%d] (%s): %w", i, r.Signal, err))
-		}
-	}
-	for i := range t.Windows {
-		if err := t.Windows[i].check(); err != nil {
-			errs = append(errs, fmt.Errorf("windows[%d] (%s): %w", i, t.Windows[i].Class, err))
-		}
-	}
-	for i, a := range t.Accepted {
-		switch {
-		case a.Disk == "" || a.Why == "":
-			errs = append(errs, fmt.Errorf("accepted[%d]: disk and why must be given", i))
-		case !knownSignal(a.Signal):
-			errs = append(errs, fmt.Errorf("accepted[%d]: there is no signal %q", i, a.Signal))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if err := t.check(name, data); err != nil {
+		return nil, err
 	}
 	return t, nil
-}
-
-func (r *Rule) check() error {
-	switch {
-	case !knownSignal(r.Signal):
-		return fmt.Errorf("there is no such signal; there are %s and, for every attribute N, ata.N, hdd.N and ssd.N", strings.Join(signalNames, ", "))
-	case r.Name == "" || r.Why == "":
-		return errors.New("name and why must be given")
-	case r.Grows == (r.AtLeast != nil):
-		return errors.New("give either atLeast or grows: true")
-	case r.Grows && r.Class == "":
-		return errors.New("class is missing: the class of the warning that a growth is")
-	case r.Grows && (r.Severity != "" || r.ClearBelow != nil || r.Readings != 0):
-		return errors.New("a growth is a warning: severity, clearBelow and readings do not apply")
-	case r.Grows:
-		return nil
-	case r.Severity != v1alpha1.SeverityCritical && r.Severity != v1alpha1.SeverityWarning:
-		return fmt.Errorf("severity is %q, want Critical or Warning", r.Severity)
-	case r.Class != "":
-		return errors.New("class applies to growth only")
-	case r.ClearBelow != nil && *r.ClearBelow > *r.AtLeast:
-		return fmt.Errorf("clearBelow %g is more than atLeast %g", *r.ClearBelow, *r.AtLeast)
-	case r.Readings < 0:
-		return fmt.Errorf("readings is %d", r.Readings)
-	}
-	return nil
 }
 
 var signalNames = []string{

@@ -1,12 +1,13 @@
 package verdict
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"holdfast.dev/api/v1alpha1"
 )
@@ -25,11 +26,11 @@ const mostSightings = 1024
 // Duration is a time in a YAML file, such as 10m.
 type Duration time.Duration
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
 	if err != nil {
-		return fmt.Errorf("%q is not a duration such as 10m", text)
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not a duration, such as 10m with its unit", n.Line, n.Value)}}
 	}
 	*d = Duration(v)
 	return nil
@@ -54,23 +55,6 @@ type Window struct {
 	Why string `yaml:"why"`
 
 	lines *regexp.Regexp
-}
-
-func (w *Window) check() (err error) {
-	switch {
-	case w.Class == "" || w.Why == "":
-		return errors.New("class and why must be given")
-	case w.AtLeast < 1 || w.AtLeast > mostSightings:
-		return fmt.Errorf("atLeast is %d, want 1 to %d", w.AtLeast, mostSightings)
-	case w.Within <= 0 || time.Duration(w.Within) > WarningTTL:
-		return fmt.Errorf("within is %s, want more than 0s and at most %s", time.Duration(w.Within), WarningTTL)
-	case w.Severity != v1alpha1.SeverityCritical && w.Severity != v1alpha1.SeverityWarning:
-		return fmt.Errorf("severity is %q, want Critical or Warning", w.Severity)
-	}
-	if w.lines, err = regexp.Compile(w.Lines); err != nil {
-		return fmt.Errorf("lines: %w", err)
-	}
-	return nil
 }
 
 // Sighting is when something was said against a disk, and of which place on it.
