@@ -275,14 +275,17 @@ func (r *Report) ataLogs(d Device) {
 	default:
 		failures := 0
 		for i := range 21 {
-			switch log[2+24*i+1] >> 4 {
-			case 0x3, 0x4, 0x5, 0x6, 0x7, 0x8:
+			if ataTestFailed(log[2+24*i+1] >> 4) {
 				failures++
 			}
 		}
 		r.ATA.SelfTestFailures = &failures
 	}
 }
+
+// ataTestFailed says whether a self-test ended with a failure of the drive (ATA/ATAPI-7,
+// self-test execution status).
+func ataTestFailed(status uint8) bool { return status >= 0x3 && status <= 0x8 }
 
 // checksum is 0 for a sector whose last byte makes it so.
 func checksum(b []byte) (sum uint8) {

@@ -5,3 +5,6 @@ var Decode = (*DriveDB).attribute
 
 // AdminStatus reads the result of the ioctl for NVMe admin commands.
 var AdminStatus = adminStatus
+
+// ParseSmartctl makes a report of what smartctl has printed.
+var ParseSmartctl = parseSmartctl

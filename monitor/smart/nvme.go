@@ -236,14 +236,17 @@ func (r *Report) nvmeSelfTests(d Device) error {
 	}
 	failures := 0
 	for i := range 20 {
-		switch page[4+28*i] & 0x0f {
-		case 0x5, 0x6, 0x7: // fatal or unknown error, a segment that failed
+		if nvmeTestFailed(page[4+28*i] & 0x0f) {
 			failures++
 		}
 	}
 	r.NVMe.SelfTestFailures = &failures
 	return nil
 }
+
+// nvmeTestFailed says whether a self-test ended with a fatal or unknown error, or a
+// segment that failed.
+func nvmeTestFailed(result uint8) bool { return result >= 0x5 && result <= 0x7 }
 
 // wide reads a little-endian number of 128 bits.
 func wide(b []byte) uint64 {

@@ -263,8 +263,7 @@ func (r *Report) exceptions(l params) {
 		return
 	}
 	r.SCSI.ASC, r.SCSI.ASCQ = &p[0], &p[1]
-	// Additional sense code 5Dh is a predicted failure; 5Dh/FFh is a test of the report.
-	r.Failing = ptr(p[0] == 0x5d && p[1] != 0xff)
+	r.Failing = ptr(scsiPredicts(p[0], p[1]))
 	if r.Celsius == nil && p[2] != 0 && p[2] != 0xff {
 		r.Celsius = ptr(int(p[2]))
 	}
@@ -294,8 +293,7 @@ func (r *Report) scsiSelfTests(l params) {
 		if code < 1 || code > 20 || len(p) < 1 {
 			continue
 		}
-		switch p[0] & 0x0f { // SPC-6, Self-Test Results log page
-		case 0x3, 0x4, 0x5, 0x6, 0x7:
+		if scsiTestFailed(p[0] & 0x0f) {
 			failures++
 		}
 	}
@@ -320,11 +318,20 @@ func (r *Report) backgroundScan(l params) {
 		if code == 0 || code > 0x0800 || len(p) < 8 {
 			continue
 		}
-		// The high half says what became of the place; 5 and 8 were rewritten
-		// or reassigned by the disk without loss.
-		if status := p[4] >> 4; status != 0 && status != 5 && status != 8 {
+		if scanFoundBad(p[4] >> 4) {
 			bad++
 		}
 	}
 	r.SCSI.ScanErrors = &bad
 }
+
+// scsiPredicts says whether an informational exception is a predicted failure: additional
+// sense code 5Dh is, and 5Dh/FFh is a test of the report.
+func scsiPredicts(asc, ascq uint8) bool { return asc == 0x5d && ascq != 0xff }
+
+// scsiTestFailed says whether a self-test failed (SPC-6, Self-Test Results log page).
+func scsiTestFailed(result uint8) bool { return result >= 0x3 && result <= 0x7 }
+
+// scanFoundBad is what the reassign status says of a place: 5 and 8 were rewritten or
+// reassigned by the disk without loss.
+func scanFoundBad(reassign uint8) bool { return reassign != 0 && reassign != 5 && reassign != 8 }

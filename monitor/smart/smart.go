@@ -1,5 +1,6 @@
 // Package smart asks disks for their health: ATA SMART, SCSI log pages, the
-// NVMe health log. It speaks to the kernel's ioctls and starts no program.
+// NVMe health log. It speaks to the kernel's ioctls and starts no program, but
+// smartctl for drives that no ioctl reaches, where that is configured (Smartctl).
 //
 // Everything read is what the disk says at that moment. A disk that does not
 // answer gives an error, never an earlier answer and never zeros.
@@ -83,24 +84,29 @@ type Reader struct {
 // Read asks the disk with this device file, such as /dev/sda or /dev/nvme0n1.
 // The error is ErrNoAnswer when ctx ends first, or while an earlier call hangs.
 func (r *Reader) Read(ctx context.Context, device string) (*Report, error) {
-	if !r.begin(device) {
-		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
-	}
 	ask := r.Ask
 	if ask == nil {
 		ask = ReadFile
 	}
+	return r.ReadBy(ctx, device, func(ctx context.Context) (*Report, error) { return ask(ctx, device) })
+}
+
+// ReadBy is Read of a disk that is asked in another way; key names the disk and the way.
+func (r *Reader) ReadBy(ctx context.Context, key string, ask func(context.Context) (*Report, error)) (*Report, error) {
+	if !r.begin(key) {
+		return nil, fmt.Errorf("read %s: %w", key, ErrNoAnswer)
+	}
 	report, err := bounded.Call(ctx, func() (*Report, error) {
-		defer r.end(device)
-		return ask(ctx, device)
+		defer r.end(key)
+		return ask(ctx)
 	})
 	switch {
 	case err == nil:
 		return report, nil
 	case errors.Is(err, context.Cause(ctx)):
-		return nil, fmt.Errorf("read %s: %w", device, ErrNoAnswer)
+		return nil, fmt.Errorf("read %s: %w", key, ErrNoAnswer)
 	}
-	return nil, fmt.Errorf("read %s: %w", device, err)
+	return nil, fmt.Errorf("read %s: %w", key, err)
 }
 
 func (r *Reader) begin(device string) bool {
