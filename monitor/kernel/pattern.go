@@ -164,6 +164,9 @@ func (m *Matcher) Match(rec *Record, at time.Time) (*Event, *Attach) {
 
 // evidence is msg as one line of valid UTF-8, at most MaxEvidence bytes.
 func evidence(msg []byte) string {
+	if len(msg) <= MaxEvidence && plain(msg) { // as nearly every line is
+		return string(bytes.TrimSpace(msg))
+	}
 	s := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(msg), "?"), func(r rune) bool {
 		return r < ' ' || r == 0x7f
 	}), " ")
@@ -176,4 +179,14 @@ func evidence(msg []byte) string {
 		n--
 	}
 	return s[:n]
+}
+
+// plain says that msg is printable ASCII.
+func plain(msg []byte) bool {
+	for _, c := range msg {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
