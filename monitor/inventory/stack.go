@@ -37,7 +37,7 @@ func nameStacked(host *hostfs.FS, devices []string, disks []Disk) (shared []stri
 		if !isStacked(dev) {
 			continue
 		}
-		if on := s.disks(dev, 0); len(on) == 1 {
+		if on := s.disks(dev); len(on) == 1 {
 			d := &disks[on[0]]
 			if isMultipath(host, dev) { // it is the disk, by all its paths
 				d.Names = append(d.Names, s.names(dev)...)
@@ -61,21 +61,21 @@ func isStacked(dev string) bool {
 
 // disks are the disks below a device. One that cannot be traced to the end lies
 // on a disk that is not in the list: then it is on none that is known.
-func (s *stack) disks(dev string, depth int) []int {
-	const deepest = 32 // far more than anybody stacks; sysfs has no cycles
+func (s *stack) disks(dev string) []int {
 	if i, ok := s.owner[dev]; ok {
 		return []int{i}
 	}
 	if on, ok := s.below[dev]; ok {
 		return on
 	}
+	s.below[dev] = nil // so that a cycle, which sysfs has none of, ends
 	slaves, err := s.host.ReadDir(path.Join(sysBlock, dev, "slaves"))
-	if err != nil || len(slaves) == 0 || depth > deepest {
+	if err != nil {
 		return nil
 	}
 	var on []int
 	for _, slave := range slaves {
-		under := s.disks(slave, depth+1)
+		under := s.disks(slave)
 		if len(under) == 0 {
 			on = nil
 			break
