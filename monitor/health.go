@@ -21,6 +21,8 @@ import (
 const (
 	// healthTimeout is how long a disk may take to answer.
 	healthTimeout = 10 * time.Second
+	// smartctlTimeout is that of smartctl, which sends a dozen commands through an adapter.
+	smartctlTimeout = 30 * time.Second
 	// healthGap is the least time between two questions to a disk. It is also
 	// that of a disk whose numbers are bad: they must be seen to recover.
 	healthGap = 20 * time.Second
@@ -32,6 +34,8 @@ const (
 // its own. The loop owns everything in it.
 type health struct {
 	reader     smart.Reader
+	adapters   *smart.Adapters // which disks smartctl is to ask; nil none
+	smartctl   *smart.Smartctl
 	thresholds *verdict.Thresholds
 	interval   time.Duration // 0: disks are not asked
 	gap        time.Duration // see healthGap
@@ -42,6 +46,7 @@ type health struct {
 type diskHealth struct {
 	device string // as which it was listed last
 	serial string
+	via    *smart.Adapter // nil: by ioctl
 	asking bool
 	asked  time.Time // last question
 	next   time.Time // next one
@@ -80,14 +85,16 @@ func askHost(host *hostfs.FS, db *smart.DriveDB) func(ctx context.Context, devic
 	}
 }
 
-// list takes in which disks there are; whole says that there are no others.
-func (h *health) list(disks []listedDisk, whole bool, now time.Time) {
+// list takes in which disks there are; whole says that there are no others. flavor is
+// the node's.
+func (h *health) list(disks []listedDisk, flavor string, whole bool, now time.Time) {
 	there := map[string]bool{}
 	for _, d := range disks {
 		there[d.id] = true
 		have, ok := h.disks[d.id]
-		if !ok || have.device != d.device {
-			have = &diskHealth{next: now}
+		via := h.adapters.Find(d.id, flavor, d.slot)
+		if !ok || have.device != d.device || have.via != via {
+			have = &diskHealth{next: now, via: via}
 			h.disks[d.id] = have
 		}
 		have.device, have.serial = d.device, d.serial
@@ -107,10 +114,14 @@ func (m *Monitor) listHealth(now time.Time) {
 	var disks []listedDisk
 	for _, d := range m.view.Snapshot.Disks {
 		if d.Media != v1alpha1.MediaVirtual {
-			disks = append(disks, listedDisk{d.ID, d.Device, d.Serial})
+			disks = append(disks, listedDisk{d.ID, d.Device, d.Serial, d.Slot})
 		}
 	}
-	m.health.list(disks, m.view.Snapshot.Err == nil, now)
+	flavor := ""
+	if m.view.Node != nil {
+		flavor = m.view.Node.Spec.Flavor
+	}
+	m.health.list(disks, flavor, m.view.Snapshot.Err == nil, now)
 }
 
 // controllerSays has the disks of an NVMe controller asked that has told the
@@ -127,7 +138,7 @@ func (m *Monitor) controllerSays(name string) {
 }
 
 // listedDisk is what health knows of a disk that is there.
-type listedDisk struct{ id, device, serial string }
+type listedDisk struct{ id, device, serial, slot string }
 
 // soon has a disk asked as soon as the gap allows. One that has not answered is
 // left to its own pace: each question may cost it a reset of its link.
@@ -173,14 +184,26 @@ func (m *Monitor) askDue(ctx context.Context, now time.Time) {
 			continue
 		}
 		d.asking, d.asked = true, now
-		device := d.device // d is the loop's
+		device, via := d.device, d.via // d is the loop's
 		go func() {
-			askCtx, cancel := context.WithTimeout(ctx, healthTimeout)
-			defer cancel()
-			r, err := m.health.reader.Read(askCtx, device)
+			r, err := m.health.ask(ctx, device, via)
 			m.tell(ctx, func() { m.onHealth(id, d, r, err) })
 		}()
 	}
+}
+
+// ask reads one disk, by ioctl or by smartctl. It is safe for concurrent use.
+func (h *health) ask(ctx context.Context, device string, via *smart.Adapter) (*smart.Report, error) {
+	if via == nil {
+		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+		defer cancel()
+		return h.reader.Read(ctx, device)
+	}
+	ctx, cancel := context.WithTimeout(ctx, smartctlTimeout)
+	defer cancel()
+	return h.reader.ReadBy(ctx, device+" through smartctl -d "+via.Type, func(ctx context.Context) (*smart.Report, error) {
+		return h.smartctl.Ask(ctx, via, "/dev/"+device)
+	})
 }
 
 // onHealth takes in a disk's answer, or that there is none.
@@ -190,7 +213,7 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 	}
 	now := time.Now()
 	d.asking, d.next = false, now.Add(m.health.interval)
-	if err == nil && d.serial != "" && r.Serial != "" && r.Serial != d.serial {
+	if err == nil && d.via == nil && d.serial != "" && r.Serial != "" && r.Serial != d.serial {
 		err = fmt.Errorf("the disk that answers as %s has serial %s, want %s", d.device, r.Serial, d.serial)
 	}
 	before := d.health

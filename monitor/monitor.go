@@ -113,6 +113,7 @@ func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error
 		log.Info("the host's table of SMART attributes is not used", "error", err.Error())
 	}
 	m.health.reader.Ask = askHost(host, db)
+	m.health.adapters, m.health.smartctl = o.Adapters, &smart.Smartctl{Root: o.HostRoot, DB: db}
 	if m.health.thresholds == nil {
 		m.health.thresholds = verdict.DefaultThresholds()
 	}
@@ -364,6 +365,9 @@ func (m *Monitor) onNode(n *v1alpha1.ComputeNode) {
 	default:
 	}
 	m.flavorName <- name
+	if m.view.Looked {
+		m.listHealth(time.Now()) // the flavor says how disks are asked
+	}
 	m.evaluate()
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast.dev/monitor/smart"
 	"holdfast.dev/monitor/verdict"
 )
 
@@ -49,7 +50,9 @@ type Options struct {
 	SmartInterval time.Duration
 	// Thresholds judge the answers; nil are the default ones.
 	Thresholds *verdict.Thresholds
-	LogLevel   slog.Level
+	// Adapters are the disks that smartctl is asked about; nil none.
+	Adapters *smart.Adapters
+	LogLevel slog.Level
 }
 
 // BindFlags adds the options' flags to fs, with their defaults.
@@ -63,18 +66,24 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Settle, "settle", 2*time.Second, "how long a disk must be absent to be missing")
 	fs.DurationVar(&o.BootSettle, "boot-settle", 30*time.Second, "how long after the host's boot no disk is missing yet")
 	fs.DurationVar(&o.SmartInterval, "smart-interval", 5*time.Minute, "time between two questions to a disk for its health; 0 asks none")
-	fs.Func("thresholds", "which numbers of a disk's health speak against it: a file, or the text of one that begins with { (default: monitor/verdict/thresholds.yaml)", func(v string) (err error) {
-		name, data := "--thresholds", []byte(v)
+	file(fs, "thresholds", "which numbers of a disk's health speak against it: a file, or the text of one that begins with { (default: monitor/verdict/thresholds.yaml)", &o.Thresholds, verdict.ParseThresholds)
+	file(fs, "smartctl", "which disks are drives behind RAID adapters and are asked by the host's smartctl: a file, or the text of one that begins with { (default: none)", &o.Adapters, smart.ParseAdapters)
+	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error")
+}
+
+// file adds a flag that is a file, or the text of one.
+func file[T any](fs *flag.FlagSet, name, usage string, to **T, parse func(name string, data []byte) (*T, error)) {
+	fs.Func(name, usage, func(v string) (err error) {
+		from, data := "--"+name, []byte(v)
 		if !strings.HasPrefix(v, "{") {
-			name = v
+			from = v
 			if data, err = os.ReadFile(v); err != nil {
 				return err
 			}
 		}
-		o.Thresholds, err = verdict.ParseThresholds(name, data)
+		*to, err = parse(from, data)
 		return err
 	})
-	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error")
 }
 
 // Validate says what is wrong with the options.

@@ -27,11 +27,12 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 	format := output.Table
 	fs := flag.NewFlagSet("disk-monitor smart", flag.ContinueOnError)
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "Usage: disk-monitor smart [-o table|json|yaml] [-timeout 30s] DEVICE…\n\nPrints what disks say of their health, such as /dev/sda or /dev/nvme0n1. Needs root. Nothing is changed.")
+		fmt.Fprintln(fs.Output(), "Usage: disk-monitor smart [-o table|json|yaml] [-timeout 30s] [-d TYPE] DEVICE…\n\nPrints what disks say of their health, such as /dev/sda or /dev/nvme0n1. Needs root. Nothing is changed.")
 		fs.PrintDefaults()
 	}
 	fs.Func("o", "table, json or yaml (default table)", format.Set)
 	timeout := fs.Duration("timeout", 30*time.Second, "how long to wait for one disk")
+	through := fs.String("d", "", "ask the drive behind a RAID adapter through smartctl, with this option -d of its, such as megaraid,3")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -42,6 +43,15 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 		return fmt.Errorf("smart: -timeout %s is not positive", *timeout)
 	}
 	var reader smart.Reader
+	if *through != "" {
+		a, err := smart.ParseAdapters("-d", fmt.Appendf(nil, "disks: [{disk: x, type: %q}]", *through))
+		if err != nil {
+			return fmt.Errorf("smart: %w", err)
+		}
+		reader.Ask = func(ctx context.Context, device string) (*smart.Report, error) {
+			return (&smart.Smartctl{}).Ask(ctx, &a.Disks[0], device)
+		}
+	}
 	var disks []diskReport
 	var rows [][]string
 	var errs []error

@@ -45,7 +45,7 @@ func TestSmartOfNoDisk(t *testing.T) {
 	if len(got) != 2 || got[0].Error == "" || got[0].Report != nil {
 		t.Errorf("printed %s", b.String())
 	}
-	for _, args := range [][]string{nil, {"-o", "xml", "/dev/null"}, {"-timeout", "0s", "/dev/null"}} {
+	for _, args := range [][]string{nil, {"-o", "xml", "/dev/null"}, {"-timeout", "0s", "/dev/null"}, {"-d", "auto", "/dev/null"}, {"-d", "megaraid", "/dev/null"}} {
 		if err := runSmart(t.Context(), &b, args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
