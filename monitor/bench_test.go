@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/monitor/kernel"
 	"holdfast.dev/monitor/smart"
 )
@@ -108,6 +110,13 @@ func TestBenchUnmatched(t *testing.T) {
 	}
 	t.Logf("%d lines of %d bytes on average, %d patterns", len(lines), bytes/len(lines), len(rules))
 	bench("kernel_unmatched_ns", "%.0f", ours, "ns", "each_expression_in_turn", peer, ours/peer)
+	var texts []string
+	for _, l := range lines {
+		_, text, _ := strings.Cut(string(l), ";")
+		texts = append(texts, strings.TrimSpace(text))
+	}
+	npd := npdLine(t, texts...)
+	bench("kernel_unmatched_beside_npd_ns", "%.0f", ours, "ns", "npd_log_buffer", npd, ours/npd)
 	bench("kernel_unmatched_allocs", "%.0f", testing.AllocsPerRun(1000, func() { read(lines[0]) }), "allocs")
 }
 
@@ -123,25 +132,97 @@ func count(n *v1alpha1.ComputeNodeStatus, id string, class v1alpha1.FaultClass) 
 	return 0
 }
 
-// TestBenchStorm is 100,000 fault lines as fast as they go.
+// TestBenchStorm is 100,000 fault lines as fast as they go, written by another process,
+// so that the processor time is the monitor's own.
 func TestBenchStorm(t *testing.T) {
 	const lines = 100_000
 	h, api := newHost(t), newMemory()
 	h.plug("loop1", "a")
-	m, _ := watch(t, h, api, h.options("n"))
+	o := h.options("n")
+	o.ScanInterval = defaultScanInterval
+	m, _ := watch(t, h, api, o)
 	api.await(t, "healthy", is("loop-a", "Healthy"))
 	began, cpu := time.Now(), cpuTime(t)
-	for range lines {
-		h.ioError("loop1")
+	writer, err := hostexec.Start(hostexec.Command{
+		Path: "/proc/self/exe", Args: []string{"-test.run=^TestStormWriter$"},
+		Env: append(os.Environ(), fmt.Sprintf("HOLDFAST_STORM=%d %d %s", h.seq, lines, filepath.Join(h.dir, "dev/kmsg"))),
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer writer.Stop(0)
 	var got int64
 	for deadline := time.Now().Add(2 * time.Minute); got < lines && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		got = count(m.published.Load().status, "loop-a", v1alpha1.FaultBlockIO)
+		if got = count(m.published.Load().status, "loop-a", v1alpha1.FaultBlockIO); got == 0 {
+			began, cpu = time.Now(), cpuTime(t) // the writer is starting
+		}
 	}
-	took := time.Since(began)
+	took, used := time.Since(began), cpuTime(t)-cpu
+	<-writer.Done()
+	if err := writer.Err(); err != nil {
+		t.Fatal(err)
+	}
 	bench("storm_unaccounted_lines", "%d", lines-got-m.stats.Lost.Load(), "lines")
 	bench("storm_lines_per_second", "%.0f", lines/took.Seconds(), "lines/s")
-	bench("storm_cores", "%.2f", (cpuTime(t)-cpu).Seconds()/took.Seconds(), "cores") // the writer's too
+	bench("storm_cores", "%.2f", used.Seconds()/took.Seconds(), "cores")
+	peer := npdLine(t, stormLine)
+	bench("storm_line_ns", "%.0f", float64(used.Nanoseconds())/lines, "ns", "npd_log_buffer", peer, float64(used.Nanoseconds())/lines/peer)
+}
+
+const stormLine = "I/O error, dev loop1, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2"
+
+// TestStormWriter is the other process of TestBenchStorm.
+func TestStormWriter(t *testing.T) {
+	var seq, lines int
+	var path string
+	if n, _ := fmt.Sscan(os.Getenv("HOLDFAST_STORM"), &seq, &lines, &path); n != 3 {
+		return // it is no test
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // what is not written is seen to be missing
+	for i := 1; i <= lines; i++ {
+		if _, err := fmt.Fprintf(f, "3,%d,%d,-;%s\n", seq+i, (seq+i)*1000, stormLine); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// npdLine is the time that a line takes node-problem-detector's log monitor with our
+// patterns as its rules: each line goes into a buffer of ten, and each expression, anchored at the end, is
+// searched for in the ten together (pkg/systemlogmonitor/log_buffer.go and log_monitor.go of
+// its main branch, which compiles each once; v1.36.0 compiles each for each line). It is
+// its algorithm written down again, without what it does with a match.
+func npdLine(t *testing.T, lines ...string) float64 {
+	t.Helper()
+	data, err := os.ReadFile("../addons/disk-monitor/node-problem-detector/kernel-disks.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		BufferSize int
+		Rules      []struct{ Pattern string }
+	}
+	if err := json.Unmarshal(data, &config); err != nil {
+		t.Fatal(err)
+	}
+	var rules []*regexp.Regexp
+	for _, r := range config.Rules {
+		rules = append(rules, regexp.MustCompile(r.Pattern+`\z`))
+	}
+	const rounds = 200
+	buffer := make([]string, config.BufferSize)
+	began := cpuTime(t)
+	for i := range rounds {
+		buffer = append(buffer[1:], lines[i%len(lines)])
+		joined := strings.Join(buffer, "\n")
+		for _, r := range rules {
+			r.FindStringIndex(joined)
+		}
+	}
+	return float64((cpuTime(t) - began).Nanoseconds()) / rounds
 }
 
 // TestBenchStormWrites is a storm that goes on for 30 s.
@@ -265,6 +346,41 @@ func TestBenchSweep(t *testing.T) {
 		return answered(m) == 60
 	})
 	bench("smart_sweep60_seconds", "%.2f", time.Since(began).Seconds(), "s")
+}
+
+// TestBenchForks is what the processor does for 60 disks beside the disks' own time: 60
+// questions by ioctl to disks that answer at once, and 60 runs of smartctl (HOLDFAST_SMARTCTL, or none)
+// that find no disk to ask, as smartctl_exporter and Scrutiny start it for each disk.
+func TestBenchForks(t *testing.T) {
+	cpu := cpuTime(t)
+	for range 60 {
+		if _, err := smart.Read(t.Context(), slowNVMe{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ours := (cpuTime(t) - cpu).Seconds()
+	program := os.Getenv("HOLDFAST_SMARTCTL")
+	if program == "" {
+		bench("smart_cpu60_seconds", "%.4f", ours, "s")
+		return
+	}
+	var before, after syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &before); err != nil {
+		t.Fatal(err)
+	}
+	cpu = cpuTime(t)
+	for range 60 {
+		_, err := (&smart.Smartctl{Program: program}).Ask(t.Context(), &smart.Adapter{Type: "scsi"}, "/dev/null")
+		if err == nil || !strings.Contains(err.Error(), "cannot ask the drive") {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &after); err != nil {
+		t.Fatal(err)
+	}
+	peer := (cpuTime(t) - cpu + time.Duration(after.Utime.Nano()+after.Stime.Nano()-before.Utime.Nano()-before.Stime.Nano())).Seconds()
+	line := fmt.Sprintf("BENCH name=smart_cpu60_seconds value=%.4f unit=s peer=smartctl_forks peer_value=%.4f ratio=%.4f", ours, peer, ours/peer)
+	fmt.Fprintln(os.Stdout, line)
 }
 
 func TestBenchHungDisk(t *testing.T) {
