@@ -34,9 +34,20 @@ type Value struct {
 	// Default is nil when the pillar must set the value.
 	Default *yaml.Node
 	Doc     string
+	// Format names what the content of a map must be beside its type: one of Formats; empty when it may be any.
+	Format string
 	// Line is where the value is written.
 	Line int
 }
+
+// Formats of maps, which the renderer checks as the program does that reads them.
+const (
+	FormatThresholds = "disk-thresholds" // monitor/verdict
+	FormatSmartctl   = "smartctl-disks"  // monitor/smart
+)
+
+// Formats are all of them.
+var Formats = []string{FormatThresholds, FormatSmartctl}
 
 // loadValues reads the values in the order they are written in.
 func (a *Addon) loadValues(root *yaml.Node) error {
@@ -77,16 +88,21 @@ func loadValue(file string, name, node *yaml.Node) (Value, error) {
 			v.Type = Type(n.Value)
 		case "doc":
 			v.Doc = strings.Join(strings.Fields(n.Value), " ") // it is a hint in errors, which are one line
+		case "format":
+			v.Format = n.Value
 		case "default":
 			if n.ShortTag() != "!!null" {
 				v.Default = n
 			}
 		default:
-			return fail(key, fmt.Sprintf("unknown field %q of the value %q", key.Value, name.Value), "known are type, default and doc")
+			return fail(key, fmt.Sprintf("unknown field %q of the value %q", key.Value, name.Value), "known are type, format, default and doc")
 		}
 	}
 	if !slices.Contains([]Type{TypeString, TypeInt, TypeBool, TypeDuration, TypeQuantity, TypeList, TypeMap}, v.Type) {
 		return fail(name, fmt.Sprintf("the type %q of the value %q is not known", v.Type, name.Value), "known are string, int, bool, duration, quantity, list and map")
+	}
+	if v.Format != "" && (v.Type != TypeMap || !slices.Contains(Formats, v.Format)) {
+		return fail(name, fmt.Sprintf("the format %q of the value %q is not known", v.Format, name.Value), "known are "+strings.Join(Formats, " and ")+", of a map")
 	}
 	if v.Doc == "" {
 		return fail(name, fmt.Sprintf("the value %q has no doc", name.Value), "say what it does")

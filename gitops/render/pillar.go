@@ -86,6 +86,10 @@ func checkValues(a *addons.Addon, pillar *jinja.Map) error {
 		}
 		if problem := value.Type.Problem(v); problem != "" {
 			errs = append(errs, fault(set.Origin(name), fmt.Sprintf("%s:%s is %s", a.Name, name, problem), value.Doc))
+			continue
+		}
+		if m, ok := v.(*jinja.Map); ok && value.Format != "" && m.Len() > 0 { // an empty one is not there
+			errs = append(errs, checkFormat(a.Name+":"+name, value.Format, m, set.Origin(name)))
 		}
 	}
 	file, _ := a.Source("values")

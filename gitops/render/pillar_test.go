@@ -79,3 +79,49 @@ func TestComplete(t *testing.T) {
 		})
 	}
 }
+
+const diskYAML = `apiVersion: holdfast.dev/v1alpha1
+kind: Addon
+name: disks
+version: 1.2.3
+summary: Watches disks
+order: 20
+images: {}
+values:
+  thresholds: {type: map, format: disk-thresholds, default: {}, doc: rules}
+  smartctl: {type: map, format: smartctl-disks, default: {}, doc: drives}
+upgradeNotes: none
+`
+
+// What the monitor would refuse on every node is refused here, by the monitor's own
+// parsers, at the pillar's line.
+func TestFormats(t *testing.T) {
+	disks, err := addons.Load("a.yaml", []byte(diskYAML))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rule = "disks:\n  thresholds:\n    rules:\n    - signal: ata.5\n      name: spares\n      why: because\n"
+	cases := map[string]struct{ pillar, err string }{
+		"Good":     {rule + "      atLeast: 1.5\n      severity: Warning\n", ""},
+		"Empty":    {"disks: {thresholds: {}}\n", ""},
+		"Key":      {rule + "      atleast: 1\n      severity: Warning\n", `p.sls:7: disks:thresholds: unknown field "atleast" (check its spelling and indentation)`},
+		"Unit":     {"disks:\n  thresholds:\n    windows:\n    - class: Link\n      why: because\n      atLeast: 4\n      within: 600\n      severity: Warning\n", `p.sls:7: disks:thresholds: "600" is not a duration, such as 10m with its unit`},
+		"Value":    {rule + "      severity: Warning\n      atLeast: -3\n", "p.sls:8: disks:thresholds: rules[0] (ata.5): atLeast is -3, want a number above 0 (no disk tells less than 0: the rule would always hold)"},
+		"Never":    {"disks:\n  thresholds:\n    accepted:\n    - {disk: d, signal: percentUsed,\n       upTo: 999, why: w}\n", "p.sls:5: disks:thresholds: accepted[0] (d): upTo is 999, but percentUsed is never more than 255 (the rule would never hold; it is in percent)"},
+		"Type":     {"disks:\n  thresholds:\n    rules: 3\n", "p.sls:3: disks:thresholds: cannot unmarshal int `3` into []verdict.Rule"},
+		"Several":  {rule + "      severity: Bad\n      atLeast: 1\n    - signal: ata.5\n      name: spares\n      why: because\n      grows: true\n", "p.sls:7: disks:thresholds: rules[0] (ata.5): severity is \"Bad\", want Critical or Warning (Critical fails the disk, Warning degrades it)\np.sls:9: disks:thresholds: rules[1] (ata.5): class is missing or unknown: \"\" (it is the class of the warning that a growth is: BlockIO, BufferIO, Medium, SCSI, ATA, Link, NVMe, DeviceOffline, Filesystem, Integrity, Array, Path, Mapper, HungIO, Controller, PCIe, Network)"},
+		"Smartctl": {"disks:\n  smartctl:\n    disks:\n    - {disk: d, type: 'megaraid,3'}\n    - disk: e\n      type: megaraid\n", `p.sls:6: disks:smartctl: disks[1]: type "megaraid" names no drive of the adapter (write its number, such as megaraid,0)`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := complete(pillarOf(t, tc.pillar), []*addons.Addon{disks})
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			if diff := cmp.Diff(tc.err, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
