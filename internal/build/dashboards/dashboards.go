@@ -83,7 +83,7 @@ func (d *Dashboard) JSON() ([]byte, error) {
 		"uid": d.UID, "title": d.Title, "description": d.About, "tags": []string{"holdfast"}, "schemaVersion": schema, "version": 1,
 		"editable": true, "refresh": "30s", "time": object{"from": "now-6h", "to": "now"}, "timezone": "", "graphTooltip": 1,
 		"templating": object{"list": variables}, "panels": panels,
-		"links": []object{{"type": "dashboards", "tags": []string{"holdfast"}, "title": "Holdfast", "asDropdown": true, "includeVars": true, "keepTime": true}},
+		"links": []object{{"type": "dashboards", "tags": []string{"holdfast"}, "title": "Holdfast", "asDropdown": true, "includeVars": true, "keepTime": true, "icon": "dashboard", "tooltip": "", "targetBlank": false}},
 	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
