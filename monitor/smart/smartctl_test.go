@@ -296,7 +296,7 @@ func TestParseAdapters(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ disk, flavor, slot, want string }{
-		{"d1", "f", "s", "megaraid,3"}, {"x", "f", "s", "sat+megaraid,4"}, {"x", "g", "s", ""}, {"x", "", "", ""}, {"d2", "", "", "aacraid,0,0,1"},
+		{"d1", "f", "s", "megaraid,3"}, {"x", "f", "s", "sat+megaraid,4"}, {"x", "f", "s2", "areca,1/2"}, {"x", "f", "s3", ""}, {"x", "g", "s", ""}, {"x", "", "", ""}, {"d2", "", "", "aacraid,0,0,1"},
 	} {
 		got := ""
 		if d := a.Find(tc.disk, tc.flavor, tc.slot); d != nil {
