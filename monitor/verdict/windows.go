@@ -115,7 +115,8 @@ type recent struct {
 func (t *Thresholds) Weigh(before Recent, l *Line) (after Recent, o Outcome) {
 	first, last := l.Seen[0].At, l.Seen[len(l.Seen)-1].At
 	after = Recent{windows: maps.Clone(before.windows), waiting: maps.Clone(before.waiting), own: before.own}
-	if l.Above {
+	// A file system that has given up says more than the disk has.
+	if l.Above && l.Class != v1alpha1.FaultFilesystem {
 		if d := last.Sub(before.own); !before.own.IsZero() && d.Abs() <= echo {
 			return after, Outcome{Echo: true}
 		}

@@ -73,6 +73,7 @@ func TestWeigh(t *testing.T) {
 		"Places":     {"twenty of them within an hour", places, "Critical ×1 from 9m30s for good"},
 		"PlaceAgain": {"nineteen, one of them twice", append(append([]verdict.Line{}, places[:19]...), places[3]), "Warning ×1 from 1m30s until 24h9m0s"},
 		"Echo":       {"the volume on the disk says the same again", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0)), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "echo"},
+		"GivenUp":    {"that the file system has given up was not said yet", []verdict.Line{critical(said(v1alpha1.FaultBlockIO, "x", "", 0)), critical(above(said(v1alpha1.FaultFilesystem, "Aborting journal on device dm-0-8.", "", 1)))}, "Critical ×1 from 1s for good"},
 		"NoEcho":     {"the volume has failed by itself", []verdict.Line{above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},
 		"LateEcho":   {"and so it has when the disk's own line is long past", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0)), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 60))}, "Warning ×1 from 1m0s until 24h1m0s"},
 		"EchoOfNone": {"a reset that counts for nothing explains nothing", []verdict.Line{link(0), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},

@@ -51,10 +51,12 @@ func testStacks(t *testing.T) {
 			faults = append(faults, fault{"hung", v.hang})
 		}
 		for _, fault := range faults {
-			t.Run(fmt.Sprintf("%s on %s, %s", s.layer, s.bus, fault.name), func(t *testing.T) {
+			if !t.Run(fmt.Sprintf("%s on %s, %s", s.layer, s.bus, fault.name), func(t *testing.T) {
 				fault.happen(t)
 				v.mend(t)
-			})
+			}) {
+				t.FailNow() // the disk is in nobody knows what state
+			}
 		}
 		v.unstack(t, s.layer)
 	}
