@@ -38,7 +38,7 @@ The exit code is 0 when every cluster would take it, else 1.`,
 			if err != nil {
 				return faults(cmd, err)
 			}
-			req := protocol.PlanRequest{Bundles: map[string]protocol.PlanFiles{}}
+			req := protocol.PlanRequest{Bundles: map[string]protocol.PlanFiles{}, Retained: res.Retained}
 			for name, b := range res.Bundles {
 				req.Bundles[name] = b.Files
 			}

@@ -47,6 +47,7 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 				fmt.Fprintf(w, "  → %s\n", r.Action)
 			}
 		}
+		printTrials(w, st)
 		fmt.Fprintln(w)
 	}
 	var addons []string
@@ -85,6 +86,31 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 		rows = append(rows, append(row, heard))
 	}
 	return output.Print(w, format, st, head, rows)
+}
+
+// printTrials names the clusters that would not take their bundles, or cannot say.
+func printTrials(w io.Writer, st protocol.Status) {
+	for _, c := range st.Clusters {
+		t := c.Trial
+		if t == nil || (t.State != protocol.TrialRefuses && t.State != protocol.TrialUnknown) {
+			continue
+		}
+		again := ""
+		if !t.AgainAt.IsZero() {
+			again = "; asked again at " + t.AgainAt.UTC().Format(time.RFC3339)
+		}
+		if t.State == protocol.TrialUnknown {
+			fmt.Fprintf(w, "cluster %s: not known whether it would take %s%s:\n  %s\n", c.Name, short(c.Want), again, t.Message)
+			continue
+		}
+		fmt.Fprintf(w, "cluster %s REFUSES %s, nothing of it was applied%s:\n", c.Name, short(c.Want), again)
+		if len(t.Refusals) == 0 { // the hub was restarted and remembers the first
+			fmt.Fprintf(w, "  %s\n", t.Message)
+		}
+		for _, r := range t.Refusals {
+			fmt.Fprintf(w, "  %s: %s: %s\n", r.Addon, r.Object, r.Message)
+		}
+	}
 }
 
 func addonCell(r *protocol.Report, addon string) string {

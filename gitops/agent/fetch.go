@@ -61,7 +61,7 @@ func (a *Agent) fetchLoop(ctx context.Context) {
 func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
 	d, err := a.hub.desired(ctx, after)
 	if err == nil && d.Plan != "" {
-		err = a.plans.take(ctx, d.Plan, a.log)
+		err = a.plans.take(ctx, d.Plan, d.PlanChanged, a.log)
 	}
 	switch {
 	case err != nil:

@@ -47,8 +47,9 @@ func newPlanner(cluster string, c client.Client, hub *hubClient) *planner {
 		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}
 }
 
-// take fetches a question; it is answered beside the agent's work.
-func (p *planner) take(ctx context.Context, id string, log *slog.Logger) error {
+// take fetches a question; it is answered beside the agent's work. With onlyChanged,
+// addons that are applied at their digest are not tried.
+func (p *planner) take(ctx context.Context, id string, onlyChanged bool, log *slog.Logger) error {
 	path := "/plans/" + url.PathEscape(id)
 	body, err := p.hub.do(ctx, time.Minute, http.MethodGet, path, nil)
 	if err != nil {
@@ -59,21 +60,21 @@ func (p *planner) take(ctx context.Context, id string, log *slog.Logger) error {
 		defer p.one.Unlock()
 		ctx, cancel := context.WithTimeout(ctx, planLimit)
 		defer cancel()
-		if err := p.answer(ctx, path, body); err != nil {
+		if err := p.answer(ctx, path, body, onlyChanged); err != nil {
 			log.Info("plan not answered", "error", err.Error())
 		}
 	}()
 	return nil
 }
 
-func (p *planner) answer(ctx context.Context, path string, body []byte) error {
+func (p *planner) answer(ctx context.Context, path string, body []byte, onlyChanged bool) error {
 	var files protocol.PlanFiles
 	rep := protocol.PlanReport{Cluster: p.cluster}
 	if err := json.Unmarshal(body, &files); err != nil {
 		rep.Error = "the question is not valid JSON"
 	} else if idx, units, err := parseBundle(p.cluster, files); err != nil {
 		rep.Error = oneLine(err)
-	} else if err := p.plan(ctx, units, idx.Deletions, &rep); err != nil {
+	} else if err := p.plan(ctx, units, idx.Deletions, onlyChanged, &rep); err != nil {
 		rep.Error = oneLine(err)
 	}
 	data, err := json.Marshal(rep)
@@ -88,10 +89,14 @@ func (p *planner) answer(ctx context.Context, path string, body []byte) error {
 }
 
 // plan compares the bundle with the cluster.
-func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Deletion, rep *protocol.PlanReport) error {
+func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Deletion, onlyChanged bool, rep *protocol.PlanReport) error {
 	var list v1alpha1.AddonStatusList
 	if err := p.client.List(ctx, &list); err != nil {
 		return fmt.Errorf("read addon statuses: %w", err)
+	}
+	stands := map[string]string{}
+	for _, st := range list.Items {
+		stands[st.Name] = st.Status.AppliedDigest
 	}
 	brings := bringsOf(units)
 	kept := map[string]map[string]bool{} // by addon, ids of the bundle
@@ -102,7 +107,10 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 				return fmt.Errorf("try every object: %w", err)
 			}
 			kept[u.name][object.UnstructuredToObjMetadata(o).String()] = true
-			c := p.try(ctx, o, brings)
+			var c *protocol.PlanChange
+			if !onlyChanged || stands[u.name] != u.digest {
+				c = p.try(ctx, o, brings)
+			}
 			if c == nil {
 				rep.Unchanged++
 				continue

@@ -32,16 +32,40 @@ type Deletion struct {
 	Reason string `yaml:"-"`
 }
 
+// Retention says that one object stays on its cluster although the bundle no
+// longer has it. Nothing happens to it: it is why the hub does not hold the bundle.
+type Retention struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// Approvals are what an approvals.yaml says, by cluster, in the order of the file.
+type Approvals struct {
+	Deletions map[string][]Deletion
+	Retained  map[string][]Retention
+}
+
 type approvalsDocument struct {
 	APIVersion string      `yaml:"apiVersion"`
 	Kind       string      `yaml:"kind"`
 	Deletions  []yaml.Node `yaml:"deletions"`
+	Retained   []yaml.Node `yaml:"retained"`
 }
 
 type approvalsShape struct {
-	APIVersion string             `yaml:"apiVersion"`
-	Kind       string             `yaml:"kind"`
-	Deletions  []deletionDocument `yaml:"deletions"`
+	APIVersion string              `yaml:"apiVersion"`
+	Kind       string              `yaml:"kind"`
+	Deletions  []deletionDocument  `yaml:"deletions"`
+	Retained   []retentionDocument `yaml:"retained"`
+}
+
+type retentionDocument struct {
+	Cluster   string `yaml:"cluster"`
+	Kind      string `yaml:"kind"`
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+	Reason    string `yaml:"reason"`
 }
 
 type deletionDocument struct {
@@ -55,9 +79,9 @@ type deletionDocument struct {
 
 var uidRE = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
-// Approvals reads an approvals.yaml: the deletions that are approved, by cluster,
-// in the order of the file. The error joins one [strictyaml.Error] for each fault.
-func (f *Fleet) Approvals(file string, data []byte) (map[string][]Deletion, error) {
+// Approvals reads an approvals.yaml. The error joins one [strictyaml.Error] for
+// each fault.
+func (f *Fleet) Approvals(file string, data []byte) (*Approvals, error) {
 	root, err := strictyaml.Node(file, data)
 	if err != nil {
 		return nil, err
@@ -73,8 +97,15 @@ func (f *Fleet) Approvals(file string, data []byte) (map[string][]Deletion, erro
 	if d.APIVersion != "holdfast.dev/v1alpha1" || d.Kind != "Approvals" {
 		c.fault(root.Line, "write apiVersion: holdfast.dev/v1alpha1 and kind: Approvals", "apiVersion %q and kind %q are not the approvals'", d.APIVersion, d.Kind)
 	}
-	out := map[string][]Deletion{}
+	out := &Approvals{Deletions: map[string][]Deletion{}, Retained: map[string][]Retention{}}
 	lines := map[string]int{}
+	once := func(line int, e *retentionDocument, what, hint string) {
+		key := fmt.Sprintf("%s %s %s/%s", e.Cluster, e.Kind, e.Namespace, e.Name)
+		if first, dup := lines[key]; dup {
+			c.fault(line, hint, "the %s of %s is there twice, first in line %d", what, key, first)
+		}
+		lines[key] = line
+	}
 	for i := range d.Deletions {
 		n := &d.Deletions[i]
 		var e deletionDocument
@@ -82,13 +113,24 @@ func (f *Fleet) Approvals(file string, data []byte) (map[string][]Deletion, erro
 			c.fault(n.Line, "", "%s", err.Error())
 			continue
 		}
-		c.deletion(f, n.Line, &e)
-		key := fmt.Sprintf("%s %s %s/%s", e.Cluster, e.Kind, e.Namespace, e.Name)
-		if first, dup := lines[key]; dup {
-			c.fault(n.Line, "keep the one with the UID that is meant", "the deletion of %s is there twice, first in line %d", key, first)
+		named := retentionDocument{Cluster: e.Cluster, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Reason: e.Reason}
+		c.named(f, n.Line, &named, "deletion")
+		if !uidRE.MatchString(e.UID) {
+			c.fault(n.Line, "holdfast plan prints it", "the uid %q is not one", e.UID)
 		}
-		lines[key] = n.Line
-		out[e.Cluster] = append(out[e.Cluster], Deletion{Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, UID: e.UID, Reason: e.Reason})
+		once(n.Line, &named, "deletion", "keep the one with the UID that is meant")
+		out.Deletions[e.Cluster] = append(out.Deletions[e.Cluster], Deletion{Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, UID: e.UID, Reason: e.Reason})
+	}
+	for i := range d.Retained {
+		n := &d.Retained[i]
+		var e retentionDocument
+		if err := n.Decode(&e); err != nil {
+			c.fault(n.Line, "", "%s", err.Error())
+			continue
+		}
+		c.named(f, n.Line, &e, "retention")
+		once(n.Line, &e, "retention", "it is either deleted or retained; keep what is meant")
+		out.Retained[e.Cluster] = append(out.Retained[e.Cluster], Retention{Kind: e.Kind, Namespace: e.Namespace, Name: e.Name})
 	}
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
@@ -96,7 +138,8 @@ func (f *Fleet) Approvals(file string, data []byte) (map[string][]Deletion, erro
 	return out, nil
 }
 
-func (c *compiler) deletion(f *Fleet, line int, e *deletionDocument) {
+// named checks what every entry names: one object of a cluster, and why.
+func (c *compiler) named(f *Fleet, line int, e *retentionDocument, what string) {
 	if !slices.ContainsFunc(f.Clusters, func(cl Cluster) bool { return cl.Name == e.Cluster }) {
 		c.fault(line, "name one of "+File, "there is no cluster %q", e.Cluster)
 	}
@@ -109,10 +152,7 @@ func (c *compiler) deletion(f *Fleet, line int, e *deletionDocument) {
 	if len(validation.IsDNS1123Subdomain(e.Name)) > 0 {
 		c.fault(line, "write the object's name; patterns are not supported", "the name %q is not an object's", e.Name)
 	}
-	if !uidRE.MatchString(e.UID) {
-		c.fault(line, "holdfast plan prints it", "the uid %q is not one", e.UID)
-	}
 	if strings.TrimSpace(e.Reason) == "" {
-		c.fault(line, "write reason: and why", "the deletion of %s %s has no reason", e.Kind, e.Name)
+		c.fault(line, "write reason: and why", "the %s of %s %s has no reason", what, e.Kind, e.Name)
 	}
 }

@@ -18,6 +18,8 @@ deletions:
   name: old
   uid: 0f0e0d0c-0000-4000-8000-000000000002
   reason: empty since May
+retained:
+- {cluster: az2-c1, kind: CustomResourceDefinition, name: backups.example.com, reason: another team has it now}
 `
 
 func TestApprovals(t *testing.T) {
@@ -29,10 +31,10 @@ func TestApprovals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string][]fleet.Deletion{
+	want := &fleet.Approvals{Deletions: map[string][]fleet.Deletion{
 		"az1-c1": {{Kind: "PersistentVolumeClaim", Namespace: "db", Name: "data-0", UID: "0f0e0d0c-0000-4000-8000-000000000001", Reason: "moved away"}},
 		"az2-c1": {{Kind: "Namespace", Name: "old", UID: "0f0e0d0c-0000-4000-8000-000000000002", Reason: "empty since May"}},
-	}
+	}, Retained: map[string][]fleet.Retention{"az2-c1": {{Kind: "CustomResourceDefinition", Name: "backups.example.com"}}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -45,6 +47,8 @@ func TestApprovals(t *testing.T) {
 		"NoReason":    {"  reason: empty since May\n", "", `approvals.yaml:5: the deletion of Namespace old has no reason (write reason: and why)`},
 		"Field":       {"  name: old", "  nme: old", `approvals.yaml:7: unknown field "nme" (check its spelling and indentation)`},
 		"Document":    {"kind: Approvals", "kind: Fleet", `approvals.yaml:1: apiVersion "holdfast.dev/v1alpha1" and kind "Fleet" are not the approvals' (write apiVersion: holdfast.dev/v1alpha1 and kind: Approvals)`},
+		"Both":        {"CustomResourceDefinition, name: backups.example.com", "Namespace, name: old", `approvals.yaml:11: the retention of az2-c1 Namespace /old is there twice, first in line 5 (it is either deleted or retained; keep what is meant)`},
+		"NoWhy":       {", reason: another team has it now", "", `approvals.yaml:11: the retention of CustomResourceDefinition backups.example.com has no reason (write reason: and why)`},
 		"Twice":       {"cluster: az2-c1\n  kind: Namespace\n  name: old", "cluster: az1-c1\n  kind: PersistentVolumeClaim\n  namespace: db\n  name: data-0", `approvals.yaml:5: the deletion of az1-c1 PersistentVolumeClaim db/data-0 is there twice, first in line 4 (keep the one with the UID that is meant)`},
 	}
 	for name, tc := range cases {

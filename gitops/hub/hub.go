@@ -97,7 +97,8 @@ type Hub struct {
 	acts     []rollout.Act        // of people, about the accepted commit
 	state    *stored              // nil until it is read
 	decision rollout.Decision
-	plans    map[string]*plan // by id
+	plans    map[string]*plan  // of people, by id
+	trials   map[string]*trial // the hub's own, by cluster
 	changed  chan struct{}    // closed and replaced when heads change or a plan is asked for
 }
 
@@ -142,6 +143,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		contacts: map[string]time.Time{},
 		arrived:  map[string]time.Time{},
 		plans:    map[string]*plan{},
+		trials:   map[string]*trial{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),
 	}, nil
@@ -206,6 +208,9 @@ func (h *Hub) Run(ctx context.Context) error {
 		next := floor
 		h.mu.Lock()
 		if at := h.decision.Recheck; !at.IsZero() {
+			next = min(next, max(0, at.Sub(h.now())))
+		}
+		if at := h.nextTrial(h.now()); !at.IsZero() {
 			next = min(next, max(0, at.Sub(h.now())))
 		}
 		h.mu.Unlock()
@@ -349,7 +354,12 @@ func (h *Hub) setHeads(heads map[string]head) {
 	defer h.mu.Unlock()
 	if !maps.Equal(h.heads, heads) {
 		h.heads = heads
-		close(h.changed)
-		h.changed = make(chan struct{})
+		h.announce()
 	}
+}
+
+// announce lets the agents that wait for a revision look again; the caller holds h.mu.
+func (h *Hub) announce() {
+	close(h.changed)
+	h.changed = make(chan struct{})
 }

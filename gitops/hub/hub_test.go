@@ -33,6 +33,11 @@ type fleet struct {
 	opts       hub.Options
 	tokens     hub.Tokens
 	steps      *steps
+	agents     map[string]*agent
+	// trials has what API servers answer when the hub asks whether they would take
+	// a bundle; those that are not in it take everything.
+	trials map[string]protocol.PlanReport
+	asked  []string // in order
 }
 
 // steps counts what a hub's log tells of its steps, failed ones too.
@@ -53,7 +58,7 @@ func (s *steps) Handle(_ context.Context, r slog.Record) error {
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	dir := t.TempDir()
-	f := &fleet{t: t, steps: &steps{Handler: slog.DiscardHandler}, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet")}
+	f := &fleet{t: t, agents: map[string]*agent{}, trials: map[string]protocol.PlanReport{}, steps: &steps{Handler: slog.DiscardHandler}, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet")}
 	f.opts = hub.Options{Repo: f.bare, Branch: "main", DataDir: filepath.Join(dir, "hub"), Listen: "127.0.0.1:0"}
 	f.tokens = hub.Tokens{Dir: filepath.Join(f.opts.DataDir, "tokens")}
 	if _, err := render.Init(f.work, render.InitOptions{}); err != nil {
@@ -130,11 +135,48 @@ type agent struct {
 
 func (f *fleet) agent(url, cluster string) *agent {
 	f.t.Helper()
-	token, err := f.tokens.Issue(cluster)
-	if err != nil {
-		f.t.Fatal(err)
+	a := f.agents[cluster]
+	if a == nil {
+		token, err := f.tokens.Issue(cluster)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		a = &agent{f.t, url, cluster, token}
+		f.agents[cluster] = a
 	}
-	return &agent{f.t, url, cluster, token}
+	a.url = url
+	return a
+}
+
+// answerTrials lets the agents answer what the hub asks before it publishes.
+func (f *fleet) answerTrials(st protocol.Status) {
+	f.t.Helper()
+	for _, c := range st.Clusters {
+		a := f.agents[c.Name]
+		if a == nil || c.Trial == nil || c.Trial.State == protocol.TrialTakes || !c.Trial.AnsweredAt.IsZero() || c.Trial.AskedAt.IsZero() {
+			continue
+		}
+		_, body := a.do(http.MethodGet, "/v1/clusters/"+a.cluster+"/desired?after="+c.Revision, nil)
+		var d protocol.Desired
+		if err := json.Unmarshal(body, &d); err != nil {
+			f.t.Fatal(err)
+		}
+		if !d.PlanChanged {
+			continue
+		}
+		path := "/v1/clusters/" + a.cluster + "/plans/" + d.Plan
+		var files protocol.PlanFiles
+		if code, body := a.do(http.MethodGet, path, nil); code != http.StatusOK || json.Unmarshal(body, &files) != nil {
+			f.t.Fatalf("trial of %s: %d %.80s", a.cluster, code, body)
+		}
+		if idx, err := render.ParseIndex("bundle.yaml", files["bundle.yaml"]); err != nil || idx.Cluster != a.cluster || idx.Digest != c.Want {
+			f.t.Fatalf("%s was asked about %+v (%v), wanted is %s", a.cluster, idx, err, c.Want)
+		}
+		f.asked = append(f.asked, a.cluster)
+		if code, body := a.do(http.MethodPost, path, f.trials[a.cluster]); code != http.StatusNoContent {
+			f.t.Fatalf("trial of %s: %d %s", a.cluster, code, body)
+		}
+	}
 }
 
 func (a *agent) do(method, path string, body any) (int, []byte) {
@@ -211,7 +253,11 @@ func (f *fleet) await(url, what string, ok func(protocol.Status) bool) (st proto
 	f.t.Helper()
 	if _, err := wait.Until(f.t.Context(), 20*time.Second, what, func() (bool, error) {
 		st = f.status(url)
-		return ok(st), nil
+		done := ok(st)
+		if !done {
+			f.answerTrials(st)
+		}
+		return done, nil
 	}); err != nil {
 		data, _ := json.MarshalIndent(st, "", " ")
 		f.t.Fatalf("%v:\n%s", err, data)
@@ -219,17 +265,20 @@ func (f *fleet) await(url, what string, ok func(protocol.Status) bool) (st proto
 	return st
 }
 
-// never makes the hub take two more steps and looks after each. The first may have
-// begun before what the test did last, the second knows of all of it.
+// never makes the hub take four more steps and looks after each. The first may have
+// begun before what the test did last, the second knows of all of it, the others of
+// what the agents answered to what it asked.
 func (f *fleet) never(url, what string, bad func(protocol.Status) bool) {
 	f.t.Helper()
-	for range 2 {
+	for range 4 {
 		before := f.steps.n.Load()
 		f.git(f.bare, "update-ref", fmt.Sprintf("refs/tags/look.%d", before), "refs/heads/main") // the hub looks at every new tag
 		wait.For(f.t, 20*time.Second, "a step of the hub", func() bool { return f.steps.n.Load() > before })
-		if bad(f.status(url)) {
+		st := f.status(url)
+		if bad(st) {
 			f.t.Fatalf("%s came about", what)
 		}
+		f.answerTrials(st)
 	}
 }
 

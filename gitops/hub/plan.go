@@ -39,18 +39,26 @@ func (h *Hub) pendingPlan(cluster string) string {
 	return ""
 }
 
+// newPlanID names a question so that nobody guesses it.
+func newPlanID() (string, error) {
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(raw), nil
+}
+
 func (h *Hub) postPlan(w http.ResponseWriter, r *http.Request) {
 	var req protocol.PlanRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPlan)).Decode(&req); err != nil || len(req.Bundles) == 0 {
 		http.Error(w, "the request is not a plan's: bundles by cluster", http.StatusBadRequest)
 		return
 	}
-	raw := make([]byte, 16)
-	if _, err := rand.Read(raw); err != nil {
+	id, err := newPlanID()
+	if err != nil {
 		http.Error(w, "the hub has no randomness", http.StatusInternalServerError)
 		return
 	}
-	id := hex.EncodeToString(raw)
 	p, silent, err := h.beginPlan(id, req)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusTooManyRequests)
@@ -79,17 +87,24 @@ func (h *Hub) postPlan(w http.ResponseWriter, r *http.Request) {
 		}
 		break
 	}
-	h.mu.Lock()
 	out := protocol.Plan{Clusters: silent}
 	for name := range p.bundles {
+		h.mu.Lock()
 		rep, ok := p.reports[name]
+		base := h.heads[name].commit
+		h.mu.Unlock()
 		if !ok {
 			rep.Error = fmt.Sprintf("its agent did not answer within %s", protocol.PlanWait)
 		}
+		had, err := h.pathsOf(r.Context(), base)
+		if err != nil {
+			http.Error(w, "the hub cannot read its repository", http.StatusInternalServerError)
+			return
+		}
+		judge(&rep, had, req.Retained[name])
 		rep.Cluster = name
 		out.Clusters = append(out.Clusters, rep)
 	}
-	h.mu.Unlock()
 	slices.SortFunc(out.Clusters, func(a, b protocol.PlanReport) int { return cmp.Compare(a.Cluster, b.Cluster) })
 	writeJSON(w, out)
 }
@@ -112,8 +127,7 @@ func (h *Hub) beginPlan(id string, req protocol.PlanRequest) (*plan, []protocol.
 		p.bundles[name] = files
 	}
 	h.plans[id] = p
-	close(h.changed) // the agents that wait for a revision have a question to answer
-	h.changed = make(chan struct{})
+	h.announce() // the agents that wait for a revision have a question to answer
 	return p, silent, nil
 }
 
@@ -124,6 +138,9 @@ func (h *Hub) getPlan(w http.ResponseWriter, r *http.Request) {
 	if p := h.plans[r.PathValue("id")]; p != nil {
 		files = p.bundles[cluster]
 		p.taken[cluster] = true
+	}
+	if t := h.trials[cluster]; t != nil && t.id == r.PathValue("id") {
+		files, t.taken = t.files, true
 	}
 	h.mu.Unlock()
 	if files == nil {
@@ -146,6 +163,9 @@ func (h *Hub) postPlanReport(w http.ResponseWriter, r *http.Request) {
 		case p.changed <- struct{}{}:
 		default:
 		}
+	}
+	if h.hearTrial(r.PathValue("cluster"), r.PathValue("id"), rep) {
+		defer h.wakeUp()
 	}
 	h.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)

@@ -118,8 +118,14 @@ func (h *Hub) readActs(ctx context.Context) error {
 func (h *Hub) publish(ctx context.Context) error {
 	for {
 		rev, d, err := h.decideAndStore(ctx)
-		if err != nil || rev == nil || len(d.Publish) == 0 {
+		if err != nil || rev == nil {
 			return err
+		}
+		if err := h.ask(ctx, rev, d.Ask); err != nil {
+			return fmt.Errorf("ask clusters whether they would take their bundles: %w", err)
+		}
+		if len(d.Publish) == 0 {
+			return nil
 		}
 		var failed error
 		for _, p := range d.Publish {
@@ -180,6 +186,7 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 		return nil, rollout.Decision{}
 	}
 	now := h.now()
+	h.forgetTrials()
 	in := rollout.Input{Now: now, Since: h.since, Rings: h.accepted.rings, Clusters: map[string]rollout.Cluster{}, Acts: h.acts, State: h.state.State}
 	for name, b := range h.accepted.result.Bundles {
 		head := h.heads[name]
@@ -188,6 +195,7 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 		if rep, ok := h.reports[name]; ok {
 			c.Report = rep.forRollout(b.Index, head.commit)
 		}
+		c.Trial = h.trialOf(name, now)
 		in.Clusters[name] = c
 	}
 	h.decision = rollout.Decide(in)

@@ -101,6 +101,9 @@ func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		_, heardOf := h.reports[cluster]
 		d := protocol.Desired{Revision: h.heads[cluster].commit, Unheard: !heardOf, Plan: h.pendingPlan(cluster)}
+		if t := h.trials[cluster]; d.Plan == "" && t != nil && !t.taken && t.answer == nil {
+			d.Plan, d.PlanChanged = t.id, true
+		}
 		changed := h.changed
 		h.mu.Unlock()
 		if d.Revision != after || (d.Unheard && after != "") || d.Plan != "" {
@@ -172,6 +175,9 @@ func (h *Hub) Status() protocol.Status {
 				Published: h.heads[name].digest, PublishedAt: h.heads[name].at, Revision: h.heads[name].commit}
 			contact, _, _ := h.contact(name, h.now())
 			c.Silent = contact == rollout.Silent
+			if c.Want != c.Published && !c.Silent {
+				c.Trial = h.trialStatus(name, c.Want)
+			}
 			if rep, ok := h.reports[name]; ok {
 				c.ReportedAt, c.Report = rep.at, &rep.report
 			}

@@ -1,6 +1,10 @@
 package protocol
 
-import "time"
+import (
+	"time"
+
+	"holdfast.dev/gitops/fleet"
+)
 
 // PlanWait is how long the hub waits for the clusters' answers.
 const PlanWait = 90 * time.Second
@@ -11,6 +15,8 @@ type PlanFiles map[string][]byte
 // PlanRequest asks what bundles would change, by cluster.
 type PlanRequest struct {
 	Bundles map[string]PlanFiles `json:"bundles"`
+	// Retained has what approvals.yaml says that stays, by cluster.
+	Retained map[string][]fleet.Retention `json:"retained,omitempty"`
 }
 
 // Plan is what the clusters answered.
@@ -33,8 +39,9 @@ type PlanReport struct {
 // PlanAction is what would happen to an object.
 type PlanAction string
 
-// Actions. Refused: the API server, or a webhook, would not take it. Held: it is
-// no longer in the bundle and its kind is never pruned. Unsure: it needs a kind or
+// Actions. Refused: the API server, or a webhook, would not take it, or it is of a
+// data-bearing kind and dropped without a person's approval. Held: it was dropped
+// before, or is retained, and stays. Unsure: it needs a kind or
 // a namespace that the change itself brings, so that no server can try it yet.
 const (
 	PlanCreate  PlanAction = "create"
@@ -53,4 +60,28 @@ type PlanChange struct {
 	// Fields are the paths that would change; values are not told, they may be secret.
 	Fields  []string `json:"fields,omitempty"`
 	Message string   `json:"message,omitempty"`
+}
+
+// TrialState is what became of the question whether a cluster would take the
+// bundle that is to be published next.
+type TrialState string
+
+// States. Unknown: there was no answer, or not a whole one; nothing is published.
+const (
+	TrialAsked   TrialState = "Asked"
+	TrialTakes   TrialState = "Takes"
+	TrialRefuses TrialState = "Refuses"
+	TrialUnknown TrialState = "Unknown"
+)
+
+// TrialStatus is that question with its answer.
+type TrialStatus struct {
+	State      TrialState `json:"state"`
+	AskedAt    time.Time  `json:"askedAt,omitzero"`
+	AnsweredAt time.Time  `json:"answeredAt,omitzero"`
+	// AgainAt is when it is asked again; zero when that is not due.
+	AgainAt time.Time `json:"againAt,omitzero"`
+	// Message is the first refusal, or why there is no answer.
+	Message  string       `json:"message,omitempty"`
+	Refusals []PlanChange `json:"refusals,omitempty"`
 }

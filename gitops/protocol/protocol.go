@@ -28,6 +28,9 @@ type Desired struct {
 	Unheard bool `json:"unheard,omitempty"`
 	// Plan is a question that the agent is to answer beside its work; empty for none.
 	Plan string `json:"plan,omitempty"`
+	// PlanChanged is true when addons that are applied at their digest need not be
+	// tried: the bundle is about to be published, and the agent will not touch them.
+	PlanChanged bool `json:"planChanged,omitempty"`
 }
 
 // Report is what an agent tells the hub; it replaces the report before.
@@ -87,4 +90,6 @@ type ClusterStatus struct {
 	// Silent is true when the agent has said nothing for too long.
 	Silent bool    `json:"silent,omitempty"`
 	Report *Report `json:"report,omitempty"`
+	// Trial is of the bundle that is wanted and not published yet; nil before it is tried.
+	Trial *TrialStatus `json:"trial,omitempty"`
 }

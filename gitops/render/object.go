@@ -140,12 +140,17 @@ func (o *object) canonical(a *addons.Addon) (renderedObject, error) {
 	return renderedObject{Path: o.path(a.Name), Text: string(text), ID: o.id(), File: o.source, Line: o.sourceLine}, nil
 }
 
-// path is where a bundle keeps the object. A colon, which names of RBAC objects
-// may have, is written as cli-utils writes it in object ids.
+// path is where a bundle keeps the object.
 func (o *object) path(addon string) string {
-	kind := strings.ToLower(o.gvk.Kind)
+	kind := o.gvk.Kind
 	if o.gvk.Group != "" {
 		kind += "." + o.gvk.Group
 	}
-	return addon + "/" + kind + "_" + o.namespace + "_" + strings.ReplaceAll(o.name, ":", "__") + ".yaml"
+	return ObjectPath(addon, kind, o.namespace, o.name)
+}
+
+// ObjectPath is where a bundle keeps an object; kind is kind.group. A colon, which
+// names of RBAC objects may have, is written as cli-utils writes it in object ids.
+func ObjectPath(addon, kind, namespace, name string) string {
+	return addon + "/" + strings.ToLower(kind) + "_" + namespace + "_" + strings.ReplaceAll(name, ":", "__") + ".yaml"
 }

@@ -38,6 +38,9 @@ type Result struct {
 	RenderedUnits []string
 	// CacheError is the first trouble with the cache. The bundles are right all the same.
 	CacheError error
+	// Retained has, by cluster, the objects of which people said that they stay
+	// although the bundle no longer has them.
+	Retained map[string][]fleet.Retention
 }
 
 // Fleet renders every unit of the tree. commit is noted in the bundles; cache
@@ -49,9 +52,9 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		return nil, &strictyaml.Error{File: fleet.File, Msg: "there is no such file", Hint: "make a fleet repository with holdfast init"}
 	}
 	f, err := fleet.Compile(fleet.File, data)
-	var deletions map[string][]fleet.Deletion
+	approved := &fleet.Approvals{}
 	if text, ok := tree.File(fleet.ApprovalsFile); ok && err == nil {
-		deletions, err = f.Approvals(fleet.ApprovalsFile, text)
+		approved, err = f.Approvals(fleet.ApprovalsFile, text)
 	}
 	catalogue, faults := loadAddons(tree)
 	var policies []policy
@@ -88,7 +91,7 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	res := &Result{Fleet: f, Bundles: map[string]*Bundle{}, CacheError: cacheErr}
+	res := &Result{Fleet: f, Bundles: map[string]*Bundle{}, CacheError: cacheErr, Retained: approved.Retained}
 	errs = errs[:0]
 	for _, u := range all {
 		errs = append(errs, u.err)
@@ -110,7 +113,7 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 		return nil, err
 	}
 	slices.Sort(res.RenderedUnits)
-	if err := res.assemble(commit, f, perCluster, deletions); err != nil {
+	if err := res.assemble(commit, f, perCluster, approved.Deletions); err != nil {
 		return nil, err
 	}
 	return res, nil

@@ -41,6 +41,12 @@ func (w *world) events() []event {
 		if m.cond == failing && w.left.recoveries > 0 {
 			add(func(w *world) { w.left.recoveries--; w.work(i, well) }, "recovers", name)
 		}
+		if w.left.refusals > 0 && m.refuses == 0 {
+			add(func(w *world) { w.left.refusals--; w.members[i].refuses = 1 << 2 }, "begins to refuse d2", name)
+		}
+		if m.refuses != 0 {
+			add(func(w *world) { w.members[i].refuses = 0 }, "refuses nothing more", name)
+		}
 		if w.left.outages > 0 {
 			add(func(w *world) { w.left.outages--; w.setUp(i, false) }, "falls silent", name)
 		}
@@ -86,6 +92,8 @@ func TestEveryState(t *testing.T) {
 		"Pushes":      {"pushes and reverts in the middle of rollouts", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{faults: 1, pushes: 2, recoveries: 1}, false},
 		"Outages":     {"clusters that come and go, one of them the canary", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1}, false},
 		"OutagesLong": {"the same, and the hub is killed", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1, kills: 1}, true},
+		"Refusals":    {"API servers that refuse a change and take it later, with pushes and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 2, nil)}, budget{refusals: 1, pushes: 1, kills: 1}, false},
+		"RefusalLate": {"one that comes back and refuses", []rollout.Ring{ring("a", 2, nil), ring("b", 1, back)}, budget{refusals: 1, pushes: 1, outages: 1}, false},
 		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false},
 		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false},
 		"Window":      {"a ring that is open every other hour", []rollout.Ring{ring("a", 1, nil), ring("b", 1, func(r *rollout.Ring) { r.Windows = everyOtherHour(); r.Rollback = true })}, budget{faults: 1, kills: 1, pushes: 1}, false},

@@ -69,12 +69,22 @@ type member struct {
 	heardCond              condition
 	heardCurrent           bool
 	heardSince, presentFor int // since when so, and since when the agent is there
+	// What its API server would not take, one bit a digest, and what the agent
+	// answered when it was asked.
+	refuses uint64
+	trial   trial
 	// What the rules are checked against.
 	vouched bool // was well at the wanted digest for the soak
 	good    uint64
 }
 
-type budget struct{ faults, outages, kills, pushes, recoveries int8 }
+// trial is an agent's answer; digest 0 is none.
+type trial struct {
+	digest, base, at int
+	refused, unknown bool
+}
+
+type budget struct{ faults, outages, kills, pushes, recoveries, refusals int8 }
 
 type world struct {
 	f        *fleetModel
@@ -90,6 +100,7 @@ type world struct {
 	approved []uint64  // by ring: bits of the digests that a person approved
 	left     budget
 
+	mute      bool             // agents answer no question now
 	last      rollout.Decision // of the hub
 	decisions int
 	wentBack  bool
@@ -165,6 +176,15 @@ func (w *world) input() rollout.Input {
 				}
 			}
 			c.Report = r
+		}
+		if t := m.trial; t.digest != 0 {
+			c.Trial = &rollout.Trial{Digest: digest(t.digest), Base: revision(t.base), At: at(t.at)}
+			if t.refused {
+				c.Trial.Refused = "no"
+			}
+			if t.unknown {
+				c.Trial.Unknown = "no answer"
+			}
 		}
 		in.Clusters[w.f.names[i]] = c
 	}
@@ -255,6 +275,9 @@ func (w *world) check(d rollout.Decision) error {
 		if m.published != 0 && w.contact(m) != rollout.Present {
 			return broken("%s is given %s and nobody is there", p.Cluster, p.Digest)
 		}
+		if t := m.trial; w.contact(m) == rollout.Present && t != (trial{digest: w.want, base: m.published, at: w.now}) {
+			return broken("%s is given %s, and its API server said no word or another: %+v", p.Cluster, p.Digest, t)
+		}
 		if r.Approval && w.approved[ring]&(1<<w.want) == 0 {
 			return broken("%s is given %s without an approval", p.Cluster, p.Digest)
 		}
@@ -262,6 +285,11 @@ func (w *world) check(d rollout.Decision) error {
 			return broken("%s is given %s outside the window", p.Cluster, p.Digest)
 		}
 		for j := range ring {
+			for _, name := range w.f.rings[j].Clusters {
+				if e := &w.members[w.f.index[name]]; w.contact(e) == rollout.Present && e.published != w.want && d.State.Clusters[name].Refused == p.Digest {
+					return broken("%s is given %s, which %s of the ring before refuses", p.Cluster, p.Digest, name)
+				}
+			}
 			if w.passed[w.want]&(1<<j) == 0 {
 				return broken("%s is given %s before the ring %s passed", p.Cluster, p.Digest, w.f.rings[j].Name)
 			}
@@ -305,6 +333,9 @@ func (w *world) hub(n int) (effects int, err error) {
 			}
 		}
 		if len(d.Publish) == 0 {
+			if w.answer(d.Ask) {
+				continue
+			}
 			return effects, nil
 		}
 		before := make([]int, len(w.f.rings))
@@ -329,12 +360,24 @@ func (w *world) hub(n int) (effects int, err error) {
 	return effects, broken("the hub publishes without end")
 }
 
+// answer lets the agents that are asked answer; false when nobody has anything new to say.
+func (w *world) answer(asked []string) (answered bool) {
+	for _, name := range asked {
+		m := &w.members[w.f.index[name]]
+		t := trial{digest: w.want, base: m.published, at: w.now, refused: m.refuses&(1<<w.want) != 0, unknown: w.mute}
+		if m.up && m.trial != t {
+			m.trial, answered = t, true
+		}
+	}
+	return answered
+}
+
 // restart is a hub that was killed and starts again: it knows what is stored.
 func (w *world) restart() {
 	w.since = w.now
 	for i := range w.members {
 		m := &w.members[i]
-		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor = false, 0, progressing, 0, w.now
+		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor, m.trial = false, 0, progressing, 0, w.now, trial{}
 	}
 }
 
@@ -409,7 +452,7 @@ func (w *world) key() [16]byte {
 	rel := func(t int) byte { return byte(min(w.now-t, far)) }
 	buf := make([]byte, 0, 32*len(w.members)+64)
 	buf = append(buf, byte(w.now%2), rel(w.since), byte(w.want), bit(w.frozen), byte(w.trouble), byte(w.passed[1]), byte(w.passed[2]), byte(w.passed[3]),
-		byte(w.left.faults), byte(w.left.outages), byte(w.left.kills), byte(w.left.pushes), byte(w.left.recoveries))
+		byte(w.left.faults), byte(w.left.outages), byte(w.left.kills), byte(w.left.pushes), byte(w.left.recoveries), byte(w.left.refusals))
 	for i := range w.members {
 		m := &w.members[i]
 		rec := w.state.Clusters[w.f.names[i]]
@@ -420,7 +463,8 @@ func (w *world) key() [16]byte {
 		if m.cond == well {
 			buf = append(buf, rel(m.wellSince))
 		}
-		buf = append(buf, byte(slices.Index(digests, rec.Good)), byte(slices.Index(digests, rec.Away)))
+		buf = append(buf, byte(slices.Index(digests, rec.Good)), byte(slices.Index(digests, rec.Away)), byte(slices.Index(digests, rec.Refused)),
+			byte(m.refuses), byte(m.trial.digest), byte(m.trial.base), rel(m.trial.at), bit(m.trial.refused))
 	}
 	for i, r := range w.f.rings {
 		buf = append(buf, bit(w.state.Passed[r.Name] != ""), byte(w.approved[i]), bit(w.state.Approvals[r.Name].Content != ""))
@@ -460,8 +504,11 @@ func (w *world) String() string {
 // worlds that are known to end well.
 func (w *world) finish(sick bool, known map[[16]byte]bool) error {
 	var visited [][16]byte
-	w.frozen = false
+	w.frozen, w.mute = false, false
 	for i := range w.members {
+		if !sick {
+			w.members[i].refuses = 0
+		}
 		if !w.members[i].up {
 			w.setUp(i, true)
 		}
@@ -516,14 +563,18 @@ func (w *world) finish(sick bool, known map[[16]byte]bool) error {
 // ended is true when nothing is left to do.
 func (w *world) ended(sick bool) (bool, error) {
 	rolledOut, halted := true, false
+	refused := ""
 	for i, m := range w.members {
 		rolledOut = rolledOut && m.published == w.want
+		if m.published != w.want && m.refuses&(1<<w.want) != 0 {
+			refused = w.f.names[i]
+		}
 		if rec := w.state.Clusters[w.f.names[i]]; w.state.Rollback != nil && rec.Good != digest(m.published) {
 			return false, nil
 		}
 	}
 	for _, r := range w.last.Rings {
-		halted = halted || r.Phase == rollout.Halted
+		halted = halted || r.Phase == rollout.Halted || r.WaitsFor == "plan" && refused != "" && strings.Contains(r.Message, "refuses")
 		if r.Phase != rollout.Passed && r.Action == "" && r.Message == "" {
 			return false, broken("ring %s is %s and says nothing", r.Name, r.Phase)
 		}

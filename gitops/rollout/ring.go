@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,10 +15,11 @@ type view struct {
 	// What is not at the wanted digest, by what may be done about it: sick is not
 	// healthy anyway, well is, first has nothing and nobody who would take it.
 	sick, well, first []string
-	held              int    // not at the wanted digest, and not known how it is
-	unavailable       int    // on their way, or sick
-	blocking          int    // clusters for which the next ring must wait
-	waiting           string // one of them, with what it lacks
+	refused           []string // of these, those that would not take the wanted digest
+	held              int      // not at the wanted digest, and not known how it is
+	unavailable       int      // on their way, or sick
+	blocking          int      // clusters for which the next ring must wait
+	waiting           string   // one of them, with what it lacks
 	deadline          time.Time
 	soakUntil         time.Time
 	failed, failure   string // the first cluster that failed
@@ -37,7 +39,7 @@ func (d *decider) look(r Ring) view {
 		c, rec := d.in.Clusters[name], d.state.Clusters[name]
 		switch {
 		case c.Published != c.Want:
-			v.lookPending(name, c)
+			v.lookPending(d, name, c)
 		case c.healthy():
 			v.healthy++
 			v.vouched++
@@ -63,7 +65,7 @@ func (d *decider) look(r Ring) view {
 }
 
 // lookPending looks at a cluster that does not have the wanted digest yet.
-func (v *view) lookPending(name string, c Cluster) {
+func (v *view) lookPending(d *decider, name string, c Cluster) {
 	switch {
 	case c.Published == "" && c.Contact == Silent:
 		v.first = append(v.first, name)
@@ -81,8 +83,11 @@ func (v *view) lookPending(name string, c Cluster) {
 		v.held++
 		v.unavailable++
 	}
-	if !v.sticky || c.Contact != Present {
-		v.block(name, "does not have the new digest yet")
+	if d.refuses(name) {
+		v.refused = append(v.refused, name)
+	}
+	if !v.sticky || c.Contact != Present || d.refuses(name) {
+		v.block(name, d.lacks(name))
 	}
 }
 
@@ -144,17 +149,24 @@ func (d *decider) roll(r Ring, v *view, vouched bool, st *RingStatus) {
 	if len(v.sick)+len(v.well)+len(v.first) > 0 {
 		if h = d.held(r); h == nil {
 			d.promote(r, v)
+		} else if h.waits != "freeze" {
+			d.foresee(slices.Concat(v.sick, v.well)...)
 		}
 	}
 	changed := v.pending() > 0 || v.blocking > 0
 	switch {
 	case h != nil:
 		st.Phase, st.Message, st.WaitsFor, st.Until, st.Action = Held, h.message, h.waits, h.until, h.action
+	case len(v.refused) > 0 && v.blocking == len(v.refused):
+		d.refused(v, st)
 	case changed:
 		st.Phase, st.WaitsFor, st.Until = Rolling, "health", v.deadline
 		st.Message = fmt.Sprintf("%d of %d clusters healthy at the new digest", v.healthy, len(r.Clusters))
 		if v.waiting != "" {
 			st.Message += "; " + v.waiting
+		}
+		if n := len(v.refused); n > 0 {
+			st.Message += fmt.Sprintf("; %d refuse the change", n)
 		}
 	case !vouched:
 		st.Phase, st.WaitsFor = Rolling, "health"
@@ -180,13 +192,18 @@ func (d *decider) roll(r Ring, v *view, vouched bool, st *RingStatus) {
 // healthy one waits for room.
 func (d *decider) promote(r Ring, v *view) {
 	for _, name := range v.sick {
-		d.publish(name)
+		if d.mayTake(name) {
+			d.publish(name)
+		}
 	}
 	for _, name := range v.first {
 		d.publish(name)
 	}
 	for _, name := range v.well {
-		if v.unavailable < max(1, r.MaxUnavailable) {
+		switch {
+		case v.unavailable >= max(1, r.MaxUnavailable):
+			d.foresee(name)
+		case d.mayTake(name):
 			d.publish(name)
 			v.unavailable++
 		}

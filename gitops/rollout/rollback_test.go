@@ -57,6 +57,9 @@ func TestRollbackEnds(t *testing.T) {
 		t.Fatalf("in force: %+v", d)
 	}
 	retry := in
+	tried := c
+	tried.Trial = &rollout.Trial{Digest: "bad", Base: "rev-good", At: t0}
+	retry.Clusters = map[string]rollout.Cluster{"a": tried}
 	retry.Acts = []rollout.Act{{Ref: "retry.1"}}
 	d := rollout.Decide(retry)
 	if !cmp.Equal(published(d), []string{"a"}) || d.State.Rollback != nil {
@@ -67,7 +70,7 @@ func TestRollbackEnds(t *testing.T) {
 	if d := rollout.Decide(retry); len(d.Publish) != 0 || d.State.Rollback == nil {
 		t.Fatalf("one word is good for one try: %+v", d)
 	}
-	c.Want = "repair"
+	c.Want, c.Trial = "repair", &rollout.Trial{Digest: "repair", Base: "rev-good", At: t0}
 	in.Clusters = map[string]rollout.Cluster{"a": c}
 	if d := rollout.Decide(in); !cmp.Equal(published(d), []string{"a"}) || d.State.Rollback != nil {
 		t.Fatalf("repaired: %+v", d)

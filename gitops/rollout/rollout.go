@@ -10,6 +10,9 @@
 //     digest, for its soak. Absence is no evidence: at least one cluster must vouch.
 //   - A cluster that fails halts its ring and all after it, and, where the ring says
 //     so, sends every cluster back to the digest with which its ring last passed.
+//   - A cluster is given a bundle only after its API server said, in a trial without
+//     effect, that it would take it. One that refuses keeps what it has, and the
+//     rings after it wait. A rollback is not tried: the cluster had it before.
 //   - A cluster whose agent is silent delays nobody, unless it fell silent with the
 //     bundle that is being rolled out: then the bundle may be why, and it has failed
 //     when its time is over. One that comes back goes through its own ring's limits.
@@ -70,6 +73,9 @@ type Cluster struct {
 	// Report is the last that the cluster's agent said; nil when it has not said
 	// anything since the hub started.
 	Report *Report
+	// Trial is its answer when it was last asked whether it would take a bundle; nil
+	// when it has not answered since the hub started.
+	Trial *Trial
 }
 
 // Report is what an agent says.
@@ -123,7 +129,7 @@ type RingStatus struct {
 	Name    string `json:"name"`
 	Phase   Phase  `json:"phase"`
 	Message string `json:"message,omitempty"`
-	// WaitsFor is one word: ring, freeze, window, approval, health, soak, repair.
+	// WaitsFor is one word: ring, freeze, window, approval, plan, health, soak, repair.
 	WaitsFor string `json:"waitsFor,omitempty"`
 	// Until is when that ends, or what follows if it does not; zero when time alone ends nothing.
 	Until time.Time `json:"until,omitzero"`
@@ -151,6 +157,9 @@ type Decision struct {
 	Changed bool
 	// Publish is in order.
 	Publish []Publication
+	// Ask names the clusters whose API servers are to try the wanted bundle, each
+	// once. How soon one that has answered is asked again is the caller's business.
+	Ask []string
 	// Rings has the status of every ring, in order.
 	Rings []RingStatus
 	// Recheck is when time alone may change the decision; zero when it cannot.

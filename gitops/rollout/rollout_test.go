@@ -34,7 +34,8 @@ func published(d rollout.Decision) (names []string) {
 }
 
 func TestDecide(t *testing.T) {
-	old := rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: healthyAt("old", t0)}
+	takes := func(now time.Time) *rollout.Trial { return &rollout.Trial{Digest: "new", At: now} }
+	old := rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: healthyAt("old", t0), Trial: takes(t0)}
 	pub := func(c rollout.Cluster, rep *rollout.Report) rollout.Cluster {
 		c.Published, c.PublishedAt, c.Report = "new", t0, rep
 		if rep == nil {
@@ -56,10 +57,10 @@ func TestDecide(t *testing.T) {
 		"Failed":         {"a failing canary halts", t0.Add(time.Hour), pub(old, &rollout.Report{Failing: "disk-monitor: bad", FailingDigest: "new"}), nil, []rollout.Phase{rollout.Halted, rollout.Waiting}},
 		"FailedBefore":   {"a failure of the digest before is not this one's", t0, pub(old, &rollout.Report{Failing: "x", FailingDigest: "old"}), nil, []rollout.Phase{rollout.Rolling, rollout.Waiting}},
 		"Silent":         {"an agent that says nothing halts after the timeout", t0.Add(5 * time.Minute), pub(old, nil), nil, []rollout.Phase{rollout.Halted, rollout.Waiting}},
-		"SickAndNewPush": {"a canary that is sick at the old digest still gets the repair", t0, rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: &rollout.Report{Failing: "x", FailingDigest: "old"}}, []string{"c"}, []rollout.Phase{rollout.Rolling, rollout.Waiting}},
+		"SickAndNewPush": {"a canary that is sick at the old digest still gets the repair", t0, rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: &rollout.Report{Failing: "x", FailingDigest: "old"}, Trial: takes(t0)}, []string{"c"}, []rollout.Phase{rollout.Rolling, rollout.Waiting}},
 	}
 	t.Run("OneSickInRing", func(t *testing.T) {
-		sick := rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: &rollout.Report{Applied: "old"}}
+		sick := rollout.Cluster{Want: "new", Published: "old", PublishedAt: t0, Contact: rollout.Present, Report: &rollout.Report{Applied: "old"}, Trial: takes(t0)}
 		rs := []rollout.Ring{{Name: "prod", Clusters: []string{"p1", "p2", "p3"}, MaxUnavailable: 1}}
 		d := decide(t0, rs, map[string]rollout.Cluster{"p1": old, "p2": sick, "p3": {Want: "new", Published: "old"}})
 		if diff := cmp.Diff([]string{"p2"}, published(d)); diff != "" {

@@ -94,7 +94,9 @@ func schedule(seed uint64) (*world, error) {
 	f := randomFleet(rng)
 	w := newWorld(f, budget{})
 	sickness, outages := rng.IntN(4), rng.IntN(3)
+	refusals := rng.IntN(3)
 	for range 8 + rng.IntN(20) {
+		w.mute = rng.IntN(6) == 0
 		switch p := rng.IntN(100); {
 		case p < 12:
 			w.push(1 + rng.IntN(6))
@@ -111,6 +113,10 @@ func schedule(seed uint64) (*world, error) {
 			switch {
 			case p < outages:
 				w.setUp(i, !m.up)
+			case p >= 190 && p < 190+refusals:
+				m.refuses = 1 << (1 + rng.IntN(6))
+			case p == 195:
+				m.refuses = 0
 			case !m.up && p < 50:
 				w.setUp(i, true)
 			case !m.up || p > 140:

@@ -33,6 +33,9 @@ type Record struct {
 	// Away is the digest that was published while its agent was not there; empty
 	// once the agent has been there since.
 	Away string `json:"away,omitempty"`
+	// Refused is the wanted digest that its API server would not take, and Why.
+	Refused string `json:"refused,omitempty"`
+	Why     string `json:"why,omitempty"`
 }
 
 // Approval is a person's word for one ring's content.
@@ -136,6 +139,7 @@ func (d *decider) settle() {
 			d.setRecord(name, rec)
 		}
 	}
+	d.settleTrials()
 	if rb := d.state.Rollback; rb != nil {
 		if c, there := d.in.Clusters[rb.Cluster]; !there || c.Want != rb.Digest {
 			d.write().Rollback = nil

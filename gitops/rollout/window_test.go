@@ -10,7 +10,8 @@ import (
 // held decides for one cluster that has a change to receive.
 func held(now time.Time, r rollout.Ring) rollout.Decision {
 	r.Name, r.Clusters, r.MaxUnavailable, r.Timeout = "r", []string{"c"}, 1, time.Hour
-	c := rollout.Cluster{Want: "new", Published: "old", Contact: rollout.Present, Report: &rollout.Report{Applied: "old", Healthy: true}}
+	c := rollout.Cluster{Want: "new", Published: "old", Contact: rollout.Present, Report: &rollout.Report{Applied: "old", Healthy: true},
+		Trial: &rollout.Trial{Digest: "new", At: now}}
 	return rollout.Decide(rollout.Input{Now: now, Since: now, Rings: []rollout.Ring{r}, Clusters: map[string]rollout.Cluster{"c": c}})
 }
 
