@@ -42,7 +42,11 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 			fmt.Fprintf(w, "commit %.12s is REFUSED:\n  %s\n", st.Rejected, strings.Join(st.Errors, "\n  "))
 		}
 		for _, r := range st.Rings {
-			fmt.Fprintf(w, "ring %s: %s %s%s\n", r.Name, r.Phase, r.Message, until(r))
+			message := r.Message
+			if r.WaitsFor == "plan" { // below, all of it is told
+				message = output.Cut(message, 120)
+			}
+			fmt.Fprintf(w, "ring %s: %s %s%s\n", r.Name, r.Phase, message, until(r))
 			if r.Action != "" {
 				fmt.Fprintf(w, "  → %s\n", r.Action)
 			}

@@ -155,7 +155,7 @@ func (p *planner) pruned(ctx context.Context, addon string, e v1alpha1.Inventory
 		c.Message = "DELETED WITH ITS DATA, as approvals.yaml says"
 		return c
 	}
-	c.Action, c.Message = protocol.PlanHeld, fmt.Sprintf("stays: data goes with it; to delete it, name it in %s: {cluster: %s, kind: %s, namespace: %q, name: %s, uid: %s, reason: …}",
+	c.Action, c.Message = protocol.PlanHeld, fmt.Sprintf(protocol.HeldPrefix+"to delete it, name it in %s: {cluster: %s, kind: %s, namespace: %q, name: %s, uid: %s, reason: …}",
 		fleet.ApprovalsFile, p.cluster, want.Kind, want.Namespace, want.Name, want.UID)
 	return c
 }

@@ -99,7 +99,7 @@ type Hub struct {
 	decision rollout.Decision
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster
-	changed  chan struct{}    // closed and replaced when heads change or a plan is asked for
+	changed  chan struct{}     // closed and replaced when heads change or a plan is asked for
 }
 
 // revision is an accepted commit with what it renders to.

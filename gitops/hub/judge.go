@@ -35,6 +35,6 @@ func judge(rep *protocol.PlanReport, had map[string]bool, retained []fleet.Reten
 			continue
 		}
 		c.Action = protocol.PlanRefused
-		c.Message = "is no longer in the bundle, and nobody approved that: " + c.Message + "; or, to leave it there, name it under retained"
+		c.Message = "is no longer in the bundle, and nobody approved that: " + strings.TrimPrefix(c.Message, protocol.HeldPrefix) + "; or, to leave it there, name it under retained"
 	}
 }

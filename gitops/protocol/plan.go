@@ -52,6 +52,9 @@ const (
 	PlanUnsure  PlanAction = "unsure"
 )
 
+// HeldPrefix begins the message of what is held because its deletion is not approved.
+const HeldPrefix = "stays: data goes with it; "
+
 // PlanChange is what would happen to one object.
 type PlanChange struct {
 	Addon  string     `json:"addon"`
