@@ -163,14 +163,22 @@ func (e *engine) template(s source) (*jinja.Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tpl.RenderWith(jinja.Options{
+	o := jinja.Options{
 		Names:    e.names(s),
 		Strict:   e.strict,
 		LoadYAML: loadYAML,
 		Load: func(name string, names map[string]any) (*jinja.Template, error) {
 			return e.load(s.root, name, names)
 		},
-	})
+	}
+	if e.trace == nil || e.trace.explain == nil {
+		return tpl.RenderWith(o)
+	}
+	done := e.trace.explain.begin(s.path)
+	o.At = e.trace.explain.at
+	out, err := tpl.RenderWith(o)
+	done(out)
+	return out, err
 }
 
 // loadYAML is the parser of load_yaml and import_yaml.

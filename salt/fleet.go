@@ -21,6 +21,17 @@ type Rendered struct {
 	Files []*Manifest
 	// Reads are the pillar keys and grains that the rendering saw.
 	Reads []Read
+	// Explained tells where; nil unless [Inputs.Explain] asks.
+	Explained *Explained
+}
+
+// Explained tells where a rendering read what.
+type Explained struct {
+	// Shared is what was read outside of the manifests' own templates: by the state
+	// files, which say what manifests there are and what they are given.
+	Shared []string
+	// Places has, by path, the lines (file:line) at which it was read.
+	Places map[string][]string
 }
 
 // Manifest is one rendered file of an addon.
@@ -29,6 +40,9 @@ type Manifest struct {
 	Base string
 	// File is the text, and the template it came from.
 	*pyyaml.File
+	// Reading is what its template read; nil unless [Inputs.Explain] asks, and when
+	// it is no template.
+	Reading *Reading
 }
 
 // fleetEngine renders as the fleet does: strictly.
@@ -70,9 +84,11 @@ func Render(files Files, addon string, in Inputs) (*Rendered, error) {
 		if r, ok := fs.files[c.name]; ok && c.fun == "managed" && r.File != nil {
 			return nil, at(c.origin, jinja.Fault(fmt.Sprintf("%s is written twice", path.Base(c.name)), "remove one"))
 		}
+		t.manifest(true)
 		if err := fs.apply(c); err != nil {
 			return nil, at(c.origin, err)
 		}
+		t.manifest(false)
 	}
 	if out.Files, err = manifests(addon, chunks, fs); err != nil {
 		return nil, err
@@ -81,6 +97,7 @@ func Render(files Files, addon string, in Inputs) (*Rendered, error) {
 		return nil, &strictyaml.Error{File: init, Msg: "the state renders nothing", Hint: "add a file.managed, or take the addon out of " + StatesDir + "/top.sls"}
 	}
 	out.Reads = t.sorted()
+	t.explained(out)
 	return out, nil
 }
 
@@ -115,7 +132,7 @@ func manifests(addon string, chunks []*chunk, fs *fileStates) ([]*Manifest, erro
 		if !ok || strings.Contains(base, "/") || path.Ext(base) != ".yaml" {
 			return &strictyaml.Error{File: r.Name, Msg: fmt.Sprintf("%q is not a manifest of the addon", r.Path), Hint: "it is " + dir + "<file>.yaml; include_pat leaves others out"}
 		}
-		out = append(out, &Manifest{base, r.File})
+		out = append(out, &Manifest{Base: base, File: r.File})
 		return nil
 	}
 	for _, name := range order {

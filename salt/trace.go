@@ -52,6 +52,8 @@ type Inputs struct {
 	Pillar *jinja.Map
 	// Files is the repository, for states that reach files outside their own folder.
 	Files Files
+	// Explain makes the rendering note where it reads what: [Rendered.Explained].
+	Explain bool
 }
 
 // Hash is the hash of what a rendering with these inputs would read at path.
@@ -102,15 +104,24 @@ type tracer struct {
 	reads map[string]string
 	// own is the folder whose files need not be noted.
 	own string
+	// explain is nil unless somebody asks.
+	explain *explainer
 }
 
 func newTracer(in Inputs, own string) *tracer {
-	return &tracer{in: in, reads: map[string]string{}, own: own}
+	t := &tracer{in: in, reads: map[string]string{}, own: own}
+	if in.Explain {
+		t.explain = newExplainer()
+	}
+	return t
 }
 
 func (t *tracer) note(path string) {
 	if t == nil {
 		return
+	}
+	if t.explain != nil {
+		t.explain.note(path)
 	}
 	if _, ok := t.reads[path]; !ok {
 		t.reads[path] = t.in.Hash(path)
@@ -118,8 +129,12 @@ func (t *tracer) note(path string) {
 }
 
 func (t *tracer) noteFile(path string) {
-	if t != nil && !strings.HasPrefix(path, t.own) {
+	switch {
+	case t == nil:
+	case !strings.HasPrefix(path, t.own):
 		t.note("file:" + path)
+	case t.explain != nil:
+		t.explain.note("file:" + path) // the folder's files are in the static key
 	}
 }
 

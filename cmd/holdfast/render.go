@@ -27,7 +27,7 @@ type renderedUnit struct {
 }
 
 func newRender(format *output.Format) *cobra.Command {
-	var out string
+	var out, unit string
 	cmd := &cobra.Command{
 		Use:   "render [DIR]",
 		Short: "Render a fleet repository as the hub does, and say what each cluster would get",
@@ -36,6 +36,9 @@ func newRender(format *output.Format) *cobra.Command {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if unit != "" {
+				return printExplanation(cmd, *format, dir, unit)
 			}
 			stop := output.Progress(cmd.ErrOrStderr(), "rendering "+dir)
 			start := time.Now()
@@ -67,22 +70,27 @@ func newRender(format *output.Format) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "also write the bundles below this directory, one folder a cluster; it must not exist")
+	cmd.Flags().StringVar(&unit, "explain", "", "tell what the output of one unit, CLUSTER/ADDON, depends on: files, values, and which bytes of which object")
 	return cmd
 }
 
 func renderDir(cmd *cobra.Command, dir string) (*render.Result, error) {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return nil, fmt.Errorf("%s is not a directory", dir)
-	}
-	tree, err := render.TreeFromFS(os.DirFS(dir))
+	tree, err := treeOf(dir)
 	if err != nil {
 		return nil, err
 	}
 	return render.Fleet(cmd.Context(), tree, "working-tree", nil)
+}
+
+func treeOf(dir string) (render.Tree, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return render.Tree{}, err
+	}
+	if !info.IsDir() {
+		return render.Tree{}, fmt.Errorf("%s is not a directory", dir)
+	}
+	return render.TreeFromFS(os.DirFS(dir))
 }
 
 // faults prints one line for each fault of a fleet repository.

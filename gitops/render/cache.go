@@ -49,11 +49,17 @@ func staticKey(t Tree, u *unit) string {
 	k := u.kustomizeUnit()
 	// The folders' order counts, and not only their files.
 	h.Write(fmt.Appendf(nil, "%q\x00", k.Folders(t)))
-	for _, p := range slices.Concat(t.Under(addons.Dir+"/"+u.addon.Name), t.Under(salt.StatesDir+"/"+u.addon.Name), k.Inputs(t)) {
+	for _, p := range u.files(t) {
 		data, _ := t.File(p)
 		h.Write(fmt.Appendf(nil, "%s\x00%x", p, sha256.Sum256(data)))
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// files lists every file that the unit can be made from, but for those outside
+// of its folders that its traces name.
+func (u *unit) files(t Tree) []string {
+	return slices.Concat(t.Under(addons.Dir+"/"+u.addon.Name), t.Under(salt.StatesDir+"/"+u.addon.Name), u.kustomizeUnit().Inputs(t))
 }
 
 func (u *unit) kustomizeUnit() kustomize.Unit {

@@ -30,22 +30,9 @@ func (u *unit) name() string { return u.cluster.Name + "/" + u.addon.Name }
 
 // render renders the unit: salt, then kustomize, then the checks of each object.
 func (u *unit) render(t Tree) (*output, []salt.Read, error) {
-	rendered, err := salt.Render(t, u.addon.Name, u.in)
+	rendered, _, objects, err := u.build(t)
 	if err != nil {
 		return nil, nil, err
-	}
-	objects, manifests, err := u.read(rendered)
-	if err != nil {
-		return nil, nil, err
-	}
-	texts, changed, err := kustomize.Build(t, u.kustomizeUnit(), manifests)
-	if err != nil {
-		return nil, nil, err
-	}
-	if changed {
-		if objects, err = u.adapted(t, texts, objects); err != nil {
-			return nil, nil, err
-		}
 	}
 	out := &output{}
 	byPath := map[string]string{}
@@ -62,6 +49,24 @@ func (u *unit) render(t Tree) (*output, []salt.Read, error) {
 	}
 	slices.SortFunc(out.Objects, func(a, b renderedObject) int { return strings.Compare(a.Path, b.Path) })
 	return out, rendered.Reads, nil
+}
+
+// build renders the unit's objects: before are those that went into kustomize,
+// after those that came out.
+func (u *unit) build(t Tree) (rendered *salt.Rendered, before, after []*object, err error) {
+	if rendered, err = salt.Render(t, u.addon.Name, u.in); err != nil {
+		return nil, nil, nil, err
+	}
+	before, manifests, err := u.read(rendered)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	texts, changed, err := kustomize.Build(t, u.kustomizeUnit(), manifests)
+	if err != nil || !changed {
+		return rendered, before, before, err
+	}
+	after, err = u.adapted(t, texts, before)
+	return rendered, before, after, err
 }
 
 // read parses and checks what salt rendered, before kustomize sees it: here a

@@ -45,6 +45,35 @@ type Options struct {
 	LoadYAML func(text string) (any, error)
 	// Strict refuses to print None, lists and dicts.
 	Strict bool
+	// At, which may be nil, is called before each statement is rendered, and what it
+	// returns after it: for those who want to know where something is read.
+	At func(file string, from, to int, kind FrameKind) (leave func())
+}
+
+// FrameKind tells what a statement can change of the output.
+type FrameKind int
+
+// Kinds. Output prints, at its own line. Block decides over the statements inside
+// of it. Wide can change anything after it.
+const (
+	FrameWide FrameKind = iota
+	FrameOutput
+	FrameBlock
+)
+
+// frame calls At.
+func (r *run) frame(n stmt) (leave func()) {
+	from, kind := n.line(), FrameWide
+	to := from
+	switch n := n.(type) {
+	case textNode:
+		kind, to = FrameOutput, from+strings.Count(n.text, "\n")
+	case outputNode, includeNode, filterBlockNode, callBlockNode:
+		kind = FrameOutput
+	case ifNode, forNode, withNode, scopeNode, autoescapeNode, blockNode, *blockNode:
+		kind = FrameBlock
+	}
+	return r.At(r.t.file, from, to, kind)
 }
 
 // Render renders the template strictly. names are what it can use by name.

@@ -24,6 +24,9 @@ func (r *run) body(nodes []stmt) error {
 func (r *run) muted() bool { return r.parent != nil && r.capturing == 0 }
 
 func (r *run) node(n stmt) error {
+	if r.At != nil {
+		defer r.frame(n)()
+	}
 	switch n := n.(type) {
 	case textNode:
 		if r.muted() {
