@@ -32,6 +32,11 @@ type Options struct {
 	Hub       string // base URL
 	HubCAFile string // PEM; empty for the system's roots
 	TokenFile string
+	// Apply is how objects come into the cluster: ApplyAgent (also when empty),
+	// ApplyOther or ApplyFiles, then below AddonsDir. PruneGrace is how long after a
+	// change of the files nothing is pruned; zero means 3 minutes.
+	Apply, AddonsDir string
+	PruneGrace       time.Duration
 }
 
 // BindFlags binds the options to flags.
@@ -40,12 +45,18 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Hub, "hub", "", "base URL of the hub")
 	fs.StringVar(&o.HubCAFile, "hub-ca-file", "", "PEM file with the hub's certificate authority")
 	fs.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/holdfast/token", "file with this cluster's token for the hub")
+	fs.StringVar(&o.Apply, "apply", ApplyAgent, "who applies the bundle: agent; files (kube-addon-manager, from --addons-dir); other (Flux, Argo CD; the agent only looks)")
+	fs.StringVar(&o.AddonsDir, "addons-dir", "/etc/kubernetes/addons", "directory of kube-addon-manager, for --apply=files")
+	fs.DurationVar(&o.PruneGrace, "prune-grace", pruneGrace, "for --apply=files: longer than one pass of kube-addon-manager takes")
 }
 
 // Validate checks the options.
 func (o *Options) Validate() error {
 	if o.Cluster == "" {
 		return errors.New("--cluster is empty; give the cluster's name in fleet.yaml")
+	}
+	if !slices.Contains([]string{"", ApplyAgent, ApplyOther, ApplyFiles}, o.Apply) {
+		return fmt.Errorf("--apply=%s is not known; give agent, files or other", o.Apply)
 	}
 	if u, err := url.Parse(o.Hub); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return fmt.Errorf("--hub %q is not an http or https URL", o.Hub)
@@ -107,6 +118,7 @@ type unitState struct {
 	progress  time.Time // when what is waited for last changed
 	waiting   string
 	checkAt   time.Time // when to look again; zero for never
+	pruneAt   time.Time // when to prune what another may have left; zero for never
 	failures  int
 	problem   string // why the last attempt failed
 	held      []string
@@ -128,6 +140,9 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	hub, err := newHubClient(o)
 	if err != nil {
 		return nil, err
+	}
+	if o.PruneGrace == 0 {
+		o.PruneGrace = pruneGrace
 	}
 	a := &Agent{
 		opts: o, log: log, hub: hub,
@@ -206,6 +221,9 @@ func (a *Agent) pass(ctx context.Context, dirty map[string]bool) {
 func (a *Agent) reconcile(ctx context.Context, u *unitState, dirty bool) {
 	now := time.Now()
 	due := !u.checkAt.IsZero() && !now.Before(u.checkAt)
+	if !u.pruneAt.IsZero() && !now.Before(u.pruneAt) {
+		u.applied = false
+	}
 	if u.applied && !dirty && !due {
 		return
 	}
@@ -227,7 +245,13 @@ func (a *Agent) applyUnit(ctx context.Context, u *unitState) {
 		a.save(ctx, u, verdict{health: v1alpha1.HealthProgressing})
 		return
 	}
-	if err := a.tryApply(ctx, u); err != nil {
+	err := a.tryApply(ctx, u)
+	if w := (*waitError)(nil); errors.As(err, &w) {
+		u.failures, u.problem, u.checkAt = 0, w.what, time.Now().Add(lookAgain)
+		a.save(ctx, u, verdict{health: v1alpha1.HealthProgressing})
+		return
+	}
+	if err != nil {
 		u.failures++
 		u.problem = oneLine(err)
 		u.checkAt = time.Now().Add(min(retryMax, retryAfter<<min(u.failures-1, 5)))
@@ -256,6 +280,9 @@ func (a *Agent) unmet(u *unitState) string {
 // tryApply writes the inventory before anything else, so that a crash at any
 // point leaves no object that nobody will prune.
 func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
+	if a.opts.Apply == ApplyOther || a.opts.Apply == ApplyFiles {
+		return a.leave(ctx, u)
+	}
 	current := inventoryOf(u.unit)
 	st := a.store.get(u.name)
 	old := st.Status.Inventory
@@ -342,6 +369,14 @@ func (a *Agent) save(ctx context.Context, u *unitState, v verdict) {
 // remove prunes an addon that the bundle no longer has; true when it is gone.
 func (a *Agent) remove(ctx context.Context, name string) bool {
 	st := a.store.get(name)
+	switch a.opts.Apply {
+	case ApplyOther: // its objects are another's
+		return a.store.remove(ctx, name) == nil
+	case ApplyFiles:
+		if since, err := a.leaveFiles(ctx, name, nil); err != nil || time.Since(since) < a.opts.PruneGrace {
+			return false
+		}
+	}
 	kept, held, err := a.apply.prune(ctx, name, st.Status.Inventory, a.deletions)
 	if len(kept) == 0 && err == nil {
 		if err = a.store.remove(ctx, name); err == nil {
@@ -371,6 +406,9 @@ func (a *Agent) nextCheck(now time.Time) time.Duration {
 	for _, u := range a.units {
 		if !u.checkAt.IsZero() {
 			next = min(next, max(settle, u.checkAt.Sub(now)))
+		}
+		if !u.pruneAt.IsZero() {
+			next = min(next, max(settle, u.pruneAt.Sub(now)))
 		}
 	}
 	for _, pending := range a.removed {

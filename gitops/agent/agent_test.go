@@ -181,6 +181,9 @@ type rig struct {
 	token string
 	name  string
 	stop  func()
+	// How objects come into the cluster, if not by the agent.
+	apply, addons string
+	grace         time.Duration
 }
 
 func newRig(t *testing.T, name string) *rig {
@@ -227,7 +230,7 @@ func newRig(t *testing.T, name string) *rig {
 // start starts an agent; stop ends it as abruptly as a test can.
 func (r *rig) start() {
 	r.t.Helper()
-	a, err := agent.New(cluster.ForTest(r.t).RESTConfig(), agent.Options{Cluster: r.name, Hub: r.url, TokenFile: r.token}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := agent.New(cluster.ForTest(r.t).RESTConfig(), agent.Options{Cluster: r.name, Hub: r.url, TokenFile: r.token, Apply: r.apply, AddonsDir: r.addons, PruneGrace: r.grace}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		r.t.Fatal(err)
 	}
