@@ -210,7 +210,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		if at := h.decision.Recheck; !at.IsZero() {
 			next = min(next, max(0, at.Sub(h.now())))
 		}
-		if at := h.nextTrial(h.now()); !at.IsZero() {
+		if at := h.nextTrial(); !at.IsZero() {
 			next = min(next, max(0, at.Sub(h.now())))
 		}
 		h.mu.Unlock()

@@ -141,18 +141,19 @@ func (h *Hub) hearTrial(cluster, id string, rep protocol.PlanReport) bool {
 	return true
 }
 
-// nextTrial is when a trial next has something to do without anybody saying
-// anything; zero for never. The caller holds h.mu.
-func (h *Hub) nextTrial(now time.Time) (next time.Time) {
-	for name, t := range h.trials {
+// nextTrial is when a cluster that the rollout is to be told about is asked again,
+// or has not answered in time; zero for never. The caller holds h.mu.
+func (h *Hub) nextTrial() (next time.Time) {
+	for _, name := range h.decision.Ask {
+		t := h.trials[name]
+		if t == nil {
+			continue
+		}
 		at := t.deadline
 		if t.answer != nil {
 			at = t.again
 		}
-		if c, _, _ := h.contact(name, now); c != rollout.Present || at.IsZero() || h.heads[name].commit != t.base {
-			continue
-		}
-		if next.IsZero() || at.Before(next) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
