@@ -251,7 +251,7 @@ func (f *fleet) status(url string) protocol.Status {
 
 func (f *fleet) await(url, what string, ok func(protocol.Status) bool) (st protocol.Status) {
 	f.t.Helper()
-	if _, err := wait.Until(f.t.Context(), 20*time.Second, what, func() (bool, error) {
+	if _, err := wait.Until(f.t.Context(), time.Minute, what, func() (bool, error) {
 		st = f.status(url)
 		done := ok(st)
 		if !done {
