@@ -147,7 +147,7 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 	d.Model = r.attr("device/model")
 	d.Size = r.number("size") * 512 // sysfs counts in 512 bytes whatever the sector size, block/genhd.c
 	d.RO = r.attr("ro") == "1"
-	d.Media = media(dev, r.attr("queue/rotational"))
+	d.Media = diskid.Media(dev, r.attr("queue/rotational"))
 	if d.Serial, err = diskid.Serial(host, dev); err != nil {
 		r.fail(err)
 	}
@@ -162,18 +162,6 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 		return Disk{}, fmt.Errorf("read disk %s: %w", dev, r.err)
 	}
 	return d, nil
-}
-
-func media(dev, rotational string) v1alpha1.Media {
-	switch {
-	case strings.HasPrefix(dev, "loop"), strings.HasPrefix(dev, "vd"):
-		return v1alpha1.MediaVirtual
-	case strings.HasPrefix(dev, "nvme"):
-		return v1alpha1.MediaNVMe
-	case rotational == "1":
-		return v1alpha1.MediaHDD
-	}
-	return v1alpha1.MediaSSD
 }
 
 // reader reads one disk's directory and keeps the first error.
