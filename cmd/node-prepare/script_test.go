@@ -12,7 +12,13 @@ import (
 // TestMain lets the scripts run this test binary as node-prepare, and as the
 // programs that it asks about disks, which are files here.
 func TestMain(m *testing.M) {
-	device := func() string { return os.Args[len(os.Args)-1] }
+	device := func() string {
+		name, err := os.Readlink(os.Args[len(os.Args)-1]) // an open file that was inherited
+		if err != nil {
+			return os.Args[len(os.Args)-1]
+		}
+		return name
+	}
 	dirty := func() bool {
 		data, err := os.ReadFile(device())
 		return err == nil && len(data) > 0 && data[0] != 0

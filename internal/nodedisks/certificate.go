@@ -15,9 +15,9 @@ import (
 const CertificateDir = "/var/lib/holdfast/local"
 
 // Certificate says that a raw partition has nobody's data. Node preparation
-// writes one for each raw partition that it has made (not for one that it has
-// found), the cleaner for one whose every byte it has read as zero. It is good
-// for one volume.
+// writes one for a raw partition of a disk that it has prepared and not listed yet, the
+// cleaner for one that has no volume, each when it has read every byte of it as zero. It is good for one
+// volume.
 type Certificate struct {
 	ID        string    `json:"id"` // random; what is used up
 	Disk      string    `json:"disk"`

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
 
@@ -18,6 +19,7 @@ import (
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/internal/output"
+	"holdfast.dev/provisioners/local/wipe"
 )
 
 // Files writes the host's files, durably and whole; *hostfs.FS does.
@@ -37,10 +39,14 @@ type Preparer struct {
 	Programs *hostfs.FS
 	// NewUUID gives a random UUID in lower case.
 	NewUUID func() string
+	// Raw is a raw partition, open exclusively, to be read and zeroed; RawDevice is the one of the product.
+	Raw func(*os.File) (wipe.Device, error)
 	// UnitsOnly writes mount units and does not talk to systemd. Udev is set where there is one to wait for.
 	UnitsOnly, Udev bool
 	// Progress hears of every step, for a person.
 	Progress io.Writer
+
+	held map[string]*held // disks that are kept open, by id
 }
 
 func (p *Preparer) tell(format string, args ...any) { fmt.Fprintf(p.Progress, format+"\n", args...) }
@@ -153,7 +159,8 @@ func (p *Preparer) Apply(ctx context.Context, in *Input, plan *Plan) error {
 	return errors.Join(errs...)
 }
 
-// again reads one disk anew: what was read for the plan may be over.
+// again reads one disk anew: what was read for the plan may be over. The disk is
+// kept open until release.
 func (p *Preparer) again(ctx context.Context, in *Input, id string) (*Found, error) {
 	if err := p.settle(ctx); err != nil {
 		return nil, err
@@ -168,9 +175,21 @@ func (p *Preparer) again(ctx context.Context, in *Input, id string) (*Found, err
 	if err != nil {
 		return nil, err
 	}
-	f, err := p.Host.disk(ctx, dev, "", used, in.State, extents(in.Flavor, in.State))
+	hold := p.held[id]
+	if hold != nil { // open since an earlier look: it must be the same one
+		if err := p.Host.same(hold); err != nil {
+			return nil, err
+		}
+	}
+	f, err := p.Host.disk(ctx, dev, "", hold, used, in.State, extents(in.Flavor, in.State))
 	if err != nil {
 		return nil, err
+	}
+	if f != nil && f.hold != hold {
+		if p.held == nil {
+			p.held = map[string]*held{}
+		}
+		p.held[id] = f.hold
 	}
 	if f == nil || f.ID != id {
 		return nil, fmt.Errorf("%s is not this disk any more (run again)", dev)
@@ -178,9 +197,18 @@ func (p *Preparer) again(ctx context.Context, in *Input, id string) (*Found, err
 	return f, nil
 }
 
+// release closes the disks that were kept open.
+func (p *Preparer) release() {
+	for id, d := range p.held {
+		d.close()
+		delete(p.held, id)
+	}
+}
+
 // disk does all that is to be done to one disk, effect by effect: look, record
 // the intent, act, look again, record the outcome.
 func (p *Preparer) disk(ctx context.Context, in *Input, row *Row) error {
+	defer p.release()
 	s := in.State
 	if row.take != nil {
 		if done, err := p.take(ctx, in, row); err != nil || done {
@@ -202,6 +230,9 @@ func (p *Preparer) disk(ctx context.Context, in *Input, row *Row) error {
 			return errors.New(m.Refused)
 		case m.Seen:
 			p.record(r, s.Wipes[row.Disk], m, Made)
+			if m.Effect == EffectWipe {
+				r.Between = f.Content.Between
+			}
 			if err := p.Store.Save(s); err != nil {
 				return err
 			}
@@ -213,13 +244,16 @@ func (p *Preparer) disk(ctx context.Context, in *Input, row *Row) error {
 		last = m
 		if m.Effect == EffectWipe {
 			s.consume(row.Disk, in.Tokens[row.Disk], &f.Content)
+			f.hold.given = true
 		} else {
 			p.record(r, nil, m, Begun)
 		}
 		if err := p.Store.Save(s); err != nil {
 			return err
 		}
-		if err := p.effect(ctx, in, f, r, m); err != nil {
+		err = p.effect(ctx, in, f, r, m)
+		f.hold.whole = nil // it has changed
+		if err != nil {
 			return err
 		}
 	}
@@ -230,7 +264,7 @@ func (p *Preparer) take(ctx context.Context, in *Input, row *Row) (done bool, er
 	s := in.State
 	if row.take.Layout == nil {
 		f := found(in, row.Disk)
-		if s.Disks[row.Disk], err = newRecord(row.take, f, p.NewUUID); err != nil {
+		if s.Disks[row.Disk], err = in.record(row.take, f, p.NewUUID); err != nil {
 			return false, err
 		}
 		return true, p.Store.Save(s)
@@ -244,7 +278,7 @@ func (p *Preparer) take(ctx context.Context, in *Input, row *Row) (done bool, er
 		return false, fmt.Errorf("it was to be taken and is not blank now: %s", why)
 	}
 	f.Slot = row.Slot
-	r, err := newRecord(row.take, f, p.NewUUID)
+	r, err := in.record(row.take, f, p.NewUUID)
 	if err != nil {
 		return false, err
 	}
@@ -274,6 +308,7 @@ func (p *Preparer) take(ctx context.Context, in *Input, row *Row) (done bool, er
 	}
 	if mayWipe {
 		s.consume(row.Disk, in.Tokens[row.Disk], &f.Content)
+		f.hold.given = true
 	}
 	return false, p.Store.Save(s)
 }
@@ -328,7 +363,7 @@ func (p *Preparer) record(r *Record, w *Wipe, m Move, phase Phase) {
 		w.Phase, w.Token, w.Traces, r.Emptied = phase, "", nil, true
 	case EffectPartition:
 		r.Table.Phase = phase
-	case EffectFormat:
+	case EffectFormat, EffectCertify:
 		r.Table.Partitions[m.Part].Phase = phase
 	case EffectPV:
 		r.PV.Phase = phase
@@ -339,6 +374,9 @@ func (p *Preparer) effect(ctx context.Context, in *Input, f *Found, r *Record, m
 	what := fmt.Sprintf("disk %s (%s): %s", f.ID, f.Device, m.Effect)
 	if m.Effect == EffectFormat {
 		what = fmt.Sprintf("%s partition %d as %s", what, m.Part+1, r.Table.Partitions[m.Part].Filesystem)
+	}
+	if m.Effect == EffectCertify {
+		return p.certify(ctx, in, f, r, m.Part) // which tells how far it is
 	}
 	p.tell("%s", what)
 	defer output.Progress(p.Progress, what)()
@@ -357,6 +395,7 @@ func (p *Preparer) effect(ctx context.Context, in *Input, f *Found, r *Record, m
 
 // volumeGroup does all that is to be done to one volume group.
 func (p *Preparer) volumeGroup(ctx context.Context, in *Input, name string) error {
+	defer p.release()
 	s := in.State
 	v := s.VolumeGroups[name]
 	wanted := (&planner{Input: *in}).wanted(v)
@@ -413,7 +452,7 @@ func (p *Preparer) volumeGroup(ctx context.Context, in *Input, name string) erro
 			}
 		}
 		p.tell("volume group %s: %s", name, m.Effect)
-		if err := p.changeVG(ctx, name, v, m.Effect, devs, fresh); err != nil {
+		if err := p.changeVG(ctx, name, v, m.Effect, disks, devs, fresh); err != nil {
 			return err
 		}
 	}
@@ -469,6 +508,7 @@ func (p *Preparer) mounts(ctx context.Context, in *Input, id string) error {
 	if !slices.ContainsFunc(in.Disks, func(f Found) bool { return f.ID == id }) {
 		return nil // missing
 	}
+	defer p.release()
 	f, err := p.again(ctx, in, id)
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", id, err)

@@ -10,5 +10,7 @@
 // was shown to a person who named the disk with a single-use token. Before each
 // effect its intent, with every UUID that it will leave behind, is durable in
 // the state file; after it the outcome is. So what a power cut leaves half made
-// is recognised by those UUIDs, and is never guessed.
+// is recognised by those UUIDs, and is never guessed. A disk is kept open from the
+// look at it to the effect on it, so that the kernel's names cannot come to mean another
+// one (see held); one whose id names a place is never taken for the recorded one on that word (see weak.go).
 package nodeprep

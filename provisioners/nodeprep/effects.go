@@ -12,10 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"holdfast.dev/internal/bounded"
-	"holdfast.dev/internal/hostfs"
 )
 
 const (
@@ -39,35 +36,45 @@ func (p *Preparer) settle(ctx context.Context) error {
 // then the first and last MiB of every place that is looked at when a disk is
 // taken for blank. wipefs opens the device exclusively and so refuses one in use.
 func (p *Preparer) wipe(ctx context.Context, f *Found, places []Extent) error {
-	for _, part := range f.Content.Partitions {
-		if _, err := p.Host.run(ctx, tableTimeout, "", "wipefs", "--all", p.Host.node(part.Name)); err != nil {
+	for i := range f.Content.Partitions {
+		part := &f.Content.Partitions[i]
+		d, err := p.Host.holdPartition(f.hold, part)
+		if err != nil {
+			return fmt.Errorf("wipe %s: %w", part.Name, err)
+		}
+		err = p.Host.change(ctx, d, tableTimeout, "", "wipefs", "--all")
+		d.close() // or the kernel could not let go of the partition
+		if err != nil {
 			return fmt.Errorf("wipe %s: %w", part.Name, err)
 		}
 	}
-	if _, err := p.Host.run(ctx, tableTimeout, "", "wipefs", "--all", p.Host.node(f.Device)); err != nil {
+	if err := p.Host.change(ctx, f.hold, tableTimeout, "", "wipefs", "--all"); err != nil {
 		return fmt.Errorf("wipe %s: %w", f.Device, err)
 	}
 	for _, part := range f.Content.Partitions {
 		places = append(places, Extent{part.Start, part.Size})
 	}
 	places = append(places, Extent{0, f.Size})
-	if err := zero(ctx, p.Host.FS, f.Device, f.Size, places); err != nil {
+	if err := p.Host.zero(ctx, f.hold, places); err != nil {
 		return fmt.Errorf("wipe %s: %w", f.Device, err)
 	}
 	left, err := p.Host.partitions(f.Device)
 	if err == nil && len(left) > 0 { // a kernel that could not read the empty table again
-		_, err = p.Host.run(ctx, tableTimeout, "", "partx", "--delete", p.Host.node(f.Device))
+		err = p.Host.change(ctx, f.hold, tableTimeout, "", "partx", "--delete")
 	}
 	return err
 }
 
 // zero writes zeroes over the first and last MiB of each place, with the device
 // opened exclusively. A disk that hangs is left behind.
-func zero(ctx context.Context, host *hostfs.FS, dev string, size int64, places []Extent) error {
+func (h *Host) zero(ctx context.Context, d *held, places []Extent) error {
+	if err := h.same(d); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, tableTimeout, fmt.Errorf("no answer within %s: %w", tableTimeout, context.DeadlineExceeded))
 	defer cancel()
 	_, err := bounded.Call(ctx, func() (none struct{}, _ error) {
-		x, err := host.OpenFile("/dev/"+dev, os.O_WRONLY|unix.O_EXCL)
+		x, err := d.exclusive(os.O_WRONLY)
 		if err != nil {
 			return none, err
 		}
@@ -75,7 +82,7 @@ func zero(ctx context.Context, host *hostfs.FS, dev string, size int64, places [
 		for _, e := range places {
 			n := min(mebibyte, e.Size)
 			for _, at := range []int64{e.Start, e.Start + e.Size - n} {
-				if err == nil && at >= 0 && at+n <= size {
+				if err == nil && at >= 0 && at+n <= d.node.Size {
 					_, err = x.WriteAt(buf[:n], at)
 				}
 			}
@@ -96,7 +103,7 @@ func (p *Preparer) partition(ctx context.Context, f *Found, r *Record) error {
 			fmt.Fprintf(&b, "start=%d, size=%d, type=%s, uuid=%s, name=\"holdfast-%s\"\n",
 				part.Start/f.SectorSize, part.Size/f.SectorSize, typeLinux, part.UUID, r.Group)
 		}
-		if _, err := p.Host.run(ctx, tableTimeout, b.String(), "sfdisk", "--wipe", "never", "--wipe-partitions", "never", p.Host.node(f.Device)); err != nil {
+		if err := p.Host.change(ctx, f.hold, tableTimeout, b.String(), "sfdisk", "--wipe", "never", "--wipe-partitions", "never"); err != nil {
 			return fmt.Errorf("partition %s: %w", f.Device, err)
 		}
 	}
@@ -107,7 +114,7 @@ func (p *Preparer) partition(ctx context.Context, f *Found, r *Record) error {
 	c := Content{Partitions: known}
 	for _, part := range t.Partitions {
 		if c.partition(part.Start, part.Size) == nil {
-			if _, err := p.Host.run(ctx, tableTimeout, "", "partx", "--update", p.Host.node(f.Device)); err != nil {
+			if err := p.Host.change(ctx, f.hold, tableTimeout, "", "partx", "--update"); err != nil {
 				return fmt.Errorf("tell the kernel of the partitions of %s: %w", f.Device, err)
 			}
 			return nil
@@ -144,8 +151,15 @@ func (p *Preparer) format(ctx context.Context, f *Found, t *TablePartition, forc
 	default:
 		return fmt.Errorf("format %s: %q cannot be made", part.Name, t.Filesystem)
 	}
-	args = append(append(args, t.MkfsOptions...), p.Host.node(part.Name))
-	if _, err := p.Host.run(ctx, mkfsTimeout, "", name, args...); err != nil {
+	if err := p.Host.same(f.hold); err != nil {
+		return fmt.Errorf("format %s: %w", part.Name, err)
+	}
+	d, err := p.Host.holdPartition(f.hold, part)
+	if err != nil {
+		return fmt.Errorf("format %s: %w", part.Name, err)
+	}
+	defer d.close()
+	if err := p.Host.change(ctx, d, mkfsTimeout, "", name, append(args, t.MkfsOptions...)...); err != nil {
 		return fmt.Errorf("format %s: %w", part.Name, err)
 	}
 	return nil
@@ -216,17 +230,30 @@ func xfsConfigFor(mkfs, kernel string, files []string) (string, error) {
 	return name, nil
 }
 
+// pvcreate makes a physical volume. LVM opens the device exclusively, by the name
+// that its own scan gives it: while the disk is held, no other disk gets that name.
 func (p *Preparer) pvcreate(ctx context.Context, f *Found, r *Record) error {
+	if err := p.Host.free(f.hold); err != nil {
+		return fmt.Errorf("make a physical volume of %s: %w", f.Device, err)
+	}
 	_, err := p.Host.lvm(ctx, []string{f.Device}, "pvcreate", "--yes", "--norestorefile", "--uuid", r.PV.UUID, p.Host.node(f.Device))
+	if err == nil {
+		err = p.Host.same(f.hold)
+	}
 	if err != nil {
 		return fmt.Errorf("make a physical volume of %s: %w", f.Device, err)
 	}
 	return nil
 }
 
-// volumeGroup has one effect on a volume group. devs are the devices of all its
-// disks, fresh those to take in.
-func (p *Preparer) changeVG(ctx context.Context, name string, v *VolumeGroup, effect VGEffect, devs, fresh []string) error {
+// changeVG has one effect on a volume group. devs are the devices of all its
+// disks, which are held, fresh those to take in.
+func (p *Preparer) changeVG(ctx context.Context, name string, v *VolumeGroup, effect VGEffect, disks []Found, devs, fresh []string) error {
+	for i := range disks {
+		if err := p.Host.same(disks[i].hold); err != nil {
+			return fmt.Errorf("%s %s: %w", effect, name, err)
+		}
+	}
 	var nodes []string
 	for _, d := range fresh {
 		nodes = append(nodes, p.Host.node(d))

@@ -25,6 +25,8 @@ type Found struct {
 	ReadOnly   bool
 	Slot       string
 	Content    Content
+
+	hold *held // while it is kept open
 }
 
 // Content is what is on a disk. Its zero value is a disk of which nothing is known.
@@ -46,8 +48,20 @@ type Content struct {
 	Middle string
 	// GPT is the partition table as its bytes say.
 	GPT GPT
+	// HalfPV is set when the first and last MiB have nothing but what an interrupted pvcreate leaves.
+	HalfPV bool
+	// Weak is set when the disk's id names a place; Size is the disk's, in bytes.
+	Weak bool
+	Size int64
+	// Whole is set when a weak disk was read to its last byte. Between is then a SHA-256 of what is
+	// not zero between its first and last MiB, empty for nothing, and BetweenAt where that begins.
+	Whole              bool
+	Between, BetweenAt string
 	// Sum is a SHA-256 of all bytes that were read and are not zero.
 	Sum string
+
+	// kept is set when the disk is open since the token in use was given: it is that disk.
+	kept bool
 }
 
 // Signature is one trace of an earlier use.
@@ -76,6 +90,20 @@ type Partition struct {
 // Blank says why the disk is not blank, or nothing. emptied is set for a disk
 // whose contents were given up with a token: only traces count there.
 func (c *Content) Blank(emptied bool) string {
+	why := c.looksBlank(emptied)
+	switch {
+	case why != "" || !c.Weak || emptied:
+		return why
+	case !c.Whole:
+		return "was not read whole, and its id names a place and not a drive"
+	case c.Between != "":
+		return "has data of no known kind " + c.BetweenAt
+	}
+	return ""
+}
+
+// looksBlank is Blank as far as samples tell.
+func (c *Content) looksBlank(emptied bool) string {
 	switch {
 	case c.Err != "":
 		return c.Err

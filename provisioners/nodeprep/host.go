@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -13,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
@@ -36,6 +37,12 @@ type Host struct {
 	FS    *hostfs.FS
 	Exec  Exec
 	Flags Flags
+	// Stat asks the kernel of an open device; StatNode is the one of the product.
+	Stat func(*os.File) (Node, error)
+	// Progress hears of reads that take long.
+	Progress io.Writer
+
+	mu sync.Mutex // of Progress
 }
 
 // users are who uses block devices, by the kernel's number and name.
@@ -71,7 +78,11 @@ func (h *Host) Scan(ctx context.Context, state *State, extents func(*Found) []Ex
 		wg.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			found[i], errs[i] = h.disk(ctx, name, slots[name], used, state, extents)
+			found[i], errs[i] = h.disk(ctx, name, slots[name], nil, used, state, extents)
+			if found[i] != nil {
+				found[i].hold.close()
+				found[i].hold = nil
+			}
 		})
 	}
 	wg.Wait()
@@ -106,8 +117,9 @@ func withoutTwins(all []Found) ([]Found, error) {
 	return keep, errors.Join(errs...)
 }
 
-// disk reads one disk; nil for what is none, or is gone.
-func (h *Host) disk(ctx context.Context, dev, slot string, used *users, state *State, extents func(*Found) []Extent) (*Found, error) {
+// disk reads one disk, and keeps it open for the caller to close; nil for what is
+// none, or is gone. hold is the disk when it is open already.
+func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *users, state *State, extents func(*Found) []Extent) (*Found, error) {
 	id, weak, err := diskid.FromSysfs(h.FS, dev)
 	if errors.Is(err, diskid.ErrNoDisk) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil, nil
@@ -115,14 +127,14 @@ func (h *Host) disk(ctx context.Context, dev, slot string, used *users, state *S
 	if err != nil {
 		return nil, err
 	}
-	f := &Found{ID: id, Weak: weak, Device: dev, Slot: slot}
+	f := &Found{ID: id, Weak: weak, Device: dev, Slot: slot, hold: hold}
 	attr := func(name string) string {
 		v, e := diskid.Attr(h.FS, path.Join(sysBlock, dev, name))
 		err = errors.Join(err, e)
 		return v
 	}
 	f.Model, f.ReadOnly = attr("device/model"), attr("ro") != "0"
-	f.Media = media(dev, attr("queue/rotational"))
+	f.Media = diskid.Media(dev, attr("queue/rotational"))
 	if f.Slot == "" {
 		f.Slot = h.slot(dev, attr("loop/backing_file"))
 	}
@@ -138,18 +150,6 @@ func (h *Host) disk(ctx context.Context, dev, slot string, used *users, state *S
 	f.Size, f.SectorSize, f.Serial = size*sysSector, sector, serial
 	f.Content = h.content(ctx, f, used, state, extents(f))
 	return f, nil
-}
-
-func media(dev, rotational string) v1alpha1.Media {
-	switch {
-	case strings.HasPrefix(dev, "loop"), strings.HasPrefix(dev, "vd"):
-		return v1alpha1.MediaVirtual
-	case strings.HasPrefix(dev, "nvme"):
-		return v1alpha1.MediaNVMe
-	case rotational == "0":
-		return v1alpha1.MediaSSD
-	}
-	return v1alpha1.MediaHDD
 }
 
 // slot is where the disk sits, as the disk monitor names it too.

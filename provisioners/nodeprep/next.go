@@ -13,6 +13,7 @@ const (
 	EffectWipe      Effect = "wipe"
 	EffectPartition Effect = "partition"
 	EffectFormat    Effect = "format"
+	EffectCertify   Effect = "certify"
 	EffectPV        Effect = "pvcreate"
 )
 
@@ -48,6 +49,9 @@ func (r *Record) next(w *Wipe, c *Content, mayWipe bool) Move {
 			return m
 		}
 	}
+	if why := r.stranger(c); why != "" {
+		return refuse("%s", why)
+	}
 	switch {
 	case r.Table != nil:
 		return r.nextTable(c)
@@ -65,10 +69,12 @@ func (r *Record) nextWipe(w *Wipe, c *Content, mayWipe bool) (Move, bool) {
 		return Move{}, false
 	case len(c.Used) > 0:
 		return refuse("%s (unmount and release it first; a token does not help)", why), true
-	case open && c.Blank(true) == "":
+	case open && c.Blank(true) == "" && (!c.Weak || c.kept || why == ""):
 		return Move{Effect: EffectWipe, Seen: true}, true
 	case mayWipe:
 		return Move{Effect: EffectWipe}, true
+	case open && c.Weak:
+		return refuse("a wipe was begun and has not ended, and its id names a place: this may be another drive, which %s", why), true
 	case open:
 		return refuse("a wipe was begun and has not ended: %s", why), true
 	}
@@ -109,7 +115,7 @@ func (r *Record) nextTable(c *Content) Move {
 		return Move{Effect: EffectPartition, Seen: true}
 	}
 	for i := range t.Partitions {
-		if m := t.Partitions[i].next(c, i); !m.None {
+		if m := t.Partitions[i].next(c, i, r.Certify); !m.None {
 			return m
 		}
 	}
@@ -129,11 +135,17 @@ func (c *Content) otherThan(t *Table) string {
 }
 
 // next looks at one partition of a whole table of our own.
-func (want *TablePartition) next(c *Content, i int) Move {
-	if want.Filesystem == "" {
-		return Move{None: true} // a raw one belongs to whoever uses it
-	}
+func (want *TablePartition) next(c *Content, i int, certify bool) Move {
 	p := c.partition(want.Start, want.Size)
+	switch {
+	case want.Filesystem != "":
+	case !certify || want.Phase == Made:
+		return Move{None: true} // a raw one belongs to whoever uses it
+	case len(p.Used) > 0:
+		return refuse("partition %d is in use: %s", i+1, strings.Join(p.Used, ", "))
+	default:
+		return Move{Effect: EffectCertify, Part: i}
+	}
 	ours := p.Type == string(want.Filesystem) && p.UUID == want.FSUUID
 	switch {
 	case want.Phase == Made && !ours:
@@ -194,7 +206,9 @@ func (r *Record) nextPV(c *Content) Move {
 	case len(c.Signatures) > 0 || len(c.Partitions) > 0:
 		return refuse("it has %s, which was not made here", c.describe())
 	}
-	// What pvcreate left half made has no label yet: its metadata area, below the
-	// first MiB. Anything elsewhere was not there when it was begun.
+	// What pvcreate left half made has no label yet.
+	if c.Edges != "" && !c.HalfPV {
+		return refuse("it has data of no known kind %s, which no pvcreate leaves", c.Edges)
+	}
 	return Move{Effect: EffectPV}
 }

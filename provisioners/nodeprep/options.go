@@ -17,6 +17,7 @@ type Options struct {
 	NodeName   string
 	Kubeconfig string
 	Apply      bool
+	Certify    bool
 	Wipe       map[string]string // disk id to token
 	Replace    map[string]string // missing disk to new disk
 	Output     output.Format
@@ -31,6 +32,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.NodeName, "node-name", "", "name of this Node: its ComputeNode says which disks are quarantined, failed or to be replaced")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "how to reach the API server; else KUBECONFIG, the pod's own, or ~/.kube/config")
 	fs.BoolVar(&o.Apply, "apply", false, "do it; without it the plan is printed and no disk is changed")
+	fs.BoolVar(&o.Certify, "certify", false, "read each raw partition that is made to its last byte, or zero it where its disk was given up, and certify that it is clean; takes as long as the disk does")
 	fs.Func("wipe", "ID=TOKEN: give up what is on the disk; the plan prints the token, which works once (may be repeated)", pairs(&o.Wipe))
 	fs.Func("replace", "OLD=NEW: give the place of a missing disk to a new one (may be repeated)", pairs(&o.Replace))
 	fs.Var(&o.Output, "o", "table, json or yaml")

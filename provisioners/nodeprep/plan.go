@@ -37,6 +37,17 @@ type Input struct {
 	LVM    LVMFacts
 	// UnitsOnly writes mount units and starts none.
 	UnitsOnly bool
+	// Certify reads the raw partitions of disks that are taken from now on.
+	Certify bool
+}
+
+// record is what a disk is to become in a group.
+func (in *Input) record(g *v1alpha1.FlavorDisks, f *Found, newUUID func() string) (*Record, error) {
+	r, err := newRecord(g, f, newUUID)
+	if err == nil && r.Table != nil {
+		r.Certify = in.Certify
+	}
+	return r, err
 }
 
 // Condition is what a disk is, in one word for a person.
@@ -395,7 +406,7 @@ func (p *planner) work(r *Row, f *Found, rec *Record, g *v1alpha1.FlavorDisks) {
 	probe := rec
 	if rec == nil {
 		var err error
-		if probe, err = newRecord(g, f, noUUID); err != nil {
+		if probe, err = p.record(g, f, noUUID); err != nil {
 			r.Refused = err.Error()
 			return
 		}
@@ -434,7 +445,7 @@ func (p *planner) anew(r *Row, f *Found, g *v1alpha1.FlavorDisks) *Record {
 		r.Refused = "the flavor has no layout for it any more"
 		return nil
 	}
-	rec, err := newRecord(g, f, noUUID)
+	rec, err := p.record(g, f, noUUID)
 	if err != nil {
 		r.Refused = err.Error()
 		return nil

@@ -31,18 +31,28 @@ func (h *Host) content(ctx context.Context, f *Found, used *users, state *State,
 	if rec != nil && !rec.done() && rec.begun() {
 		limit = checkTimeout // a file system may have to be checked
 	}
+	if f.Weak && (rec == nil || !rec.done()) {
+		limit += wholeTime(f.Size)
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, err := bounded.Call(ctx, func() (c Content, _ error) {
-		if err := h.read(ctx, f, used, rec, extents, &c); err != nil {
+	type result struct {
+		Content
+		hold *held
+	}
+	x := *f // the goroutine's own: it may be left behind
+	r, err := bounded.Call(ctx, func() (result, error) {
+		c := Content{Weak: x.Weak, Size: x.Size}
+		if err := h.read(ctx, &x, used, rec, extents, &c); err != nil {
 			c.Err = err.Error()
 		}
-		return c, nil
+		return result{c, x.hold}, nil
 	})
 	if err != nil { // a disk that hangs costs a goroutine, and delays no other
 		return Content{Err: fmt.Sprintf("read %s: no answer within %s", f.Device, limit)}
 	}
-	return c
+	f.hold = r.hold
+	return r.Content
 }
 
 func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, extents []Extent, c *Content) error {
@@ -67,7 +77,14 @@ func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, ext
 	if c.System {
 		return nil // nothing more is asked of it
 	}
-	look, err := h.look(ctx, f.Device, f.Size, false)
+	if f.hold == nil {
+		if f.hold, err = h.hold(f.Device, f.ID, f.Size); err != nil {
+			f.hold = nil
+			return err
+		}
+	}
+	c.kept = f.hold.given
+	look, err := h.look(ctx, f.hold, false)
 	if err != nil {
 		return err
 	}
@@ -76,29 +93,33 @@ func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, ext
 		return err
 	}
 	for i := range c.Partitions {
-		if err := h.partition(ctx, &c.Partitions[i], rec, c); err != nil {
+		if err := h.partition(ctx, f.hold, &c.Partitions[i], rec, c); err != nil {
 			return err
 		}
 	}
-	return nil
+	if c.needsWhole(rec) {
+		all, err := h.whole(ctx, f.hold)
+		if err != nil {
+			return err
+		}
+		c.Whole, c.Between, c.BetweenAt = true, all.sum, all.at
+	}
+	return h.same(f.hold)
 }
 
-// bytes reads the disk itself. An exclusive open is refused while the disk or a
-// partition of it is mounted, is swap or is held by a driver, bd_prepare_to_claim
-// in block/bdev.c, whatever mount table and sysfs say.
+// bytes reads the disk itself, and asks the kernel whether it is in use, whatever
+// mount table and sysfs say.
 func (h *Host) bytes(f *Found, rec *Record, extents []Extent, c *Content) error {
-	node := "/dev/" + f.Device
-	x, err := h.FS.OpenFile(node, os.O_RDONLY|unix.O_EXCL)
-	if errors.Is(err, unix.EBUSY) {
-		if len(c.Used) == 0 {
-			c.Used = append(c.Used, f.Device+" is claimed by something in the kernel")
-		}
-		x, err = h.FS.Open(node)
+	x := f.hold.file
+	alone, err := f.hold.exclusive(os.O_RDONLY)
+	switch {
+	case err == nil:
+		_ = alone.Close() // read only
+	case !errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("open %s: %w", f.Device, err)
+	case len(c.Used) == 0:
+		c.Used = append(c.Used, f.Device+" is claimed by something in the kernel")
 	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", node, err)
-	}
-	defer func() { _ = x.Close() }() // read only
 	fresh(x)
 	sum := sha256.New()
 	head, err := readAt(x, sum, 0, mebibyte)
@@ -110,6 +131,7 @@ func (h *Host) bytes(f *Found, rec *Record, extents []Extent, c *Content) error 
 		return err
 	}
 	c.GPT = ReadGPT(head, tail, f.Size, f.SectorSize)
+	c.HalfPV = halfPV(head, tail)
 	c.Edges = firstData(c.Edges, head, 0)
 	c.Edges = firstData(c.Edges, tail, f.Size-mebibyte)
 	defer func() { c.Sum = hex.EncodeToString(sum.Sum(nil)) }()
@@ -167,8 +189,13 @@ func firstData(have string, b []byte, at int64) string {
 
 // partition reads one partition: what the tools say, and its superblock itself.
 // They must agree.
-func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Content) error {
-	look, err := h.look(ctx, p.Name, p.Size, true)
+func (h *Host) partition(ctx context.Context, disk *held, p *Partition, rec *Record, c *Content) error {
+	d, err := h.holdPartition(disk, p)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	look, err := h.look(ctx, d, true)
 	if err != nil {
 		return err
 	}
@@ -177,11 +204,7 @@ func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Cont
 	if p.Size < mebibyte {
 		return nil
 	}
-	x, err := h.FS.Open("/dev/" + p.Name)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", p.Name, err)
-	}
-	defer func() { _ = x.Close() }() // read only
+	x := d.file
 	fresh(x)
 	head, err := readAt(x, nil, 0, mebibyte)
 	if err != nil {
@@ -210,7 +233,7 @@ func (h *Host) partition(ctx context.Context, p *Partition, rec *Record, c *Cont
 		return nil
 	}
 	p.Unused = sb.Unused
-	p.Whole, err = h.check(ctx, p.Type, p.Name)
+	p.Whole, err = h.check(ctx, p.Type, d)
 	return err
 }
 

@@ -37,6 +37,14 @@ func (w *world) Exec(_ context.Context, _ time.Duration, c hostexec.Command) ([]
 		}
 	}
 	dev := filepath.Base(c.Args[len(c.Args)-1])
+	if len(c.Files) > 0 { // a program that changes something may have been slow to begin
+		if w.before != nil {
+			w.before(c)
+		}
+		target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.Files[0].Fd()))
+		w.must(err)
+		dev = filepath.Base(target)
+	}
 	switch c.Path {
 	case "blkid":
 		return w.blkid(dev)
@@ -263,7 +271,7 @@ func (w *world) lvm(args []string) ([]byte, error) {
 	switch args[0] {
 	case "pvcreate":
 		dev := filepath.Base(last)
-		w.put(dev, 4096, []byte("metadata"))
+		w.put(dev, 4096, []byte("sum! LVM2 x[5A%r0N*>\x01"))
 		label := append(append([]byte("LABELONE"), make([]byte, 24)...), args[slices.Index(args, "--uuid")+1]...)
 		w.put(dev, 512, label)
 		return nil, nil

@@ -70,6 +70,9 @@ func (r *Record) remaining(unitsOnly bool) []string {
 		}
 		for i, p := range t.Partitions {
 			if p.Filesystem == "" {
+				if r.Certify && p.Phase != Made {
+					do = append(do, fmt.Sprintf("read all of raw partition %d (%s, class %s) and certify it", i+1, size(p.Size), p.StorageClass))
+				}
 				continue
 			}
 			if p.Phase != Made {

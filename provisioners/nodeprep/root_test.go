@@ -98,13 +98,13 @@ func killable(root string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 9
 	}
-	o := nodeprep.Options{Apply: true, Output: output.Table}
+	o := nodeprep.Options{Apply: true, Output: output.Table, Certify: true}
 	if id, token, ok := strings.Cut(os.Getenv(wipeEnv), "="); ok {
 		o.Wipe = map[string]string{id: token}
 	}
 	p := &nodeprep.Preparer{
-		Host: &nodeprep.Host{FS: host, Exec: run, Flags: nodeprep.HostFlags{FS: host}}, Files: host, Store: store, Programs: programs,
-		NewUUID: uuid.NewString, Progress: os.Stderr,
+		Host: &nodeprep.Host{FS: host, Exec: run, Flags: nodeprep.HostFlags{FS: host}, Stat: nodeprep.StatNode}, Files: host, Store: store, Programs: programs,
+		NewUUID: uuid.NewString, Raw: nodeprep.RawDevice, Progress: os.Stderr,
 	}
 	if err := p.Run(context.Background(), o, &nodeprep.Said{Flavor: flavor}, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -324,6 +324,12 @@ func TestKilledOnRealDisks(t *testing.T) {
 			if err != nil || len(f.Disks) != 4 || len(f.VolumeGroups) != 2 {
 				t.Errorf("%v\n%s", err, data)
 			}
+			for _, p := range f.Disks[slices.IndexFunc(f.Disks, func(d nodedisks.Disk) bool { return d.Group == "data" })].Partitions {
+				_, err := os.ReadFile(filepath.Join(m.root, nodedisks.CertificateDir, nodedisks.CertificateName(p.UUID)))
+				if (err == nil) != (p.Filesystem == "") {
+					t.Errorf("certificate of partition %s with file system %q: %v", p.UUID, p.Filesystem, err)
+				}
+			}
 			if kill == 0 {
 				t.Logf("%s\n%s", out, data)
 				m.run("sfdisk", "--verify", "/dev/"+m.loops[0])
@@ -389,6 +395,13 @@ func TestWipedRealDisk(t *testing.T) {
 				// Once the wipe is recorded the token is used up, and to give it again is a slip.
 				if code, out = m.prepare(-1, match[1]); code != 0 && code != nodeprep.ExitRefused {
 					t.Fatalf("exit code %d\n%s", code, out)
+				}
+				// A loop device's id names a place: its begun wipe needs the token of what is there now.
+				if again := tokenRE.FindStringSubmatch(out); again != nil {
+					match = again
+					if code, out = m.prepare(-1, match[1]); code != 0 {
+						t.Fatalf("exit code %d\n%s", code, out)
+					}
 				}
 				if code, out = m.prepare(-1, ""); code != 0 {
 					t.Fatalf("exit code %d\n%s", code, out)

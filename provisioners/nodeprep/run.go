@@ -93,7 +93,7 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	_, lookErr := hostexec.LookPath("udevadm")
 	p := &Preparer{
-		Host: &Host{FS: host, Exec: hostexec.Run, Flags: HostFlags{FS: host}}, Files: host, Store: store, Programs: programs, NewUUID: uuid.NewString,
+		Host: &Host{FS: host, Exec: hostexec.Run, Flags: HostFlags{FS: host}, Stat: StatNode, Progress: progress}, Files: host, Store: store, Programs: programs, NewUUID: uuid.NewString, Raw: RawDevice,
 		UnitsOnly: o.UnitsOnly, Udev: lookErr == nil && o.HostRoot == "/", Progress: progress,
 	}
 	return p.Run(ctx, o, say, out)
@@ -115,7 +115,7 @@ func (p *Preparer) Run(ctx context.Context, o Options, say *Said, out io.Writer)
 			return nil, nil, err
 		}
 		in.Closed, in.ClosedErr, in.Asked = say.Closed, say.ClosedErr, say.Asked
-		in.Tokens, in.Replace = o.Wipe, o.Replace
+		in.Tokens, in.Replace, in.Certify = o.Wipe, o.Replace, o.Certify
 		return in, BuildPlan(*in), nil
 	}
 	in, plan, err := look()

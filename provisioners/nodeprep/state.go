@@ -59,6 +59,12 @@ type Record struct {
 	SectorSize int64             `json:"sectorSize"`
 	// Emptied is set when the disk's contents were given up with a token.
 	Emptied bool `json:"emptied,omitempty"`
+	// Between is what a disk with a weak id had between its first and last MiB when it
+	// was taken or emptied, as Content has it: empty for nothing but zeros.
+	Between string `json:"between,omitempty"`
+	// Certify is set when each raw partition is read to its last byte before the disk is
+	// listed. It is set when the record is made, and never on a disk that was listed.
+	Certify bool `json:"certify,omitempty"`
 	// Table, or PV.
 	Table *Table `json:"table,omitempty"`
 	PV    *PV    `json:"pv,omitempty"`
@@ -81,7 +87,8 @@ type TablePartition struct {
 	StorageClass string              `json:"storageClass"`
 	Filesystem   v1alpha1.Filesystem `json:"filesystem,omitempty"`
 	FSUUID       string              `json:"fsUUID,omitempty"`
-	Phase        Phase               `json:"phase,omitempty"` // of the file system
+	Phase        Phase               `json:"phase,omitempty"` // of the file system, or of the reading of a raw one
+	Zero         int64               `json:"zero,omitempty"`  // bytes of a raw one that were read as zero so far
 	MkfsOptions  []string            `json:"mkfsOptions,omitempty"`
 	MountOptions []string            `json:"mountOptions,omitempty"`
 	MountPoint   string              `json:"mountPoint,omitempty"`
@@ -126,7 +133,7 @@ func (r *Record) done() bool {
 	case r.Table != nil:
 		ok := r.Table.Phase == Made
 		for _, p := range r.Table.Partitions {
-			ok = ok && (p.Filesystem == "" || p.Phase == Made)
+			ok = ok && (p.Filesystem == "" && !r.Certify || p.Phase == Made)
 		}
 		return ok
 	case r.PV != nil:

@@ -26,7 +26,8 @@ func (s *State) token(id string, c *Content) string {
 }
 
 // authorised says whether the token gives up what is on the disk now: it is the
-// disk's own, or the one whose wipe was begun and that finds nothing new.
+// disk's own, or the one whose wipe was begun and that finds nothing new. Where the id is
+// weak, that is another drive's token, unless the disk was open ever since.
 func (s *State) authorised(id, token string, c *Content) bool {
 	if token == "" {
 		return false
@@ -35,7 +36,7 @@ func (s *State) authorised(id, token string, c *Content) bool {
 		return true
 	}
 	w := s.Wipes[id]
-	if w == nil || w.Phase != Begun || !hmac.Equal([]byte(token), []byte(w.Token)) {
+	if w == nil || w.Phase != Begun || c.Weak && !c.kept || !hmac.Equal([]byte(token), []byte(w.Token)) {
 		return false
 	}
 	for _, t := range c.traces() {

@@ -14,11 +14,16 @@ import (
 	"holdfast.dev/internal/hostexec"
 )
 
-// node is the path of a device for a program.
+// node is the path of a device for LVM, which takes names of its own scan only.
 func (h *Host) node(dev string) string { return h.FS.Path("/dev/" + dev) }
 
 func (h *Host) run(ctx context.Context, timeout time.Duration, stdin string, name string, args ...string) ([]byte, error) {
-	return h.Exec(ctx, timeout, hostexec.Command{Path: name, Args: args, Stdin: strings.NewReader(stdin)})
+	return h.exec(ctx, timeout, hostexec.Command{Path: name, Args: args}, stdin)
+}
+
+func (h *Host) exec(ctx context.Context, timeout time.Duration, c hostexec.Command, stdin string) ([]byte, error) {
+	c.Stdin = strings.NewReader(stdin)
+	return h.Exec(ctx, timeout, c)
 }
 
 // look is what blkid, wipefs and lsblk say of a device. Any of them is enough
@@ -29,7 +34,7 @@ type look struct {
 	fsType, fsUUID string
 }
 
-func (h *Host) look(ctx context.Context, dev string, size int64, partition bool) (look, error) {
+func (h *Host) look(ctx context.Context, d *held, partition bool) (look, error) {
 	var l look
 	add := func(kind, uuid string) {
 		if kind == "" {
@@ -40,21 +45,21 @@ func (h *Host) look(ctx context.Context, dev string, size int64, partition bool)
 				return
 			}
 		}
-		l.signatures = append(l.signatures, Signature{Device: dev, Type: kind, UUID: uuid})
+		l.signatures = append(l.signatures, Signature{Device: d.name, Type: kind, UUID: uuid})
 	}
-	if err := h.blkid(ctx, dev, partition, &l, add); err != nil {
+	if err := h.blkid(ctx, d, partition, &l, add); err != nil {
 		return l, err
 	}
-	if err := h.wipefs(ctx, dev, add); err != nil {
+	if err := h.wipefs(ctx, d, add); err != nil {
 		return l, err
 	}
-	return l, h.lsblk(ctx, dev, size, partition, add)
+	return l, h.lsblk(ctx, d, partition, add)
 }
 
 // blkid probes the device itself and not its cache. It exits with 2 when it
 // finds nothing and with 8 when what it finds is ambivalent, blkid(8).
-func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, add func(kind, uuid string)) error {
-	out, err := h.run(ctx, toolTimeout, "", "blkid", "-p", "-o", "export", h.node(dev))
+func (h *Host) blkid(ctx context.Context, d *held, partition bool, l *look, add func(kind, uuid string)) error {
+	out, err := h.on(ctx, d, toolTimeout, "", "blkid", "-p", "-o", "export")
 	text := strings.TrimSpace(string(out))
 	switch {
 	case hostexec.ExitCode(err) == 2 && text == "":
@@ -63,7 +68,7 @@ func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, a
 		add("several at once", "")
 		return nil
 	case err != nil:
-		return fmt.Errorf("probe %s: %w", dev, err)
+		return fmt.Errorf("probe %s: %w", d.name, err)
 	}
 	v := map[string]string{}
 	for line := range strings.SplitSeq(text, "\n") {
@@ -72,7 +77,7 @@ func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, a
 		}
 	}
 	if v["TYPE"] == "" && v["PTTYPE"] == "" && (!partition || v["PART_ENTRY_UUID"] == "") {
-		return fmt.Errorf("probe %s: blkid succeeds and tells nothing", dev)
+		return fmt.Errorf("probe %s: blkid succeeds and tells nothing", d.name)
 	}
 	l.fsType, l.fsUUID = v["TYPE"], v["UUID"]
 	add(v["TYPE"], v["UUID"])
@@ -80,10 +85,10 @@ func (h *Host) blkid(ctx context.Context, dev string, partition bool, l *look, a
 	return nil
 }
 
-func (h *Host) wipefs(ctx context.Context, dev string, add func(kind, uuid string)) error {
-	out, err := h.run(ctx, toolTimeout, "", "wipefs", "--no-act", "--json", h.node(dev))
+func (h *Host) wipefs(ctx context.Context, d *held, add func(kind, uuid string)) error {
+	out, err := h.on(ctx, d, toolTimeout, "", "wipefs", "--no-act", "--json")
 	if err != nil {
-		return fmt.Errorf("list signatures of %s: %w", dev, err)
+		return fmt.Errorf("list signatures of %s: %w", d.name, err)
 	}
 	var answer struct {
 		Signatures *[]struct {
@@ -92,7 +97,7 @@ func (h *Host) wipefs(ctx context.Context, dev string, add func(kind, uuid strin
 		} `json:"signatures"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil || answer.Signatures == nil {
-		return errors.Join(fmt.Errorf("list signatures of %s: wipefs tells no list", dev), err)
+		return errors.Join(fmt.Errorf("list signatures of %s: wipefs tells no list", d.name), err)
 	}
 	for _, s := range *answer.Signatures {
 		id := ""
@@ -108,10 +113,10 @@ func (h *Host) wipefs(ctx context.Context, dev string, add func(kind, uuid strin
 // database a partition has its disk's ID_PART_TABLE_TYPE, too
 // (rules.d/60-persistent-storage.rules imports it from the parent): that is no
 // signature of what is in the partition.
-func (h *Host) lsblk(ctx context.Context, dev string, size int64, partition bool, add func(kind, uuid string)) error {
-	out, err := h.run(ctx, toolTimeout, "", "lsblk", "--json", "--bytes", "--nodeps", "--output", "NAME,SIZE,FSTYPE,PTTYPE", h.node(dev))
+func (h *Host) lsblk(ctx context.Context, d *held, partition bool, add func(kind, uuid string)) error {
+	out, err := h.on(ctx, d, toolTimeout, "", "lsblk", "--json", "--bytes", "--nodeps", "--output", "NAME,SIZE,FSTYPE,PTTYPE")
 	if err != nil {
-		return fmt.Errorf("list %s: %w", dev, err)
+		return fmt.Errorf("list %s: %w", d.name, err)
 	}
 	var answer struct {
 		Devices []struct {
@@ -122,35 +127,35 @@ func (h *Host) lsblk(ctx context.Context, dev string, size int64, partition bool
 		} `json:"blockdevices"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return fmt.Errorf("list %s: %w", dev, err)
+		return fmt.Errorf("list %s: %w", d.name, err)
 	}
-	if len(answer.Devices) != 1 || answer.Devices[0].Name != dev || answer.Devices[0].Size.String() != strconv.FormatInt(size, 10) {
-		return fmt.Errorf("list %s: lsblk tells of no such device of %d bytes", dev, size)
+	if len(answer.Devices) != 1 || answer.Devices[0].Name != d.name || answer.Devices[0].Size.String() != strconv.FormatInt(d.node.Size, 10) {
+		return fmt.Errorf("list %s: lsblk tells of no such device of %d bytes", d.name, d.node.Size)
 	}
-	d := answer.Devices[0]
-	if d.FSType != nil {
-		add(*d.FSType, "")
+	dev := answer.Devices[0]
+	if dev.FSType != nil {
+		add(*dev.FSType, "")
 	}
-	if d.PTType != nil && !partition {
-		add(*d.PTType, "")
+	if dev.PTType != nil && !partition {
+		add(*dev.PTType, "")
 	}
 	return nil
 }
 
 // check asks a file system's own checker, which changes nothing with -n.
-func (h *Host) check(ctx context.Context, kind, dev string) (bool, error) {
+func (h *Host) check(ctx context.Context, kind string, d *held) (bool, error) {
 	args := map[string][]string{"ext4": {"e2fsck", "-f", "-n"}, "xfs": {"xfs_repair", "-n"}}[kind]
 	if args == nil {
 		return false, nil
 	}
-	_, err := h.run(ctx, checkTimeout, "", args[0], append(args[1:], h.node(dev))...)
+	_, err := h.on(ctx, d, checkTimeout, "", args[0], args[1:]...)
 	if err == nil {
 		return true, nil
 	}
 	if hostexec.ExitCode(err) > 0 {
 		return false, nil
 	}
-	return false, fmt.Errorf("check %s: %w", dev, err)
+	return false, fmt.Errorf("check %s: %w", d.name, err)
 }
 
 // lvm runs a command of LVM that sees the given devices and no others: a disk

@@ -13,15 +13,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/internal/output"
+	"holdfast.dev/provisioners/local/wipe"
 	"holdfast.dev/provisioners/nodeprep"
 )
 
@@ -40,11 +43,17 @@ type world struct {
 	imm  map[string]bool
 	used map[string][]byte // partition file to what a pod wrote there
 
+	nodes map[uint64]nodeprep.Node // what the kernel says of a device, by its file's inode
+	seq   uint64                   // of the disk that came last
+
 	left    int      // boundaries until the power cut; negative for none
 	passed  int      // boundaries so far
 	effects []string // programs that change disks
 	lie     func(tool string, args []string) (out []byte, err error, lied bool)
 	seed    uint64
+	// before is called when a program is about to open its device, onSave when a file was written.
+	before func(c hostexec.Command)
+	onSave func()
 }
 
 type fakeVG struct {
@@ -69,7 +78,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, vgs: map[string]*fakeVG{}, imm: map[string]bool{}, used: map[string][]byte{}, left: -1}
+	w := &world{t: t, dir: dir, vgs: map[string]*fakeVG{}, imm: map[string]bool{}, used: map[string][]byte{}, left: -1, nodes: map[uint64]nodeprep.Node{}}
 	for _, d := range []string{"sys/block", "sys/devices", "sys/dev/block", "dev", "proc/1", "proc/sys/kernel", "run/systemd/system"} {
 		w.must(os.MkdirAll(filepath.Join(w.dir, d), 0o755))
 	}
@@ -83,6 +92,9 @@ func newWorld(t testing.TB) *world {
 	w.kernelPart("sda", 1, mib, 64*mib) // where the host lives
 	return w
 }
+
+// weaken takes away what names the drive: its id is then the place that it is in.
+func (w *world) weaken(dev string) { w.must(os.Remove(w.path("sys/block/" + dev + "/device/wwid"))) }
 
 func (w *world) must(err error) {
 	if err != nil {
@@ -114,12 +126,54 @@ func (w *world) add(dev string, size int64) {
 	w.write(d+"queue/logical_block_size", "512")
 	w.write(d+"device/wwid", "wwn-"+dev)
 	w.must(os.MkdirAll(w.path(d+"holders"), 0o755))
-	w.file("dev/"+dev, size)
+	w.seq++
+	w.write(d+"diskseq", strconv.FormatUint(w.seq, 10))
+	w.file(dev, size, w.read(d+"dev"), w.seq)
 }
 
-func (w *world) file(name string, size int64) {
-	w.write(name, "")
-	w.must(os.Truncate(w.path(name), size))
+// file makes the file of a device.
+func (w *world) file(dev string, size int64, number string, seq uint64) {
+	w.write("dev/"+dev, "")
+	w.must(os.Truncate(w.path("dev/"+dev), size))
+	info, err := os.Stat(w.path("dev/" + dev))
+	w.must(err)
+	w.nodes[info.Sys().(*syscall.Stat_t).Ino] = nodeprep.Node{Number: number, Seq: seq}
+}
+
+// Stat is what the kernel says of an open device.
+func (w *world) Stat(x *os.File) (nodeprep.Node, error) {
+	info, err := x.Stat()
+	if err != nil {
+		return nodeprep.Node{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, ok := w.nodes[info.Sys().(*syscall.Stat_t).Ino]
+	if !ok {
+		return n, fmt.Errorf("%s is no device", x.Name())
+	}
+	n.Size = info.Size()
+	return n, nil
+}
+
+// exchange gives each of two disks the kernel's name of the other, as when both
+// were away for a moment. Their numbers go with the names.
+func (w *world) exchange(a, b string) {
+	rename := func(from, to string) {
+		for _, pattern := range []string{"sys/block/" + from + "/" + from + "[0-9]*", "dev/" + from + "*", "sys/block/" + from} {
+			found, err := filepath.Glob(w.path(pattern))
+			w.must(err)
+			for _, name := range found {
+				w.must(os.Rename(name, filepath.Join(filepath.Dir(name), to+strings.TrimPrefix(filepath.Base(name), from))))
+			}
+		}
+	}
+	rename(a, "moving")
+	rename(b, a)
+	rename("moving", b)
+	number := w.read("sys/block/" + a + "/dev")
+	w.write("sys/block/"+a+"/dev", w.read("sys/block/"+b+"/dev"))
+	w.write("sys/block/"+b+"/dev", number)
 }
 
 // pull takes a disk out.
@@ -141,7 +195,9 @@ func (w *world) kernelPart(dev string, n int, start, size int64) {
 		w.must(os.Symlink("../../block/"+dev+"/"+name, w.path("sys/dev/block/"+number)))
 	}
 	if _, err := os.Stat(w.path("dev/" + name)); err != nil {
-		w.file("dev/"+name, size)
+		seq, err := strconv.ParseUint(w.read("sys/block/"+dev+"/diskseq"), 10, 64)
+		w.must(err)
+		w.file(name, size, number, seq)
 		w.move(dev, start, name, 0, size)
 	}
 }
@@ -255,6 +311,9 @@ func (w *world) WriteFile(name string, data []byte, perm fs.FileMode) error {
 	w.boundary()
 	defer w.boundary()
 	w.must(os.WriteFile(w.path(name+".tmp"), data, perm)) // hostfs, but for the time that fsync takes
+	if w.onSave != nil {
+		defer w.onSave()
+	}
 	return os.Rename(w.path(name+".tmp"), w.path(name))
 }
 
@@ -310,12 +369,32 @@ func (w *world) prepare(f *v1alpha1.NodeFlavor, o nodeprep.Options, cutAfter int
 		o.Output = output.Table
 	}
 	p := &nodeprep.Preparer{
-		Host: &nodeprep.Host{FS: w.fs, Exec: w.Exec, Flags: w}, Files: w, Store: store, Programs: w.fs,
+		Host: &nodeprep.Host{FS: w.fs, Exec: w.Exec, Flags: w, Stat: w.Stat}, Files: w, Store: store, Programs: w.fs,
 		NewUUID: uuid.NewString, UnitsOnly: o.UnitsOnly, Progress: io.Discard,
+		Raw: func(x *os.File) (wipe.Device, error) { return fileDevice{x}, nil },
 	}
 	err = p.Run(w.t.Context(), o, said, &b)
 	w.left = -1
 	return b.String(), err, false
+}
+
+// fileDevice is a raw partition that discards nothing: what must be zero is written.
+type fileDevice struct{ *os.File }
+
+func (d fileDevice) Size() int64 {
+	info, err := d.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+func (d fileDevice) Erase(how wipe.Method, off, n int64) error {
+	if how == wipe.Discard {
+		return wipe.ErrUnsupported
+	}
+	_, err := d.WriteAt(make([]byte, n), off)
+	return err
 }
 
 // sums are those of all devices, holes left out.

@@ -61,5 +61,5 @@ func (v *Prover) verify(ctx context.Context, dev Opened, want int64) (bool, erro
 	if dev.Size() != want {
 		return false, fmt.Errorf("the device has %d bytes, the partition %d", dev.Size(), want)
 	}
-	return wipe.Verify(ctx, dev, wipe.Plan{Chunk: v.Chunk, Rate: v.Rate})
+	return wipe.Verify(ctx, dev, wipe.Plan{Chunk: v.Chunk, Rate: v.Rate}, func(int64) error { return nil })
 }

@@ -39,10 +39,30 @@ func Open(path string, major, minor uint32) (*File, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK || unix.Major(st.Rdev) != major || unix.Minor(st.Rdev) != minor {
 		return nil, errors.Join(fmt.Errorf("open %s: it is not the block device %d:%d", path, major, minor), d.f.Close())
 	}
-	if err := d.ioctl(unix.BLKGETSIZE64, unsafe.Pointer(&d.size)); err != nil {
-		return nil, errors.Join(fmt.Errorf("read size of %s: %w", path, err), d.f.Close())
+	if err := d.measure(); err != nil {
+		return nil, errors.Join(err, d.f.Close())
 	}
 	return d, nil
+}
+
+// Of is a block device that is open already: exclusively, for reading and writing.
+func Of(f *os.File) (*File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", f.Name(), err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil, fmt.Errorf("look at %s: it is no block device", f.Name())
+	}
+	d := &File{f: f}
+	return d, d.measure()
+}
+
+func (d *File) measure() error {
+	if err := d.ioctl(unix.BLKGETSIZE64, unsafe.Pointer(&d.size)); err != nil {
+		return fmt.Errorf("read size of %s: %w", d.f.Name(), err)
+	}
+	return nil
 }
 
 // Size is the device's, in bytes.

@@ -90,9 +90,10 @@ func Run(ctx context.Context, dev Device, p Plan, done func(upTo int64) error) e
 	})
 }
 
-// Verify reads the whole device and says whether every byte of it is zero. It writes nothing.
-func Verify(ctx context.Context, dev Device, p Plan) (bool, error) {
-	err := each(ctx, dev, p, func(int64) error { return nil }, func(buf []byte, off int64) (int64, error) {
+// Verify reads the device from p.From on and says whether every byte of it is zero. It
+// writes nothing. done is told as by Run.
+func Verify(ctx context.Context, dev Device, p Plan, done func(upTo int64) error) (bool, error) {
+	err := each(ctx, dev, p, done, func(buf []byte, off int64) (int64, error) {
 		clean, err := zero(dev, buf, off)
 		if err == nil && !clean {
 			err = ErrNotZero

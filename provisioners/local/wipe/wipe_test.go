@@ -128,7 +128,7 @@ func TestVerify(t *testing.T) {
 		if at := rapid.IntRange(-1, len(m.data)-1).Draw(rt, "byte"); at >= 0 {
 			m.data[at], want = 1, false
 		}
-		clean, err := Verify(context.Background(), m, Plan{Chunk: 4096})
+		clean, err := Verify(context.Background(), m, Plan{Chunk: 4096}, func(int64) error { return nil })
 		if err != nil || clean != want || len(m.erased) > 0 {
 			rt.Fatalf("clean %v, want %v, %v, erased %v", clean, want, err, m.erased)
 		}
