@@ -14,20 +14,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
-
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
-	"sigs.k8s.io/controller-runtime/pkg/client/config"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"holdfast.dev/internal/daemon"
 	"holdfast.dev/provisioners/local"
 )
 
-func main() { os.Exit(daemon.Main("local-volume-provisioner", run)) }
+const name = "local-volume-provisioner"
+
+func main() { os.Exit(daemon.Main(name, run)) }
 
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 {
@@ -41,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	var o local.Options
-	fs := flag.NewFlagSet("local-volume-provisioner", flag.ContinueOnError)
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	o.BindFlags(fs)
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -52,15 +48,11 @@ func run(ctx context.Context, args []string) error {
 	if name := os.Getenv("POD_NAME"); name != "" {
 		o.Pod = os.Getenv("POD_NAMESPACE") + "/" + name
 	}
-	handler := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: o.LogLevel})
-	ctrllog.SetLogger(logr.FromSlogHandler(handler))
-	klog.SetSlogLogger(slog.New(handler))
-	cfg, err := config.GetConfig()
+	log, cfg, err := local.Connect(name, o.LogLevel)
 	if err != nil {
-		return fmt.Errorf("find the API server: %w", err)
+		return err
 	}
-	cfg.UserAgent = "local-volume-provisioner"
-	return local.Run(ctx, o, cfg, slog.New(handler))
+	return local.Run(ctx, o, cfg, log)
 }
 
 // forPeople binds the daemon's options with the defaults of its pod's environment,

@@ -362,7 +362,7 @@ func TestWithheldIsToldOnce(t *testing.T) {
 
 func TestMetricsAndHealth(t *testing.T) {
 	r := newRig(t, goodWorld(), interceptor.Funcs{}, testNodeObject())
-	h := r.Handler(r.reg)
+	h := r.daemon("", r.reg, nil).Handler()
 	status := func(path string) int {
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))

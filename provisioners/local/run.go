@@ -2,14 +2,11 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,10 +24,7 @@ import (
 	"holdfast.dev/internal/uevent"
 )
 
-const (
-	readTimeout     = 5 * time.Second // of one disk
-	shutdownTimeout = 3 * time.Second
-)
+const readTimeout = 5 * time.Second // of one disk
 
 // Run is the daemon: it offers the node's volumes and serves its metrics and
 // health until ctx ends.
@@ -54,36 +48,15 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 		return err
 	}
 
-	asked := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	server := &http.Server{Addr: o.MetricsAddress, Handler: c.Handler(reg), ReadHeaderTimeout: callTimeout}
-	go func() {
-		if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-			cancel(fmt.Errorf("serve metrics: %w", err))
-		}
-	}()
-	defer func() {
-		stop, done := context.WithTimeout(context.Background(), shutdownTimeout)
-		defer done()
-		_ = server.Shutdown(stop) // the process ends anyway
-	}()
-	go func() {
-		if err := cached.Start(ctx); err != nil {
-			cancel(fmt.Errorf("watch volumes: %w", err))
-		}
-	}()
-	go watch.run(ctx)
-	go c.listen(ctx)
+	return c.daemon(o.MetricsAddress, reg, cached).Run(ctx, func(ctx context.Context) {
+		go watch.run(ctx)
+		go c.listen(ctx)
+		c.Run(ctx, watch.ensure)
+	})
+}
 
-	if err := Subscribe(ctx, cached, c.Wake); err != nil {
-		return err
-	}
-	c.Run(ctx, watch.ensure)
-	if asked.Err() != nil {
-		return nil
-	}
-	return context.Cause(ctx)
+func (c *Controller) daemon(address string, reg *prometheus.Registry, cached cache.Cache) Daemon {
+	return Daemon{Address: address, Metrics: reg, Cached: cached, Wake: c.Wake, Finished: &c.finished, StuckAfter: stuckAfter, Now: func() time.Time { return c.now() }}
 }
 
 // listen wakes at what the kernel announces of block devices: one comes, goes or
@@ -132,9 +105,9 @@ func Clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) 
 	return cached, live, nil
 }
 
-// Subscribe wakes at every change of the cached objects and returns when the
+// subscribe wakes at every change of the cached objects and returns when the
 // volumes are there. The ComputeNode is not waited for: it only wakes.
-func Subscribe(ctx context.Context, c cache.Cache, wake func()) error {
+func subscribe(ctx context.Context, c cache.Cache, wake func()) error {
 	var synced toolscache.InformerSynced
 	for _, obj := range []client.Object{&v1alpha1.ComputeNode{}, &corev1.PersistentVolume{}} {
 		inf, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
@@ -152,22 +125,4 @@ func Subscribe(ctx context.Context, c cache.Cache, wake func()) error {
 	}
 	toolscache.WaitForCacheSync(ctx.Done(), synced) // false only when ctx ended
 	return nil
-}
-
-// Handler serves /metrics of reg, /healthz and /readyz.
-func (c *Controller) Handler(reg *prometheus.Registry) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		last := c.finished.Load()
-		if idle := c.now().Sub(time.Unix(0, last)); last != 0 && idle > stuckAfter {
-			http.Error(w, "no pass has ended for "+idle.Round(time.Second).String(), http.StatusServiceUnavailable)
-		}
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if c.finished.Load() == 0 {
-			http.Error(w, "the first pass has not ended", http.StatusServiceUnavailable)
-		}
-	})
-	return mux
 }
