@@ -30,7 +30,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.NodeName, "node-name", "", "name of this Node")
 	fs.StringVar(&o.HostRoot, "host-root", "/host", "where the host's / is mounted, with mount propagation both ways")
 	fs.StringVar(&o.StateDir, "state-dir", "/var/lib/holdfast/local", "where records and certificates are kept, on the node's own disk")
-	fs.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9810", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9815", "address of /metrics, /healthz and /readyz")
 	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug or info")
 	fs.Var(&o.Clean, "clean", "CLASS=METHOD: how released volumes of this storage class are cleaned (discard, zero or secure-discard); may be repeated")
 	fs.Int64Var(&o.Chunk, "chunk-bytes", 16<<20, "bytes that are erased and read back at once; a power of two")
