@@ -41,6 +41,8 @@
 //	the volume   is this node's, named after this disk and partition, Released, with
 //	             reclaim policy Delete and a claim that has a UID, not being deleted
 //	its claim    is gone: the API server knows no claim of that name, or one of another UID
+//	its history  this node has seen the volume Bound to that claim, or a person approves; and has
+//	             not cleaned it, its claim's, or a newer volume of the partition before
 //	quarantine   the ComputeNode is there and does not list the disk, whose data is evidence then
 //	the disk     exactly one has this id, and the partition on it this UUID (kernel and udev)
 //	its users    none in any mount namespace but the host's own mount point, and no holder
@@ -59,4 +61,31 @@
 // the whole is done again. A raw partition gets its certificate after its volume
 // was deleted, by the process that deleted it; after a crash in between it is
 // read again. So a certificate never stands beside data.
+//
+// # When the cluster does not remember
+//
+// A cluster is set back or built anew from a backup, and a disk is not. So the node
+// keeps a history of each partition beside its records (cleaner.History): which volumes it
+// has seen Bound, and which it has cleaned.
+//
+//   - etcd is set back to before a cleaning. The volume is there again, Released, with the
+//     same UID, and its partition has the next tenant's data. It is refused as AlreadyCleaned: by
+//     its UID, by its claim's UID (a volume that is made again from a manifest has a new one of its own), and when
+//     it is older than a volume that was cleaned since, by the API server's own clock. A certificate is
+//     written only by the process that has wiped: one that finds the last step begun deletes the volume, and
+//     whoever offers the partition then looks at what is on it.
+//   - Volumes are restored before their claims, as the usual order of a backup tool has it. Kubernetes' PV
+//     controller calls a volume Released as soon as its claimRef has a UID and the API server knows
+//     no such claim (pkg/controller/volume/persistentvolume, syncVolume); it does not tell a claim that was
+//     deleted from one that never was there. Only its word Bound does: it is given after the claim was
+//     read. A volume that this node has never seen Bound therefore waits as NeverBound, which an Event of the Node and the
+//     metric holdfast_local_volume_cleaner_waiting show. No time ends that: however long a claim has been
+//     absent, that is absence, and a restore may take a day. A person ends it, with the annotation
+//     holdfast.dev/clean-approved, whose value is the UID of the volume's claim, so that it is good for that claim's
+//     data alone. What that costs: a volume that was bound and released while the cleaner did not run, or
+//     before it was installed, waits for a person too.
+//
+// The history lies on the node's own disk. A node made anew has none: its released volumes wait for
+// a person. It cannot help where a volume is set back to Bound: then the claim is there, and its pod gets the
+// partition as it is.
 package local

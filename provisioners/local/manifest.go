@@ -91,6 +91,7 @@ func (o Options) discard(ctx context.Context, h *Host, d nodedisks.Disk, p noded
 	}
 	pv := volume(o.NodeName, d, p, ev.Device.Bytes, true)
 	pv.Spec.ClaimRef = &corev1.ObjectReference{Namespace: discardedNamespace, Name: discardedClaim, UID: uuid.NewUUID()}
+	pv.Annotations[AnnotationApproved] = string(pv.Spec.ClaimRef.UID)
 	return pv, nil
 }
 

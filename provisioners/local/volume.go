@@ -26,6 +26,9 @@ const (
 	Provisioner = "holdfast.dev/" + component
 	// AnnotationProvisioner is that annotation.
 	AnnotationProvisioner = "pv.kubernetes.io/provisioned-by"
+	// AnnotationApproved is a person's word on a released volume that its data is not wanted. Its
+	// value is the UID of the claim that the volume names.
+	AnnotationApproved = "holdfast.dev/clean-approved"
 )
 
 // VolumeName is the name of the PersistentVolume of one partition of one disk:

@@ -49,6 +49,7 @@ type Volume interface {
 // thing that this process does.
 type Cleaning struct {
 	Records    Records
+	Histories  Histories
 	Disk       Disk
 	Filesystem Filesystem
 	Volume     Volume
@@ -72,6 +73,7 @@ func (c *Cleaning) Run(ctx context.Context, volume string) error {
 	if err != nil {
 		return err
 	}
+	wiped := false // by this process, which has not let go of the job since
 	for {
 		c.Progress(j, r.Step, r.Offset)
 		var next Step
@@ -89,7 +91,7 @@ func (c *Cleaning) Run(ctx context.Context, volume string) error {
 			next = StepDelete
 			err = c.Filesystem.Mount(ctx, j, r.Shape)
 		case StepDelete:
-			return c.end(ctx, j)
+			return c.end(ctx, j, wiped)
 		default:
 			return fmt.Errorf("record of partition %s: unknown step %q", j.Partition, r.Step)
 		}
@@ -100,6 +102,7 @@ func (c *Cleaning) Run(ctx context.Context, volume string) error {
 		if err := c.Records.Save(r); err != nil {
 			return err
 		}
+		wiped = true
 	}
 }
 
@@ -114,8 +117,13 @@ func (c *Cleaning) begin(ctx context.Context, j Job) (*Record, error) {
 	if r != nil && r.belongs(j) {
 		return r, nil
 	}
+	if r != nil && r.Step == StepDelete { // its volume may have been deleted, and the end not noted
+		if err := c.Histories.NoteCleaned(r.Partition, Tenancy{Volume: r.UID, Claim: r.Claim, Created: r.Created, Time: c.Now().UTC()}); err != nil {
+			return nil, err
+		}
+	}
 	fresh := &Record{
-		Volume: j.Volume, UID: j.UID, Claim: j.Claim, Disk: j.Disk, Partition: j.Partition, Bytes: j.Bytes,
+		Volume: j.Volume, UID: j.UID, Claim: j.Claim, Created: j.Created, Disk: j.Disk, Partition: j.Partition, Bytes: j.Bytes,
 		Filesystem: j.Filesystem, MountPoint: j.MountPoint, Method: j.Method, Step: StepWipe,
 	}
 	if j.Filesystem != "" {
@@ -184,9 +192,12 @@ func (c *Cleaning) erase(ctx context.Context, j Job, r *Record, dev Opened) erro
 }
 
 // end deletes the volume, which is what makes the partition offered again. A raw
-// partition is certified by the process that has seen its volume deleted as it
-// was judged, and by no other; see Prover for the rest.
-func (c *Cleaning) end(ctx context.Context, j Job) error {
+// partition is certified by the process that has wiped it and has seen its volume deleted as
+// it was judged, and by no other; see Prover for the rest. A later process cannot know
+// whether this is the first time that it deletes this volume, or the cluster was set back
+// and somebody has had the partition meanwhile. From then on the volume is noted: should it
+// come back, nothing is cleaned for it.
+func (c *Cleaning) end(ctx context.Context, j Job, wiped bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -195,7 +206,10 @@ func (c *Cleaning) end(ctx context.Context, j Job) error {
 	if err := c.Volume.Delete(ctx, j); err != nil {
 		return err
 	}
-	if j.Filesystem == "" {
+	if err := c.Histories.NoteCleaned(j.Partition, Tenancy{Volume: j.UID, Claim: j.Claim, Created: j.Created, Time: c.Now().UTC()}); err != nil {
+		return err
+	}
+	if j.Filesystem == "" && wiped {
 		if err := nodedisks.WriteCertificate(c.Records.Dir, certificate(j.Disk, j.Partition, j.Bytes, c.Now())); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
@@ -50,7 +51,8 @@ type Config struct {
 type Controller struct {
 	Config
 	wake     chan struct{}
-	finished atomic.Int64 // Unix nanoseconds of the last finished pass; 0 before the first
+	finished atomic.Int64            // Unix nanoseconds of the last finished pass; 0 before the first
+	seen     map[types.UID]types.UID // volumes that were noted as Bound, and their claims; of the passes alone
 
 	mu    sync.Mutex
 	work  map[string]*work     // by disk
@@ -80,7 +82,7 @@ type waiting struct {
 // NewController wires a controller.
 func NewController(c Config) *Controller {
 	ctl := &Controller{
-		Config: c, wake: make(chan struct{}, 1), work: map[string]*work{}, waits: map[string]*waiting{}, proof: map[string]time.Time{},
+		Config: c, wake: make(chan struct{}, 1), seen: map[types.UID]types.UID{}, work: map[string]*work{}, waits: map[string]*waiting{}, proof: map[string]time.Time{},
 	}
 	ctl.Cleaning.Progress = ctl.progress
 	return ctl
@@ -131,6 +133,7 @@ func (c *Controller) pass(ctx context.Context) time.Duration {
 	for i := range list.Items {
 		volumes[list.Items[i].Name] = &list.Items[i]
 	}
+	c.remember(list.Items)
 	closed := c.quarantined(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,6 +155,30 @@ func (c *Controller) pass(ctx context.Context) time.Duration {
 	}
 	c.Metrics.waits(reasons)
 	return next
+}
+
+// remember notes the volumes that are Bound, whatever their reclaim policy is now. It
+// is done at every pass; one that was Bound between two passes only is not
+// cleaned until a person says so.
+func (c *Controller) remember(volumes []corev1.PersistentVolume) {
+	for i := range volumes {
+		pv := &volumes[i]
+		disk, part := pv.Annotations[v1alpha1.AnnotationDisk], pv.Annotations[v1alpha1.AnnotationPartition]
+		if pv.Status.Phase != corev1.VolumeBound || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID == "" || pv.Name != local.VolumeName(disk, part) {
+			continue
+		}
+		t := tenancy(pv)
+		if c.seen[pv.UID] == t.Claim {
+			continue
+		}
+		t.Time = c.Now().UTC()
+		if err := c.Cleaning.Histories.NoteBound(part, t); err != nil {
+			c.Metrics.errors.Inc()
+			c.Log.Info("volume not noted as bound", "volume", pv.Name, "error", err)
+			continue
+		}
+		c.seen[pv.UID] = t.Claim
+	}
 }
 
 // quarantined are the disks that the watched ComputeNode closes.

@@ -25,7 +25,7 @@ func (w *world) life(uuid string, method wipe.Method) (killed bool, err error) {
 	c, cluster := w.cleaning(method)
 	p := w.parts[uuid]
 	err = c.Run(context.Background(), w.object(uuid).Name)
-	if p.spec.Filesystem == "" && err != nil { // what the controller does with a raw partition that has no volume
+	if p.spec.Filesystem == "" && !w.offerable(uuid) { // what the controller does with a raw partition that has no volume
 		if clean, perr := w.prover(cluster).Run(context.Background(), p.disk, p.spec); perr == nil && clean {
 			err = nil
 		}
@@ -123,6 +123,11 @@ func TestNodeMadeAnewInTheMiddle(t *testing.T) {
 		}
 		w.dir, w.at = t.TempDir(), func(string) {}
 		w.parts[uuid].mounted = false
+		var refused *Refusal
+		if _, err := w.life(uuid, wipe.Discard); !errors.As(err, &refused) || refused.Reason != ReasonNeverBound {
+			t.Errorf("a node that knows nothing of the volume: %v", err)
+		}
+		w.approve(uuid)
 		if _, err := w.life(uuid, wipe.Discard); err != nil || !w.offerable(uuid) || w.parts[uuid].residue() {
 			t.Errorf("%s: %v, offerable %v, residue %v", uuid, err, w.offerable(uuid), w.parts[uuid].residue())
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +26,8 @@ const (
 	ReasonNoMethod          Reason = "NoMethod"          // the addon's values do not say how its class is cleaned
 	ReasonClaimExists       Reason = "ClaimExists"       // the API server still has the claim
 	ReasonClaimUnknown      Reason = "ClaimUnknown"      // it did not say
+	ReasonAlreadyCleaned    Reason = "AlreadyCleaned"    // its data is gone: the cluster was set back to before that
+	ReasonNeverBound        Reason = "NeverBound"        // it was not seen with its claim: the claim may be yet to come
 	ReasonQuarantined       Reason = "Quarantined"       // the disk's data is evidence and may be wanted
 	ReasonQuarantineUnknown Reason = "QuarantineUnknown" // there is no ComputeNode, or it was not read
 	ReasonDiskBad           Reason = "DiskBad"           // the disk monitor says that it has failed
@@ -38,7 +41,7 @@ const (
 // Reasons are all reasons, for metrics.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonNotReleased, ReasonNotOurs, ReasonNoMethod, ReasonClaimExists, ReasonClaimUnknown, ReasonQuarantined, ReasonQuarantineUnknown,
+		ReasonNotReleased, ReasonNotOurs, ReasonNoMethod, ReasonClaimExists, ReasonClaimUnknown, ReasonAlreadyCleaned, ReasonNeverBound, ReasonQuarantined, ReasonQuarantineUnknown,
 		ReasonDiskBad, ReasonNotListed, ReasonDiskDiffers, ReasonInUse, ReasonUnreadable, ReasonFailed,
 	}
 }
@@ -74,6 +77,9 @@ type Facts struct {
 	ClaimVolume string
 	ClaimErr    error // the API server did not say
 
+	History    History // of its partition
+	HistoryErr error
+
 	ComputeNode    *v1alpha1.ComputeNode // nil when there is none
 	ComputeNodeErr error
 
@@ -87,6 +93,7 @@ type Job struct {
 	Volume     string
 	UID        types.UID
 	Claim      types.UID // of the claim that is gone
+	Created    int64     // of the volume, as Tenancy has it
 	Version    string    // resource version of the volume
 	Disk       string
 	Partition  string
@@ -117,11 +124,14 @@ func Judge(f Facts) (Job, *Refusal) {
 	if no := f.released(d.ID); no != nil {
 		return Job{}, no
 	}
+	if no := f.known(); no != nil {
+		return Job{}, no
+	}
 	if no := f.sight(d, p); no != nil {
 		return Job{}, no
 	}
 	return Job{
-		Volume: pv.Name, UID: pv.UID, Claim: pv.Spec.ClaimRef.UID, Version: pv.ResourceVersion, Disk: d.ID, Partition: p.UUID,
+		Volume: pv.Name, UID: pv.UID, Claim: pv.Spec.ClaimRef.UID, Created: created(pv), Version: pv.ResourceVersion, Disk: d.ID, Partition: p.UUID,
 		Device: f.Sight.Device.Name, Number: f.Sight.Device.Number, Bytes: f.Sight.Device.Bytes,
 		Filesystem: p.Filesystem, MountPoint: p.MountPoint, Mounted: len(f.Sight.Points) > 0, Method: method,
 	}, nil
@@ -184,6 +194,24 @@ func (f Facts) released(disk string) *Refusal {
 		if s.ID == disk && (s.State == v1alpha1.DiskFailed || s.State == v1alpha1.DiskMissing) {
 			return refuse(ReasonDiskBad, "the disk is %s", s.State)
 		}
+	}
+	return nil
+}
+
+// known compares the volume with what the node itself knows of its partition.
+func (f Facts) known() *Refusal {
+	pv := f.Volume
+	if f.HistoryErr != nil {
+		return refuse(ReasonUnreadable, "%v", f.HistoryErr)
+	}
+	if c, how := f.History.cleaned(pv); how != "" {
+		return refuse(ReasonAlreadyCleaned, "%s on %s, and what its partition has now is not its data: the cluster was set back to before that. "+
+			"Delete the volume: its partition is then looked at anew, and is offered only if it is clean", how, c.Time.Format(time.RFC3339))
+	}
+	if !f.History.bound(pv) && pv.Annotations[local.AnnotationApproved] != string(pv.Spec.ClaimRef.UID) {
+		ref := pv.Spec.ClaimRef
+		return refuse(ReasonNeverBound, "it was never seen Bound here to claim %s/%s, which may be yet to come from a backup. "+
+			"When its data is not wanted: kubectl annotate pv %s %s=%s", ref.Namespace, ref.Name, pv.Name, local.AnnotationApproved, ref.UID)
 	}
 	return nil
 }

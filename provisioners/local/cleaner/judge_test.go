@@ -35,7 +35,7 @@ func good(t testing.TB, uuid string) Facts {
 	s.Device.Holders = nil
 	return Facts{
 		Node: testNode, Volume: w.object(uuid), Methods: local.Classes{"local-ssd": wipe.Discard, "local-raw": wipe.Zero},
-		ComputeNode: &v1alpha1.ComputeNode{}, Disks: &w.file, Sight: s,
+		ComputeNode: &v1alpha1.ComputeNode{}, Disks: &w.file, Sight: s, History: History{Bound: []Tenancy{tenancy(w.object(uuid))}},
 	}
 }
 
@@ -66,6 +66,14 @@ var spoils = map[string]struct {
 	"claim is there":          {ReasonClaimExists, func(f *Facts) { f.ClaimUID = "uid-of-the-claim" }},
 	"claim is restored":       {ReasonClaimExists, func(f *Facts) { f.ClaimUID, f.ClaimVolume = "uid-of-a-new-claim-of-that-name", f.Volume.Name }},
 	"claim unknown":           {ReasonClaimUnknown, func(f *Facts) { f.ClaimErr = context.DeadlineExceeded }},
+	"cleaned before":          {ReasonAlreadyCleaned, func(f *Facts) { f.History.Cleaned = f.History.Bound }},
+	"its claim's data":        {ReasonAlreadyCleaned, func(f *Facts) { f.History.Cleaned = []Tenancy{{Volume: "of-before", Claim: "uid-of-the-claim"}} }},
+	"an older volume":         {ReasonAlreadyCleaned, func(f *Facts) { f.History.Cleaned = []Tenancy{{Volume: "of-later", Claim: "of-later", Created: 7}} }},
+	"never bound":             {ReasonNeverBound, func(f *Facts) { f.History.Bound = nil }},
+	"bound to another":        {ReasonNeverBound, func(f *Facts) { f.History.Bound[0].Claim = "another" }},
+	"another one was bound":   {ReasonNeverBound, func(f *Facts) { f.History.Bound[0].Volume = "another" }},
+	"approved for another":    {ReasonNeverBound, func(f *Facts) { f.History.Bound, f.Volume.Annotations[local.AnnotationApproved] = nil, "another" }},
+	"history unread":          {ReasonUnreadable, func(f *Facts) { f.HistoryErr = errors.New("unexpected end of JSON input") }},
 	"no ComputeNode":          {ReasonQuarantineUnknown, func(f *Facts) { f.ComputeNode = nil }},
 	"ComputeNode unread":      {ReasonQuarantineUnknown, func(f *Facts) { f.ComputeNodeErr = errors.New("timeout") }},
 	"quarantined":             {ReasonQuarantined, func(f *Facts) { f.ComputeNode.Spec.Quarantine = []v1alpha1.Quarantine{{Disk: diskA}} }},

@@ -36,6 +36,7 @@ type Cluster struct {
 	Live    client.Client // not cached
 	Disks   Disks
 	Looker  Looker
+	History func(partition string) (History, error)
 	Now     func() time.Time
 }
 
@@ -56,6 +57,7 @@ func (c *Cluster) Check(ctx context.Context, volume string) (Job, error) {
 	if no != nil {
 		return Job{}, no
 	}
+	f.History, f.HistoryErr = c.History(p.UUID)
 	var claim corev1.PersistentVolumeClaim
 	ref := f.Volume.Spec.ClaimRef
 	f.ClaimErr = c.get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, &claim)

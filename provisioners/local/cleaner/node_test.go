@@ -124,6 +124,9 @@ func (w *world) volume(uuid string) *corev1.PersistentVolume {
 	if err := w.api.Status().Update(context.Background(), pv); err != nil {
 		w.t.Fatal(err)
 	}
+	if err := (Histories{w.dir}).NoteBound(uuid, tenancy(pv)); err != nil { // while it was
+		w.t.Fatal(err)
+	}
 	return pv
 }
 
@@ -154,10 +157,10 @@ func (w *world) object(uuid string) *corev1.PersistentVolume {
 // cleaning is a new process of the cleaner.
 func (w *world) cleaning(method wipe.Method) (*Cleaning, *Cluster) {
 	c := &Cluster{
-		Node: testNode, Methods: local.Classes{"local-ssd": method, "local-raw": method}, Live: w.api, Disks: w, Looker: w, Now: time.Now,
+		Node: testNode, Methods: local.Classes{"local-ssd": method, "local-raw": method}, Live: w.api, Disks: w, Looker: w, History: Histories{w.dir}.Load, Now: time.Now,
 	}
 	return &Cleaning{
-		Records: Records{w.dir}, Disk: w, Filesystem: w, Volume: deletes{c, w}, Chunk: chunk, Now: time.Now,
+		Records: Records{w.dir}, Histories: Histories{w.dir}, Disk: w, Filesystem: w, Volume: deletes{c, w}, Chunk: chunk, Now: time.Now,
 		Progress: func(Job, Step, int64) {},
 	}, c
 }

@@ -44,6 +44,7 @@ type Record struct {
 	Volume     string      `json:"volume"`
 	UID        types.UID   `json:"uid"`
 	Claim      types.UID   `json:"claim"`
+	Created    int64       `json:"created,omitempty"` // of the volume, as Tenancy has it
 	Disk       string      `json:"disk"`
 	Partition  string      `json:"partition"`
 	Bytes      int64       `json:"bytes"`

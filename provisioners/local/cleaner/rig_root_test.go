@@ -285,7 +285,7 @@ func child(text string) error {
 	}
 	b := &boundaries{Machine: m, spec: spec, fixed: fixed{m, spec.File, spec.Disk, spec.Deleted, spec.Method}}
 	c := &Cleaning{
-		Records: Records{spec.State}, Disk: b, Filesystem: b, Volume: b, Chunk: 16 << 20, Now: time.Now, Progress: func(Job, Step, int64) {},
+		Records: Records{spec.State}, Histories: Histories{spec.State}, Disk: b, Filesystem: b, Volume: b, Chunk: 16 << 20, Now: time.Now, Progress: func(Job, Step, int64) {},
 	}
 	d := spec.File.Disks[spec.Disk]
 	err = c.Run(context.Background(), local.VolumeName(d.ID, d.Partitions[0].UUID))

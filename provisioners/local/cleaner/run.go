@@ -32,12 +32,12 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 	}
 	host := local.NewHost(root, readTimeout)
 	machine := NewMachine(root, host)
-	cluster := &Cluster{Node: o.NodeName, Methods: o.Clean, Live: live, Disks: host, Looker: machine, Now: time.Now}
+	cluster := &Cluster{Node: o.NodeName, Methods: o.Clean, Live: live, Disks: host, Looker: machine, History: Histories{o.StateDir}.Load, Now: time.Now}
 	reg := prometheus.NewRegistry()
 	c := NewController(Config{
 		Node: o.NodeName, Cached: cached, Cluster: cluster,
 		Cleaning: Cleaning{
-			Records: Records{o.StateDir}, Disk: machine, Filesystem: machine, Volume: cluster,
+			Records: Records{o.StateDir}, Histories: Histories{o.StateDir}, Disk: machine, Filesystem: machine, Volume: cluster,
 			Chunk: o.Chunk, Rate: o.Rate, SaveEvery: saveEvery, Now: time.Now,
 		},
 		Prover: Prover{Dir: o.StateDir, Looker: machine, Disk: machine, Absent: cluster.Absent, Chunk: o.Chunk, Rate: o.Rate, Now: time.Now},
