@@ -36,11 +36,11 @@ func (w *world) Exec(_ context.Context, _ time.Duration, c hostexec.Command) ([]
 			return out, err
 		}
 	}
+	if w.before != nil { // a program may be slow to begin
+		w.before(c)
+	}
 	dev := filepath.Base(c.Args[len(c.Args)-1])
-	if len(c.Files) > 0 { // a program that changes something may have been slow to begin
-		if w.before != nil {
-			w.before(c)
-		}
+	if len(c.Files) > 0 {
 		target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.Files[0].Fd()))
 		w.must(err)
 		dev = filepath.Base(target)
