@@ -16,6 +16,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 )
 
 const (
@@ -166,12 +167,13 @@ func (b *binder) writeClaim(ctx context.Context, node string, ch choice) error {
 			return fmt.Errorf("claim %s was deleted meanwhile", ch.claim.name)
 		case pvc.Spec.VolumeName != "" || pvc.Annotations[volume.AnnSelectedNode] != "":
 			return fmt.Errorf("claim %s was taken up by another scheduler meanwhile", ch.claim.name)
-		case b.core.quarantine.closed(diskKey(node, disk)):
+		case b.core.quarantine.closed(diskid.Key(node, disk)):
 			return fmt.Errorf("disk %s of volume group %s was put in quarantine meanwhile", disk, group)
 		}
 		asked := pvc.DeepCopy()
 		metav1.SetMetaDataAnnotation(&asked.ObjectMeta, volume.AnnSelectedNode, node)
 		metav1.SetMetaDataAnnotation(&asked.ObjectMeta, v1alpha1.LabelVolumeGroup, group)
+		metav1.SetMetaDataAnnotation(&asked.ObjectMeta, v1alpha1.VolumeGroupNode, node)
 		delete(asked.Annotations, v1alpha1.LabelDisk)
 		if disk != "" {
 			metav1.SetMetaDataAnnotation(&asked.ObjectMeta, v1alpha1.LabelDisk, disk)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/placement"
 )
 
@@ -158,9 +159,9 @@ func (c *core) own(pvc *corev1.PersistentVolumeClaim) (*claim, string) {
 	if err != nil || class.VolumeBindingMode == nil || *class.VolumeBindingMode != storagev1.VolumeBindingWaitForFirstConsumer {
 		return nil, ""
 	}
-	required, preferred, why := groupsOf(pvc)
-	if why != "" {
-		return nil, why
+	required, preferred, err := placement.Groups(pvc.Namespace, pvc.Labels)
+	if err != nil {
+		return nil, fmt.Sprintf("claim %s: %v", nameOf(pvc), err)
 	}
 	if class.Provisioner != volume.NotSupportedProvisioner && class.Provisioner != v1alpha1.DriverLVM {
 		if required != "" {
@@ -177,25 +178,6 @@ func (c *core) own(pvc *corev1.PersistentVolumeClaim) (*claim, string) {
 		PersistentVolumeClaim: pvc, name: nameOf(pvc), class: class, selector: selector, size: sizeOf(pvc),
 		required: required, preferred: preferred,
 	}, ""
-}
-
-// groupsOf reads the labels of anti-affinity.
-func groupsOf(pvc *corev1.PersistentVolumeClaim) (required, preferred, why string) {
-	req, hasReq := pvc.Labels[v1alpha1.LabelAntiAffinity]
-	pref, hasPref := pvc.Labels[v1alpha1.LabelAntiAffinityPreferred]
-	switch {
-	case hasReq && req == "", hasPref && pref == "":
-		return "", "", fmt.Sprintf("claim %s has a disk anti-affinity label without a group: give it a value, such as the application's name, or remove it", nameOf(pvc))
-	case hasReq && req == pref:
-		return "", "", fmt.Sprintf("claim %s names the disk anti-affinity group %s as required and as preferred: remove one of the two labels", nameOf(pvc), req)
-	}
-	if hasReq {
-		required = pvc.Namespace + "/" + req
-	}
-	if hasPref {
-		preferred = pvc.Namespace + "/" + pref
-	}
-	return required, preferred, ""
 }
 
 func sizeOf(pvc *corev1.PersistentVolumeClaim) int64 {
@@ -278,6 +260,7 @@ func (c *core) diskOfClaim(pvc *corev1.PersistentVolumeClaim) (disk, node string
 		return "", "", true
 	}
 	// The claim's event came before the volume's.
-	disk = diskKey(pvc.Annotations[volume.AnnSelectedNode], pvc.Annotations[v1alpha1.LabelDisk])
+	at, _, label := chosen(pvc)
+	disk = diskid.Key(at, label)
 	return disk, "", disk != ""
 }

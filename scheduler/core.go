@@ -14,6 +14,7 @@ import (
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/placement"
 )
 
@@ -101,7 +102,7 @@ func newReservation(pod *corev1.Pod, node *corev1.Node, ch choice) *reservation 
 	}
 	r.bytes = ch.claim.size
 	r.group, r.label = ch.group.Labels[v1alpha1.LabelVolumeGroup], ch.group.Labels[v1alpha1.LabelDisk]
-	r.disk = diskKey(node.Name, r.label)
+	r.disk = diskid.Key(node.Name, r.label)
 	return r
 }
 
@@ -249,7 +250,7 @@ func (b *builder) addGroups(class *storagev1.StorageClass) {
 	}
 	for _, told := range b.groups(class.Name, b.node) {
 		group := told.Labels[v1alpha1.LabelVolumeGroup]
-		disk := diskKey(b.node.Name, told.Labels[v1alpha1.LabelDisk])
+		disk := diskid.Key(b.node.Name, told.Labels[v1alpha1.LabelDisk])
 		if !b.usable(disk) {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 )
 
 // settleTime is how long a reservation outlives its volume's appearance at most
@@ -195,7 +196,10 @@ func (c *core) refreshLocked(now time.Time) (next time.Time) {
 func (c *core) adoptBoundLocked(now time.Time) {
 	for _, obj := range c.claims.List() {
 		pvc, ok := obj.(*corev1.PersistentVolumeClaim)
-		if !ok || pvc.Spec.VolumeName == "" || pvc.Annotations[v1alpha1.LabelVolumeGroup] == "" || pvc.Annotations[volume.AnnSelectedNode] == "" {
+		if !ok || pvc.Spec.VolumeName == "" {
+			continue
+		}
+		if _, group, _ := chosen(pvc); group == "" {
 			continue
 		}
 		pv, ok := byKey[*corev1.PersistentVolume](c.volumes, pvc.Spec.VolumeName)
@@ -205,16 +209,26 @@ func (c *core) adoptBoundLocked(now time.Time) {
 	}
 }
 
+// chosen is a claim's selected node and what this plugin chose on it. Both are empty when
+// another scheduler chose the node, which leaves an earlier choice standing.
+func chosen(pvc *corev1.PersistentVolumeClaim) (node, group, disk string) {
+	node = pvc.Annotations[volume.AnnSelectedNode]
+	if node == "" || pvc.Annotations[v1alpha1.VolumeGroupNode] != node {
+		return node, "", ""
+	}
+	return node, pvc.Annotations[v1alpha1.LabelVolumeGroup], pvc.Annotations[v1alpha1.LabelDisk]
+}
+
 // adoptLocked takes up a claim of the LVM driver from its annotations.
 func (c *core) adoptLocked(pvc *corev1.PersistentVolumeClaim) {
 	name := volume.GetPersistentVolumeClaimClass(pvc)
 	if class, err := c.class(name); err != nil || class.Provisioner != v1alpha1.DriverLVM {
 		return
 	}
-	node, disk := pvc.Annotations[volume.AnnSelectedNode], pvc.Annotations[v1alpha1.LabelDisk]
+	node, group, disk := chosen(pvc)
 	c.ledger.addLocked(&reservation{
 		claim: nameOf(pvc), uid: pvc.UID, node: node, class: name, bytes: sizeOf(pvc),
-		group: pvc.Annotations[v1alpha1.LabelVolumeGroup], label: disk, disk: diskKey(node, disk), written: pvc.ResourceVersion,
+		group: group, label: disk, disk: diskid.Key(node, disk), written: pvc.ResourceVersion,
 	})
 }
 
@@ -228,7 +242,7 @@ func (c *core) holds(r *reservation, now time.Time) (until time.Time, keep bool)
 		return c.holdsVolume(r, now)
 	}
 	selected := pvc.Annotations[volume.AnnSelectedNode] == r.node
-	if r.written == "" && selected && pvc.Annotations[v1alpha1.LabelVolumeGroup] == r.group {
+	if _, group, _ := chosen(pvc); r.written == "" && selected && group == r.group {
 		r.written = pvc.ResourceVersion // the answer was lost, the write was not
 	}
 	pv, made := byKey[*corev1.PersistentVolume](c.volumes, pvc.Spec.VolumeName)

@@ -48,7 +48,7 @@ func quarantined(cn *unstructured.Unstructured) []string {
 	for _, e := range entries {
 		if m, ok := e.(map[string]any); ok {
 			if id, ok := m["disk"].(string); ok && id != "" {
-				keys = append(keys, diskKey(cn.GetName(), diskid.Label(id)))
+				keys = append(keys, diskid.Key(cn.GetName(), diskid.Label(id)))
 			}
 		}
 	}

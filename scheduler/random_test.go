@@ -16,6 +16,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 )
 
 // schedule is one scheduling cycle of a pod that waits. When the stores are up
@@ -94,7 +95,7 @@ func (w *world) possible(p *podClaims, node string) bool {
 				taken[ch.volume.Name] = true
 			} else {
 				g := w.groups[a.plan.node+"/"+ch.group.Labels[v1alpha1.LabelVolumeGroup]]
-				disk = diskKey(g.node, g.disk)
+				disk = diskid.Key(g.node, g.disk)
 				promised[g.node+"/"+g.name] += ch.claim.size * factor(ch.claim.class.Name)
 			}
 			if ch.claim.required != "" {
@@ -134,8 +135,8 @@ func (w *world) possible(p *podClaims, node string) bool {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(w.groups)) {
-		if g := w.groups[key]; g.node == node && !w.quarantined(node, diskKey(node, g.disk)) {
-			slots = append(slots, slot{key, diskKey(node, g.disk), false, w.free(g) - promised[key]})
+		if g := w.groups[key]; g.node == node && !w.quarantined(node, diskid.Key(node, g.disk)) {
+			slots = append(slots, slot{key, diskid.Key(node, g.disk), false, w.free(g) - promised[key]})
 		}
 	}
 	return assign(p.free, slots, used)

@@ -134,7 +134,7 @@ func TestBadInput(t *testing.T) {
 		why    string
 	}{
 		"empty": {"a label without a group", []ask{{"d", staticClass, "1Gi", group, ""}},
-			"claim bad/empty-d has a disk anti-affinity label without a group"},
+			"claim bad/empty-d: label holdfast.dev/disk-anti-affinity has no group"},
 		"network": {"a class whose disks nobody knows", []ask{{"d", "network", "1Gi", group, "g"}},
 			"nobody knows the disks of its storage class network (cinder.example.com)"},
 		"toomany": {"more claims in a group than disks", []ask{{"x", staticClass, "1Gi", group, "m"}, {"y", staticClass, "1Gi", group, "m"}},

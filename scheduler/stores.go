@@ -3,7 +3,6 @@ package scheduler
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 )
 
 // The indexes. Each key is made of parts joined by sep, which is in no name.
@@ -238,16 +238,7 @@ func diskOf(pv *corev1.PersistentVolume) string {
 	if node == "" {
 		node, _ = pinned(pv)
 	}
-	return diskKey(node, pv.Labels[v1alpha1.LabelDisk])
-}
-
-// diskKey is the disk id as it stands in a label. An id that names a place and
-// not a drive (package diskid: path-… and loop-…) is one only with its node.
-func diskKey(node, label string) string {
-	if strings.HasPrefix(label, "path-") || strings.HasPrefix(label, "loop-") {
-		return label + " of node " + node
-	}
-	return label
+	return diskid.Key(node, pv.Labels[v1alpha1.LabelDisk])
 }
 
 // topologyKeys are the label keys that capacities name their node with. It only

@@ -27,6 +27,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 )
 
 const (
@@ -263,7 +264,7 @@ func (w *world) checkWrite(obj metav1.Object) {
 		}
 		disk = diskOf(old)
 	case *corev1.PersistentVolumeClaim:
-		disk = diskKey(o.Annotations[volume.AnnSelectedNode], o.Annotations[v1alpha1.LabelDisk])
+		disk = diskid.Key(o.Annotations[volume.AnnSelectedNode], o.Annotations[v1alpha1.LabelDisk])
 	}
 	if w.core.quarantine.closed(disk) {
 		w.fatal("a claim was given room on disk %s, which is in quarantine", disk)
@@ -288,7 +289,7 @@ func (w *world) disks(pvc *corev1.PersistentVolumeClaim) (disks []string) {
 		}
 	}
 	if node := pvc.Annotations[volume.AnnSelectedNode]; node != "" {
-		disks = append(disks, diskKey(node, pvc.Annotations[v1alpha1.LabelDisk]))
+		disks = append(disks, diskid.Key(node, pvc.Annotations[v1alpha1.LabelDisk]))
 	}
 	return disks
 }

@@ -20,6 +20,9 @@ const (
 	// annotations of a claim with a selected node, the two are the scheduler's
 	// choice: the provisioner makes the volume in that volume group or not at all.
 	LabelVolumeGroup = "holdfast.dev/volume-group"
+	// VolumeGroupNode as an annotation of a claim is the node that the two were chosen
+	// for. On a claim whose selected node is another one they are a leftover.
+	VolumeGroupNode = "holdfast.dev/volume-group-node"
 	// VolumeGroupSeqno is LVM's vg_seqno, which every change of a volume group raises
 	// (vgs(8), -o vg_seqno). As an annotation of a CSIStorageCapacity it says up to
 	// which change the room is counted; in a PersistentVolume's CSI volume attributes,

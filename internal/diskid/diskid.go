@@ -59,6 +59,21 @@ func Label(id string) string {
 	return strings.TrimLeft(trimTo(s, maxLabel-hashLen-1)+"-"+hash(id), "-")
 }
 
+// Weak says whether an id, or its label, names a place and not a drive. Two nodes may have
+// the same.
+func Weak(id string) bool {
+	return strings.HasPrefix(id, "path-") || strings.HasPrefix(id, "loop-")
+}
+
+// Key tells a disk from all others of a cluster: it is the id, or its label, and of a weak
+// one with its node.
+func Key(node, id string) string {
+	if Weak(id) {
+		return id + " of node " + node
+	}
+	return id
+}
+
 func cut(s, whole string, limit int) string {
 	if len(s) <= limit {
 		return s

@@ -124,3 +124,17 @@ func FuzzSlug(f *testing.F) {
 		}
 	})
 }
+
+// Two nodes have a disk in the same place; no two have the same drive.
+func TestKey(t *testing.T) {
+	for _, id := range []string{"path-devices-pci0000-00-nvme0", "loop-var-lib-disk-0.img"} {
+		if !diskid.Weak(id) || diskid.Key("a", id) == diskid.Key("b", id) || diskid.Key("a", id) != diskid.Key("a", id) {
+			t.Errorf("%s: %q and %q", id, diskid.Key("a", id), diskid.Key("b", id))
+		}
+	}
+	for _, id := range []string{"5000c500a1b2c3d4", "pathfinder-x1-99"} {
+		if diskid.Weak(id) || diskid.Key("a", id) != id {
+			t.Errorf("%s: %q", id, diskid.Key("a", id))
+		}
+	}
+}
