@@ -98,6 +98,11 @@ bench: build ## Measure, and print lines BENCH name=… value=… unit=…
 bench-monitor: ## Measure the disk monitor: patterns, storms, SMART sweeps, an idle node with 60 disks (3 minutes)
 	go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 20m -v ./monitor
 
+.PHONY: bench-local
+bench-local: build ## Measure local volumes: the LVM driver, its memory with 50,000 claims, and all of bench-scheduler (about 30 minutes)
+	go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 60m -v ./provisioners/lvm
+	$(MAKE) bench-scheduler
+
 .PHONY: bench-scheduler
 bench-scheduler: build ## Measure the scheduler: a burst of 1,000 pods, and pods/s with 5,000 nodes and 50,000 volumes beside stock (about 15 minutes)
 	go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 60m -v ./scheduler

@@ -218,6 +218,12 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 	}
 	d.run(ctx)
 	before := attemptsMade(l.t)
+	// Watched and not listed again and again: on a small machine that is most of the load.
+	placed, err := l.api.Watch(ctx, &corev1.PodList{}, client.InNamespace(l.ns))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer placed.Stop()
 	start := time.Now()
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -229,25 +235,20 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 			}
 		}()
 	}
-	bound, last := 0, time.Now()
-	for deadline := time.Now().Add(5 * time.Minute); bound < pods; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			l.t.Fatalf("only %d of %d pods have a node after %s; refused %d", bound, pods, time.Since(start), d.refused)
-		}
-		var list corev1.PodList
-		if err := l.api.List(ctx, &list, client.InNamespace(l.ns)); err != nil {
-			l.t.Fatal(err)
-		}
-		n := 0
-		for i := range list.Items {
-			if list.Items[i].Spec.NodeName != "" {
-				n++
+	bound, last := map[types.UID]bool{}, time.Now()
+	for deadline := time.After(5 * time.Minute); len(bound) < pods; {
+		select {
+		case <-deadline:
+			l.t.Fatalf("only %d of %d pods have a node after %s; refused %d", len(bound), pods, time.Since(start), d.refused)
+		case e, ok := <-placed.ResultChan():
+			if !ok {
+				l.t.Fatal("the watch of pods ended")
+			}
+			if p, is := e.Object.(*corev1.Pod); is && p.Spec.NodeName != "" && !bound[p.UID] {
+				bound[p.UID], last = true, time.Now()
 			}
 		}
-		if n > bound {
-			bound, last = n, time.Now()
-		}
-		if kill != nil && bound >= pods/3 {
+		if kill != nil && len(bound) >= pods/3 {
 			kill()
 			kill = nil
 		}

@@ -51,6 +51,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	cfg.UserAgent = name
+	// A claim takes four requests, and a node may get a hundred claims at once: with
+	// controller-runtime's 20 a second they would take most of half a minute.
+	cfg.QPS, cfg.Burst = 50, 100
 	return lvm.Run(ctx, o, cfg, version, log)
 }
 
