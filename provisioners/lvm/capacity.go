@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,9 @@ func (c *Capacity) want(ctx context.Context) map[string]*storagev1.CSIStorageCap
 				continue
 			}
 			o := c.object(class.Name, c.engine.groups[i].info, cand.Room(spec.want(0)))
+			if cand.Group != nil {
+				o.Annotations = map[string]string{v1alpha1.VolumeGroupSeqno: strconv.FormatInt(cand.Group.Seqno, 10)}
+			}
 			all[o.Name] = o
 		}
 	}
@@ -140,10 +144,11 @@ func (c *Capacity) write(ctx context.Context, have, want *storagev1.CSIStorageCa
 		return nil
 	}
 	if have.Capacity != nil && have.Capacity.Cmp(*want.Capacity) == 0 && have.MaximumVolumeSize != nil && have.MaximumVolumeSize.Cmp(*want.MaximumVolumeSize) == 0 &&
-		reflect.DeepEqual(have.Labels, want.Labels) && reflect.DeepEqual(have.OwnerReferences, want.OwnerReferences) {
+		reflect.DeepEqual(have.Annotations, want.Annotations) && reflect.DeepEqual(have.Labels, want.Labels) && reflect.DeepEqual(have.OwnerReferences, want.OwnerReferences) {
 		return nil
 	}
 	next := have.DeepCopy()
+	next.Annotations = want.Annotations
 	next.Labels, next.OwnerReferences, next.Capacity, next.MaximumVolumeSize = want.Labels, want.OwnerReferences, want.Capacity, want.MaximumVolumeSize
 	if err := c.api.Update(ctx, next); err != nil {
 		return fmt.Errorf("update storage capacity %s: %w", want.Name, err)

@@ -35,7 +35,12 @@ func (e *Engine) Expand(ctx context.Context, h Handle, size, limit int64) (Volum
 			return Volume{}, fmt.Errorf("expand volume %s: %w: %s", h.LV, vg.ErrNoRoom, why)
 		}
 	}
-	if err := e.grow(ctx, g, h.LV, size, 0); err != nil {
+	if !lv.Thin() && lv.Tags.Get(vg.KeyFS) == Block {
+		err = e.growRaw(ctx, g, h.LV, size)
+	} else {
+		err = e.grow(ctx, g, h.LV, size)
+	}
+	if err != nil {
 		return Volume{}, err
 	}
 	return e.Volume(ctx, h)
@@ -49,9 +54,8 @@ func stripes(lv *vg.LV) int64 {
 	return n
 }
 
-// grow runs lvextend when the volume is smaller than size. overcommit is that of
-// the class where it is known; a pool that is nearly full refuses either way.
-func (e *Engine) grow(ctx context.Context, g *group, name string, size int64, overcommit float64) error {
+// grow runs lvextend when the volume is smaller than size.
+func (e *Engine) grow(ctx context.Context, g *group, name string, size int64) error {
 	err := e.alter(ctx, g, func(s *vg.Group) (*change, error) {
 		lv := s.Find(name)
 		if lv == nil || !lv.Tags.Ours() {
@@ -65,15 +69,8 @@ func (e *Engine) grow(ctx context.Context, g *group, name string, size int64, ov
 		if more <= 0 {
 			return nil, nil
 		}
-		room := s.FreeStriped(stripes(lv))
-		if lv.Pool != "" {
-			if err := vg.PoolFull(s.Find(lv.Pool)); err != nil {
-				return nil, fmt.Errorf("%w: %w", vg.ErrNoRoom, err)
-			}
-			room = s.FreeThin(lv.Pool, max(1, overcommit))
-		}
-		if room < more {
-			return nil, fmt.Errorf("%w: %d more bytes are wanted, %s has %d", vg.ErrNoRoom, more, s.Name, room)
+		if err := room(s, lv, more); err != nil {
+			return nil, err
 		}
 		return &change{lv: name, args: []string{"lvextend", "-y", "-L", strconv.FormatInt(to, 10) + "b", s.Name + "/" + name},
 			names: s.Name + "/" + name + " successfully resized",
@@ -88,6 +85,17 @@ func (e *Engine) grow(ctx context.Context, g *group, name string, size int64, ov
 	})
 	if err != nil {
 		return fmt.Errorf("expand volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// room is nil when a volume can have so many more bytes.
+func room(s *vg.Group, lv *vg.LV, more int64) error {
+	if lv.Pool != "" {
+		return s.Promise(lv.Pool, lv.Overcommit(), more)
+	}
+	if free := s.FreeStriped(stripes(lv)); free < more {
+		return fmt.Errorf("%w: %d more bytes are wanted, %s has %d", vg.ErrNoRoom, more, s.Name, free)
 	}
 	return nil
 }
@@ -149,6 +157,9 @@ func (e *Engine) Snapshot(ctx context.Context, source Handle, r CreateRequest) (
 		return Volume{}, fmt.Errorf("snapshot of %s: only thin volumes that are ready have snapshots (class parameter type: thin): %w", source.LV, ErrInvalid)
 	}
 	r.Spec.FS, r.Spec.Thin = lv.Tags.Get(vg.KeyFS), true
+	if r.Spec.Overcommit == 0 { // the snapshot's class does not say
+		r.Spec.Overcommit = lv.Overcommit()
+	}
 	return e.copyThin(ctx, g, r, name, *lv, true)
 }
 
@@ -162,7 +173,7 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 	if err != nil || v.LV.Size >= r.Size {
 		return v, err
 	}
-	if err := e.grow(ctx, g, name, r.Size, r.Spec.Overcommit); err != nil {
+	if err := e.grow(ctx, g, name, r.Size); err != nil {
 		if !errors.Is(err, vg.ErrNoRoom) {
 			return Volume{}, err
 		}
@@ -179,7 +190,11 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 // copyThin is lvcreate --snapshot of a thin volume, lvmthin(7). The kernel freezes a
 // mounted file system meanwhile (dm_suspend), so that the copy needs no repair.
 func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name string, src vg.LV, readOnly bool) (Volume, error) {
-	tags := e.tags(r, vg.Ready)
+	phase := vg.Ready
+	if r.set != "" { // until all members are there
+		phase = vg.Creating
+	}
+	tags := e.tags(r, phase)
 	err := e.alter(ctx, g, func(s *vg.Group) (*change, error) {
 		if now := s.Find(src.Name); now == nil || now.Tags.Get(vg.KeyID) != src.Tags.Get(vg.KeyID) {
 			return nil, fmt.Errorf("its source is not what it was: %w", ErrRefused)
@@ -190,8 +205,8 @@ func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name s
 		if err := s.Complete(); err != nil {
 			return nil, err
 		}
-		if err := vg.PoolFull(s.Find(src.Pool)); err != nil {
-			return nil, fmt.Errorf("%w: %w", vg.ErrNoRoom, err)
+		if err := s.Promise(src.Pool, r.Spec.Overcommit, src.Size); err != nil {
+			return nil, err
 		}
 		lv := vg.LV{Name: name, Size: src.Size, Tags: tags, Attr: "Vwi-a-t---", Pool: src.Pool, Origin: src.Name,
 			DataPercent: vg.Unknown, MetadataPercent: vg.Unknown, Created: e.now().Unix()}

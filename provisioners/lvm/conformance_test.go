@@ -2,9 +2,13 @@ package lvm_test
 
 import (
 	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/lvmfake"
 	"holdfast.dev/provisioners/lvm/vg"
 )
 
@@ -12,15 +16,29 @@ import (
 // (tag root), or a whole machine (tag lab).
 type machine struct {
 	engine *lvm.Engine
+	host   lvm.Host
+	mounts lvm.Mounts
 	group  lvm.GroupInfo
 	thin   bool // there is a thin pool
 	mkfs   bool // devices are there, so that file systems can be made
+	// zeroes turns the zeroing of the thin pool on and off.
+	zeroes func(on bool) error
+}
+
+// cases are those that hold on a whole machine with a thin pool.
+func cases() []string {
+	return []string{"block", "xfs", "ext4", "thinblock", "thinxfs", "thinext4", "NoRoom", "Devices", "Copies", "Zeroes"}
 }
 
 const mib = int64(1) << 20
 
-// conform is what must hold on every machine.
-func conform(t *testing.T, m machine) {
+// conform is what must hold on every machine. It returns the cases that were tried and hold.
+func conform(t *testing.T, m machine) (held []string) {
+	run := func(name string, f func(t *testing.T)) {
+		if t.Run(name, f) {
+			held = append(held, name)
+		}
+	}
 	kinds := []map[string]string{{"pool": m.group.Pool, "wipe": "none"}}
 	if m.thin {
 		kinds = append(kinds, map[string]string{"pool": m.group.Pool, "type": "thin"})
@@ -31,10 +49,10 @@ func conform(t *testing.T, m machine) {
 			filesystems = append(filesystems, lvm.XFS, lvm.Ext4)
 		}
 		for _, fs := range filesystems {
-			t.Run(params["type"]+fs, func(t *testing.T) { m.life(t, params, fs) })
+			run(params["type"]+fs, func(t *testing.T) { m.life(t, params, fs) })
 		}
 	}
-	t.Run("NoRoom", func(t *testing.T) {
+	run("NoRoom", func(t *testing.T) {
 		spec, err := lvm.ParseSpec(kinds[0], lvm.Block)
 		if err != nil {
 			t.Fatal(err)
@@ -43,8 +61,77 @@ func conform(t *testing.T, m machine) {
 			t.Errorf("got %v", err)
 		}
 	})
+	if m.mkfs {
+		run("Devices", m.devices)
+	}
 	if m.thin {
-		t.Run("Copies", m.copies)
+		run("Copies", m.copies)
+		run("Zeroes", m.poolZeroes)
+	}
+	return held
+}
+
+// devices: the device mapper's name of a volume is the one that its node is checked by, also
+// with hyphens, which LVM doubles; and a pod's node of it is seen in the mount table.
+func (m machine) devices(t *testing.T) {
+	ctx := t.Context()
+	spec, err := lvm.ParseSpec(map[string]string{"pool": m.group.Pool}, lvm.Block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := m.engine.Create(ctx, lvm.CreateRequest{Kind: lvm.KindVolume, Name: "with-hyphens--two", Spec: spec, Size: 8 * mib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there, err := m.host.Present(v.Device()); err != nil || !there {
+		t.Errorf("%s is there: %v, %v", v.Device(), there, err)
+	}
+	target := filepath.Join(t.TempDir(), "pods", "u", "volumeDevices", "x")
+	if err := m.engine.Publish(ctx, lvm.PublishRequest{Handle: v.Handle, Target: target, Block: true}); err != nil {
+		t.Fatal(err)
+	}
+	if mounts, err := m.mounts.Of(v.Device()); err != nil || len(mounts) != 1 || mounts[0].Target != target {
+		t.Errorf("mounts of %s: %+v, %v", v.Device(), mounts, err)
+	}
+	if err := m.engine.Delete(ctx, v.Handle); !errors.Is(err, lvm.ErrInUse) {
+		t.Errorf("it was deleted while a pod has its node: %v", err)
+	}
+	if err := m.engine.Unpublish(ctx, v.LV.Name, target); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.engine.Delete(ctx, v.Handle); err != nil {
+		t.Error(err)
+	}
+	if there, err := m.host.Present(v.Device()); err != nil || there {
+		t.Errorf("%s is there after its removal: %v, %v", v.Device(), there, err)
+	}
+}
+
+// poolZeroes: a pool that shows new volumes what others left takes none (lvs -o zero).
+func (m machine) poolZeroes(t *testing.T) {
+	ctx := t.Context()
+	spec, err := lvm.ParseSpec(map[string]string{"pool": m.group.Pool, "type": "thin"}, lvm.Block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, on := range []bool{false, true} {
+		if err := m.zeroes(on); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.engine.RefreshAll(ctx); err != nil {
+			t.Fatal(err)
+		}
+		v, err := m.engine.Create(ctx, lvm.CreateRequest{Kind: lvm.KindVolume, Name: "zeroed", Spec: spec, Size: 8 * mib})
+		switch {
+		case on && err != nil:
+			t.Errorf("a pool that zeroes: %v", err)
+		case on:
+			if err := m.engine.Delete(ctx, v.Handle); err != nil {
+				t.Error(err)
+			}
+		case err == nil || !strings.Contains(err.Error(), "does not zero"):
+			t.Errorf("a pool that does not zero: %v", err)
+		}
 	}
 }
 
@@ -133,5 +220,11 @@ func (m machine) copies(t *testing.T) {
 
 func TestConformanceOfTheFake(t *testing.T) {
 	w := newWorld(t)
-	conform(t, machine{engine: w.engine, group: w.infos[0], thin: true, mkfs: true})
+	held := conform(t, machine{engine: w.engine, host: w.host, mounts: w.host, group: w.infos[0], thin: true, mkfs: true, zeroes: func(on bool) error {
+		w.host.With("hf-a", func(g *lvmfake.Group) { g.LVs["pool0"].Unzeroed = !on })
+		return nil
+	}})
+	if !slices.Equal(held, cases()) {
+		t.Errorf("%q hold, want %q", held, cases())
+	}
 }

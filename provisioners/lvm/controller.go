@@ -2,7 +2,6 @@ package lvm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"holdfast.dev/provisioners/lvm/vg"
@@ -348,76 +346,6 @@ func (s *Service) ControllerExpandVolume(ctx context.Context, req *csi.Controlle
 		return nil, answer(err)
 	}
 	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.LV.Size, NodeExpansionRequired: v.LV.Tags.Get(vg.KeyFS) != Block}, nil
-}
-
-// CreateSnapshot is CSI's.
-func (s *Service) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
-	switch {
-	case req.GetName() == "":
-		return nil, missing("name")
-	case req.GetSourceVolumeId() == "":
-		return nil, missing("source_volume_id")
-	}
-	for k, v := range req.GetParameters() {
-		if !strings.HasPrefix(k, "csi.storage.k8s.io/") {
-			return nil, answer(fieldError(k, v, "unknown; a VolumeSnapshotClass of this driver has no parameters"))
-		}
-	}
-	h, err := ParseHandle(req.GetSourceVolumeId())
-	if err != nil {
-		return nil, answer(err)
-	}
-	v, err := s.engine.Snapshot(ctx, h, CreateRequest{Name: req.GetName()})
-	if err != nil {
-		return nil, answer(err)
-	}
-	return &csi.CreateSnapshotResponse{Snapshot: snapshot(v)}, nil
-}
-
-func snapshot(v Volume) *csi.Snapshot {
-	return &csi.Snapshot{SnapshotId: v.Handle.String(), SourceVolumeId: Handle{Group: v.Handle.Group, LV: v.LV.Tags.Get(vg.KeySource)}.String(),
-		SizeBytes: v.LV.Size, CreationTime: timestamppb.New(time.Unix(v.LV.Created, 0)), ReadyToUse: v.Phase() == vg.Ready}
-}
-
-// DeleteSnapshot is CSI's.
-func (s *Service) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
-	if req.GetSnapshotId() == "" {
-		return nil, missing("snapshot_id")
-	}
-	if err := s.delete(ctx, req.GetSnapshotId()); err != nil {
-		return nil, answer(err)
-	}
-	return &csi.DeleteSnapshotResponse{}, nil
-}
-
-// ListSnapshots is CSI's.
-func (s *Service) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
-	if id := req.GetSnapshotId(); id != "" {
-		v, err := s.lookup(ctx, id)
-		switch {
-		case errors.Is(err, ErrNotFound) || err == nil && v.Kind() != KindSnapshot:
-			return &csi.ListSnapshotsResponse{}, nil
-		case err != nil:
-			return nil, answer(err)
-		}
-		return &csi.ListSnapshotsResponse{Entries: []*csi.ListSnapshotsResponse_Entry{{Snapshot: snapshot(v)}}}, nil
-	}
-	all, err := s.list(ctx, true)
-	if err != nil {
-		return nil, answer(err)
-	}
-	if src := req.GetSourceVolumeId(); src != "" {
-		all = slices.DeleteFunc(all, func(v Volume) bool { return snapshot(v).GetSourceVolumeId() != src })
-	}
-	part, next, err := page(all, req.GetStartingToken(), req.GetMaxEntries())
-	if err != nil {
-		return nil, err
-	}
-	out := &csi.ListSnapshotsResponse{NextToken: next}
-	for _, v := range part {
-		out.Entries = append(out.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshot(v)})
-	}
-	return out, nil
 }
 
 // ControllerModifyVolume is CSI's.

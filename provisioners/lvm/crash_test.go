@@ -21,6 +21,9 @@ type scenario struct {
 	check func(w *world) string
 }
 
+// earlier is on all extents that are free: the disk had an owner before it was a volume group.
+const earlier = "data of an earlier owner"
+
 // neighbours are volumes with data that no change of another one may touch, and the
 // sources of snapshots and copies.
 func neighbours(t testing.TB) *world {
@@ -29,6 +32,7 @@ func neighbours(t testing.TB) *world {
 	w.must("thick-e", thick, lvm.Ext4, 10*gib)
 	w.must("block-t", thick, lvm.Block, 10*gib)
 	w.must("block-v", thin, lvm.Block, 10*gib)
+	w.host.With("hf-a", func(g *lvmfake.Group) { g.Residue = []string{earlier} })
 	return w
 }
 
@@ -72,7 +76,7 @@ func scenarios() []scenario {
 			}
 			var residue []string
 			w.host.With("hf-a", func(g *lvmfake.Group) { residue = g.Residue })
-			if len(residue) > 0 {
+			if slices.Contains(residue, "data of "+victim) {
 				return fmt.Sprintf("its data is still on the disk: %q", residue)
 			}
 			return ""
@@ -88,12 +92,43 @@ func scenarios() []scenario {
 			}
 			return ""
 		}},
+		scenario{"group-snapshot", func(w *world) error {
+			_, all, err := w.engine.SnapshotGroup(w.t.Context(), "set", []lvm.Handle{handle("hfv-thin-x"), handle("hfv-block-v")}, 0)
+			if err == nil && len(all) != 2 {
+				return fmt.Errorf("%d snapshots", len(all))
+			}
+			return err
+		}, func(w *world) string {
+			data := map[string]bool{}
+			for _, l := range w.host.Volumes("hf-a") {
+				phase, _ := vg.Tags(l.Tags).Intent()
+				if strings.HasPrefix(l.Name, "hfs-") && phase == vg.Ready && l.ReadOnly && vg.Tags(l.Tags).Get(vg.KeySet) != "" {
+					data[l.Data] = true
+				}
+			}
+			if !data["data of thin-x"] || !data["data of block-v"] || count(w) != 6 {
+				return fmt.Sprintf("the snapshots are %v of %d volumes", data, count(w))
+			}
+			return ""
+		}},
+		scenario{"group-snapshot-deleted", func(w *world) error {
+			id, _, err := w.engine.SnapshotGroup(w.t.Context(), "set", []lvm.Handle{handle("hfv-thin-x"), handle("hfv-block-v")}, 0)
+			if err != nil {
+				return err
+			}
+			return w.engine.DeleteGroup(w.t.Context(), id)
+		}, func(w *world) string {
+			if count(w) != 4 {
+				return "a snapshot is left"
+			}
+			return ""
+		}},
 		clone("clone", 10*gib), clone("clone-larger", 15*gib),
 	)
 	for source, params := range map[string]map[string]string{"thick-e": thick, "block-t": thick, "block-v": thick} {
 		all = append(all, fullCopy(source, params))
 	}
-	for _, victim := range []string{"thin-x", "thick-e"} {
+	for _, victim := range []string{"thin-x", "thick-e", "block-t", "block-v"} {
 		all = append(all, scenario{"expand-" + victim, func(w *world) error {
 			_, err := w.engine.Expand(w.t.Context(), handle("hfv-"+victim), 20*gib, 0)
 			return err
@@ -142,6 +177,23 @@ func fullCopy(source string, params map[string]string) scenario {
 	}}
 }
 
+// members are those of a group snapshot that are there, and deletes says whether one is going.
+func members(w *world, set string) (n int) {
+	for _, l := range w.host.Volumes("hf-a") {
+		if vg.Tags(l.Tags).Get(vg.KeySet) == set {
+			n++
+		}
+	}
+	return n
+}
+
+func deletes(w *world, set string) bool {
+	return slices.ContainsFunc(w.host.Volumes("hf-a"), func(l lvmfake.LV) bool {
+		phase, _ := vg.Tags(l.Tags).Intent()
+		return vg.Tags(l.Tags).Get(vg.KeySet) == set && phase == vg.Deleting
+	})
+}
+
 func count(w *world) int { return len(w.host.Volumes("hf-a")) }
 
 // intact says which neighbour lost its data. Those that the scenario deletes are
@@ -152,6 +204,15 @@ func intact(w *world) string {
 			if l.Name == "hfv-"+n && (l.Data != "data of "+n || l.Formats > 1) && !strings.HasPrefix(vg.Tags(l.Tags).Get(vg.KeyIntent), vg.Deleting) {
 				return fmt.Sprintf("%s lost its data: %+v", l.Name, l)
 			}
+		}
+		phase, _ := vg.Tags(l.Tags).Intent()
+		if set := vg.Tags(l.Tags).Get(vg.KeySet); set != "" && phase == vg.Ready {
+			if n := members(w, set); n != 2 && !deletes(w, set) {
+				return fmt.Sprintf("%s is ready and its group snapshot has %d of 2", l.Name, n)
+			}
+		}
+		if vg.Tags(l.Tags).Get(vg.KeyFS) == lvm.Block && phase == vg.Ready && len(l.Residue) > 0 {
+			return fmt.Sprintf("%s shows what others left: %+v", l.Name, l)
 		}
 	}
 	return ""
@@ -224,6 +285,9 @@ func interrupt(t *testing.T, sc scenario, first int, mode lvmfake.Mode, second i
 		}
 	}
 	w.host.Misbehave(nil)
+	if msg := intact(w); msg != "" { // a pod that has a volume open does not wait for the repetition
+		return "right after the fault: " + msg
+	}
 	if err := w.retry(func() error { return sc.act(w) }); err != nil {
 		return err.Error()
 	}

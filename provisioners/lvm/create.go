@@ -37,11 +37,17 @@ type CreateRequest struct {
 	// Group, when set, is the UUID of the volume group that it must be made in.
 	Group string
 
+	// set is the group snapshot that a snapshot is a member of, whose request has that nonce.
+	set, setNonce string
+
 	copied int64 // bytes to copy from the source; 0 when there are none
 }
 
 // nonce is a hash of all that makes a request this one and no other.
 func (r CreateRequest) nonce() string {
+	if r.setNonce != "" {
+		return r.setNonce
+	}
 	source := ""
 	if r.Source != nil {
 		source = r.Source.String()
@@ -142,7 +148,7 @@ func (e *Engine) resume(ctx context.Context, r CreateRequest, v *Volume) (_ Volu
 		return Volume{}, false, fmt.Errorf("volume %s was made by another request (other size, class or source): %w", r.Name, ErrExists)
 	case v.LV.Size < r.Size: // a copy that did not get its size yet
 		g := e.byUUID[v.Info.UUID]
-		if err := e.grow(ctx, g, v.LV.Name, r.Size, r.Spec.Overcommit); err != nil {
+		if err := e.grow(ctx, g, v.LV.Name, r.Size); err != nil {
 			return Volume{}, false, err
 		}
 		s, _, _ := g.last()
@@ -190,7 +196,7 @@ func (e *Engine) tags(r CreateRequest, phase string) vg.Tags {
 	t := vg.Tags{vg.Tag(vg.KeyID, hex.EncodeToString(id)), vg.Tag(vg.KeyKind, string(r.Kind)), vg.IntentTag(phase, r.nonce())}
 	for _, kv := range [][2]string{
 		{vg.KeyPV, r.Name}, {vg.KeyCluster, e.cluster}, {vg.KeyPVC, r.Owner.Claim}, {vg.KeyClass, r.Owner.Class}, {vg.KeyOptions, r.Owner.MountOptions},
-		{vg.KeyReclaim, r.Owner.Reclaim}, {vg.KeyFS, r.Spec.FS}, {vg.KeyWipe, r.Spec.Wipe},
+		{vg.KeyReclaim, r.Owner.Reclaim}, {vg.KeyFS, r.Spec.FS}, {vg.KeyWipe, r.Spec.Wipe}, {vg.KeySet, r.set},
 	} {
 		if kv[1] != "" {
 			t = append(t, vg.Tag(kv[0], kv[1]))
@@ -198,6 +204,9 @@ func (e *Engine) tags(r CreateRequest, phase string) vg.Tags {
 	}
 	if r.Spec.Stripes > 1 {
 		t = append(t, vg.Tag(vg.KeyStripes, strconv.FormatInt(r.Spec.Stripes, 10)))
+	}
+	if r.Spec.Thin && r.Spec.Overcommit > 1 {
+		t = append(t, vg.Tag(vg.KeyOvercommit, strconv.FormatFloat(r.Spec.Overcommit, 'g', -1, 64)))
 	}
 	if r.Source != nil {
 		t = append(t, vg.Tag(vg.KeySource, r.Source.LV))

@@ -65,8 +65,16 @@ func (e *Engine) remove(ctx context.Context, g *group, lv vg.LV) error {
 	if err := e.unused(ctx, v); err != nil {
 		return fmt.Errorf("delete volume %s: %w", lv.Name, err)
 	}
-	i := slices.IndexFunc(lv.Tags, func(t string) bool { return len(t) > len(vg.KeyID) && t[:len(vg.KeyID)+1] == vg.KeyID+"=" })
-	idTag := lv.Tags[i]
+	// What was never published is nobody's data.
+	if v.Phase() != vg.Creating {
+		if why := held(g.info, e.quarantine(ctx)); why != "" {
+			return fmt.Errorf("delete volume %s: %s: its data are evidence and may be wanted (it is deleted when the quarantine ends; a disk that is replaced takes it along): %w", lv.Name, why, ErrHeld)
+		}
+	}
+	if err := e.dropTail(ctx, g, lv.Name); err != nil {
+		return fmt.Errorf("delete volume %s: %w", lv.Name, err)
+	}
+	idTag := idTagOf(&lv)
 	if err := e.mark(ctx, g, lv.Name, idTag, vg.Deleting); err != nil {
 		return fmt.Errorf("delete volume %s: %w", lv.Name, err)
 	}
@@ -150,6 +158,12 @@ func (e *Engine) wipe(ctx context.Context, v Volume, idTag string) error {
 	if err := e.activate(ctx, v); err != nil {
 		return err
 	}
+	return e.erase(ctx, v, how, idTag)
+}
+
+// erase zeroes or discards a whole volume, and goes on where this process was when it
+// was given up.
+func (e *Engine) erase(ctx context.Context, v Volume, how, idTag string) error {
 	for at := e.wipes.get(idTag); at < v.LV.Size; at += wipeStep {
 		args := []string{"-o", strconv.FormatInt(at, 10), "-l", strconv.FormatInt(min(wipeStep, v.LV.Size-at), 10), v.Device()}
 		if how == WipeZero {
@@ -162,3 +176,6 @@ func (e *Engine) wipe(ctx context.Context, v Volume, idTag string) error {
 	}
 	return nil
 }
+
+// idTagOf is the tag that makes a volume of ours this one and no other.
+func idTagOf(lv *vg.LV) string { return vg.Tag(vg.KeyID, lv.Tags.Get(vg.KeyID)) }

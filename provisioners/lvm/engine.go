@@ -13,7 +13,10 @@ import (
 // Quarantine is what this node's ComputeNode says now.
 type Quarantine struct {
 	Disks map[string]string // disk id to reason
-	Err   error             // it could not be read: no disk takes a new volume
+	// Bad are disks that are Failed or Missing by their state, quarantined or not: what is
+	// on them is not removed.
+	Bad map[string]string
+	Err error // it could not be read: no disk takes a new volume, and none loses one
 }
 
 // EngineOptions are what an Engine is made of.
@@ -152,6 +155,17 @@ func (e *Engine) volume(g *group, lv *vg.LV) Volume {
 	return Volume{Handle: Handle{Group: g.info.UUID, LV: lv.Name}, Info: g.info, LV: *lv}
 }
 
+// seqno is that of a group's metadata as known now: no lower than with the last change of
+// ours, and no higher than what LVM has.
+func (e *Engine) seqno(uuid string) int64 {
+	if g := e.byUUID[uuid]; g != nil {
+		if s, _, _ := g.last(); s != nil {
+			return s.Seqno
+		}
+	}
+	return 0
+}
+
 // Volumes are all volumes of ours in the groups that can be read. The error tells
 // of the others.
 func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
@@ -196,6 +210,21 @@ func closed(g GroupInfo, q Quarantine) string {
 	for _, d := range g.Disks {
 		if why, bad := q.Disks[d]; bad {
 			return fmt.Sprintf("disk %s is quarantined: %s", d, why)
+		}
+	}
+	return ""
+}
+
+// held says why what is on a group's disks stays as it is, or is empty: the data of a bad
+// disk are evidence and may be the last copy, and wiping one may never end. It is the
+// rule of local-volume-cleaner as well.
+func held(g GroupInfo, q Quarantine) string {
+	if why := closed(g, q); why != "" {
+		return why
+	}
+	for _, d := range g.Disks {
+		if state, bad := q.Bad[d]; bad {
+			return fmt.Sprintf("disk %s is %s", d, state)
 		}
 	}
 	return ""

@@ -2,7 +2,6 @@ package lvm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -171,15 +170,5 @@ func (e *Engine) fits(h Handle, more int64) error {
 	if lv == nil {
 		return fmt.Errorf("volume %s: %w", h.LV, ErrNotFound)
 	}
-	room := s.FreeStriped(stripes(lv))
-	if lv.Pool != "" {
-		if err := vg.PoolFull(s.Find(lv.Pool)); err != nil {
-			return errors.Join(vg.ErrNoRoom, err)
-		}
-		room = s.FreeThin(lv.Pool, 1)
-	}
-	if room < more {
-		return fmt.Errorf("%w: %d more bytes are wanted, %s has %d", vg.ErrNoRoom, more, s.Name, room)
-	}
-	return nil
+	return room(s, lv, more)
 }

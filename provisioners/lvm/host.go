@@ -103,6 +103,8 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrRefused is a state of the volume that a person must look at.
 	ErrRefused = errors.New("refused")
+	// ErrHeld is a volume whose data must stay for now: its disk is bad.
+	ErrHeld = errors.New("held")
 	// ErrUnavailable is a volume group that does not answer now.
 	ErrUnavailable = errors.New("the volume group does not answer")
 	// ErrOutOfRange is a size that can not be.

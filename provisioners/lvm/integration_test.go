@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -196,7 +197,7 @@ func (e *env) claimIn(group, name, class, size string, labels map[string]string)
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}}},
 	}
 	if group != "" {
-		c.Annotations[v1alpha1.LabelVolumeGroup] = group
+		c.Annotations[v1alpha1.LabelVolumeGroup], c.Annotations[v1alpha1.VolumeGroupNode] = group, e.node
 	}
 	if err := e.admin.Create(e.t.Context(), c); err != nil {
 		e.t.Fatal(err)
@@ -213,6 +214,22 @@ func (e *env) bound(name string) *corev1.PersistentVolume {
 			e.admin.Get(e.t.Context(), client.ObjectKey{Name: c.Spec.VolumeName}, &pv) == nil
 	})
 	return &pv
+}
+
+// counted are the changes up to which the capacities of a group count.
+func (e *env) counted(group string) (upTo []int) {
+	var list storagev1.CSIStorageCapacityList
+	if err := e.admin.List(e.t.Context(), &list, client.InNamespace(system), client.MatchingLabels{v1alpha1.LabelVolumeGroup: group}); err != nil {
+		e.t.Fatal(err)
+	}
+	for _, c := range list.Items {
+		n, err := strconv.Atoi(c.Annotations[v1alpha1.VolumeGroupSeqno])
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		upTo = append(upTo, n)
+	}
+	return upTo
 }
 
 func (e *env) capacities() map[string]int64 {
@@ -241,6 +258,12 @@ func TestClaimsGetVolumesThatGrowAndGo(t *testing.T) {
 	}
 	group := groupOf(t, e, pv)
 	e.until("capacity is less", func() bool { return e.capacities()["lvm-thick "+group] == before["lvm-thick "+group]-5*gib })
+	// By LVM's number of changes the scheduler knows at once that the room counts this volume.
+	made, err := strconv.Atoi(pv.Spec.CSI.VolumeAttributes[v1alpha1.VolumeGroupSeqno])
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.until("every capacity of the group counts the volume", func() bool { told := e.counted(group); return len(told) == 2 && slices.Min(told) >= made })
 	lv := e.host.Volumes(group)[0]
 	if got := vg.Tags(lv.Tags).Get(vg.KeyPVC); got != "default/thick" {
 		t.Errorf("tag of the claim is %q", got)

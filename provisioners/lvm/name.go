@@ -20,6 +20,7 @@ const (
 	KindVolume    Kind = "volume"
 	KindSnapshot  Kind = "snapshot"
 	KindEphemeral Kind = "ephemeral" // lives as long as its pod
+	KindTail      Kind = "tail"      // extents that a raw volume is to grow by; see tail.go
 )
 
 // prefix of the names of a kind. None of LVM's reserved names begins with or has it
@@ -30,6 +31,8 @@ func (k Kind) prefix() string {
 		return "hfs-"
 	case KindEphemeral:
 		return "hfe-"
+	case KindTail:
+		return "hft-"
 	}
 	return "hfv-"
 }

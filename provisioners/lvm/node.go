@@ -140,10 +140,46 @@ func (e *Engine) deleteEphemeral(ctx context.Context, name string) error {
 	all, err := e.Volumes(ctx)
 	for _, v := range all {
 		if v.LV.Name == name && v.Kind() == KindEphemeral {
-			return e.Delete(ctx, v.Handle)
+			err := e.Delete(ctx, v.Handle)
+			if errors.Is(err, ErrHeld) { // a pod must not wait for the repair of a disk
+				e.log.Info("volume of a pod is removed when its disk is well", "volume", name, "why", err)
+				return e.condemn(ctx, v)
+			}
+			return err
 		}
 	}
 	return err
+}
+
+// condemn notes on the disk that a volume of a pod that is gone is to be removed.
+func (e *Engine) condemn(ctx context.Context, v Volume) error {
+	unlock, err := e.lock(v.LV.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return e.mark(ctx, e.byUUID[v.Info.UUID], v.LV.Name, idTagOf(&v.LV), vg.Deleting)
+}
+
+// FinishEphemeral removes the volumes of pods whose removal was begun and held up. It
+// runs nothing when there are none.
+func (e *Engine) FinishEphemeral(ctx context.Context) error {
+	var errs []error
+	for _, g := range e.groups {
+		s, fresh, _ := g.last()
+		if !fresh {
+			continue
+		}
+		for i := range s.LVs {
+			v := e.volume(g, &s.LVs[i])
+			if v.LV.Tags.Ours() && v.Kind() == KindEphemeral && v.Phase() == vg.Deleting {
+				if err := e.Delete(ctx, v.Handle); err != nil && !errors.Is(err, ErrHeld) && !errors.Is(err, ErrBusy) {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // NodeGetVolumeStats is CSI's.

@@ -157,8 +157,11 @@ func rdev(name string) (uint64, error) {
 	return st.Rdev, nil
 }
 
-// shows says whether a mount is of the device, or of its node.
-func shows(m *mountinfo.Info, dev uint64) bool {
+// shows says whether a mount is of the device, or of its node. A pod's raw volume is a mount
+// of the node. Where this process does not see that mount, as in a namespace that
+// nothing propagates from, its path within devtmpfs tells: what the kernel calls the
+// device, or what LVM has named its node.
+func shows(m *mountinfo.Info, device string, dev uint64) bool {
 	if uint32(m.Major) == unix.Major(dev) && uint32(m.Minor) == unix.Minor(dev) {
 		return true
 	}
@@ -166,7 +169,7 @@ func shows(m *mountinfo.Info, dev uint64) bool {
 	if !ok {
 		return false
 	}
-	if node == "dm-"+strconv.FormatUint(uint64(unix.Minor(dev)), 10) {
+	if node == "dm-"+strconv.FormatUint(uint64(unix.Minor(dev)), 10) || m.Root == "/mapper/"+mapperName(device) || m.Root == strings.TrimPrefix(device, "/dev") {
 		return true
 	}
 	at, err := rdev(m.Mountpoint)
@@ -189,7 +192,7 @@ func (h *NodeHost) Of(device string) ([]Mount, error) {
 	}
 	var all []Mount
 	for _, m := range infos {
-		if shows(m, dev) {
+		if shows(m, device, dev) {
 			all = append(all, mountOf(m))
 		}
 	}
@@ -214,7 +217,7 @@ func (h *NodeHost) At(target, device string) (*Mount, bool, error) {
 		if err != nil {
 			return nil, false, err
 		}
-		return &mnt, shows(m, dev), nil
+		return &mnt, shows(m, device, dev), nil
 	}
 	return nil, false, nil
 }

@@ -97,6 +97,9 @@ func mkfsRemedy(fs string, options []string) string {
 	return ""
 }
 
+// keyOvercommit is a parameter of storage classes and of snapshot classes.
+const keyOvercommit = "overcommit"
+
 // keys that the standard external-provisioner adds with --extra-create-metadata.
 const (
 	keyPVCName      = "csi.storage.k8s.io/pvc/name"
@@ -136,7 +139,7 @@ func setters() map[string]func(s *Spec, v string) string {
 			s.Wipe = v
 			return unless(v == WipeZero || v == WipeDiscard || v == WipeNone, "give zero, discard or none")
 		},
-		"overcommit": func(s *Spec, v string) string {
+		keyOvercommit: func(s *Spec, v string) string {
 			f, err := strconv.ParseFloat(v, 64)
 			s.Overcommit = f
 			return unless(err == nil && f >= 1 && f <= 100, "give a factor from 1 to 100, and type thin")

@@ -31,8 +31,8 @@ func DefaultDeadlines() Deadlines {
 
 // lvmConfig is what every command runs with: no daemon of the host is needed, device
 // nodes are made by LVM itself, because a container does not see udev's
-// semaphores, and nothing asks.
-const lvmConfig = "activation{udev_sync=0 udev_rules=0 monitoring=0} devices{obtain_device_list_from_udev=0 scan_lvs=0} " +
+// semaphores, nothing asks, and what was zeroed stays so when lvremove frees it.
+const lvmConfig = "activation{udev_sync=0 udev_rules=0 monitoring=0} devices{obtain_device_list_from_udev=0 scan_lvs=0 issue_discards=0} " +
 	"global{notify_dbus=0 event_activation=0} report{time_format=\"%Y-%m-%d %T %z\"}"
 
 // group is a managed volume group. LVM's commands on it run one at a time;
@@ -193,6 +193,11 @@ func (e *Engine) alter(ctx context.Context, g *group, plan func(*vg.Group) (*cha
 		return err
 	}
 	defer g.release()
+	return e.alterHeld(ctx, g, plan)
+}
+
+// alterHeld is alter for who has the group's turn.
+func (e *Engine) alterHeld(ctx context.Context, g *group, plan func(*vg.Group) (*change, error)) error {
 	s, fresh, _ := g.last()
 	if !fresh {
 		var err error
@@ -216,6 +221,7 @@ func (e *Engine) alter(ctx context.Context, g *group, plan func(*vg.Group) (*cha
 	if strings.Contains(string(out), c.names) {
 		next := s.Clone()
 		c.apply(next)
+		next.Seqno++ // by one at least; the next report tells
 		g.set(next, e.now())
 		return nil
 	}

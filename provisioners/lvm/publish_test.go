@@ -32,7 +32,27 @@ func TestRawVolumesShowNothingOfOthers(t *testing.T) {
 	if l := w.find("hf-a", raw.LV.Name); len(l.Residue) > 0 {
 		t.Errorf("a new volume shows %q", l.Residue)
 	}
-	r := w.request("larger", thick, lvm.Block, 4*gib)
+	if _, err := w.host.Run(t.Context(), 0, "mount", "-o", "bind", raw.Device(), "/a/pod"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // also to what it has already
+		if v, err := w.engine.Expand(t.Context(), raw.Handle, 40*gib, 0); err != nil || v.LV.Size != 40*gib {
+			t.Fatalf("growth while a pod has it: %d bytes, %v", v.LV.Size, err)
+		}
+	}
+	if l := w.find("hf-a", raw.LV.Name); len(l.Residue) > 0 || l.Data != "data of raw" || l.Size != 40*gib {
+		t.Errorf("a volume that grew shows %q: %+v", l.Residue, l)
+	}
+	if n := len(w.host.Volumes("hf-a")); n != 1 {
+		t.Errorf("%d volumes, want the one", n)
+	}
+	if _, err := w.host.Run(t.Context(), 0, "umount", "/a/pod"); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := w.engine.Expand(t.Context(), raw.Handle, 3*gib, 0); err != nil || v.LV.Size != 40*gib {
+		t.Errorf("growth to less: %d bytes, %v", v.LV.Size, err)
+	}
+	r := w.request("larger", thick, lvm.Block, 44*gib)
 	r.Source = &raw.Handle
 	v, err := w.engine.Create(t.Context(), r)
 	if err != nil {
@@ -169,16 +189,22 @@ func TestFullPoolTakesNothingNew(t *testing.T) {
 	}
 }
 
-// TestEphemeralVolumes live from publish to unpublish.
-func TestEphemeralVolumes(t *testing.T) {
-	w := newWorld(t)
-	s := lvm.NewService(w.engine, "test", nil)
+// ephemeralCalls are the kubelet's for a pod's own volume: when it comes and when it goes.
+func ephemeralCalls(t *testing.T) (*csi.NodePublishVolumeRequest, *csi.NodeUnpublishVolumeRequest) {
 	target := filepath.Join(t.TempDir(), "pods", "u", "mount")
 	req := &csi.NodePublishVolumeRequest{VolumeId: "csi-0123456789abcdef", TargetPath: target,
 		VolumeCapability: &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}},
 		VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "ns",
 			"pool": "db", "type": "thin", "size": "5Gi"}}
+	return req, &csi.NodeUnpublishVolumeRequest{VolumeId: req.GetVolumeId(), TargetPath: target}
+}
+
+// TestEphemeralVolumes live from publish to unpublish.
+func TestEphemeralVolumes(t *testing.T) {
+	w := newWorld(t)
+	s := lvm.NewService(w.engine, "test", nil)
+	req, gone := ephemeralCalls(t)
 	// What is an administrator's to say in a class is not a pod's.
 	for key, value := range map[string]string{"mkfsOptions": "-m 0", "overcommit": "50", "wipe": "none", "csi.storage.k8s.io/fstype": "ext4"} {
 		req.VolumeContext[key] = value
@@ -196,7 +222,7 @@ func TestEphemeralVolumes(t *testing.T) {
 		t.Errorf("there is %+v", all)
 	}
 	for range 2 {
-		if _, err := s.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: req.GetVolumeId(), TargetPath: target}); err != nil {
+		if _, err := s.NodeUnpublishVolume(t.Context(), gone); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -221,5 +247,54 @@ func TestQuarantineStopsThickGrowth(t *testing.T) {
 	}
 	if _, err := w.engine.Expand(t.Context(), handle("hfv-thin-x"), 20*gib, 0); err != nil {
 		t.Errorf("a thin volume takes room of its pool only: %v", err)
+	}
+}
+
+// A kill -9 in the middle of a growth leaves extents that belong to nobody but it: they
+// are used when the volume grows after all, and go with it when it does not.
+func TestGrowthThatWasCutOffGoesOnOrGoes(t *testing.T) {
+	for name, last := range map[string]func(w *world, h lvm.Handle) error{
+		"goes on": func(w *world, h lvm.Handle) error { _, err := w.engine.Expand(t.Context(), h, 9*gib, 0); return err },
+		"to another size": func(w *world, h lvm.Handle) error {
+			_, err := w.engine.Expand(t.Context(), h, 11*gib, 0)
+			return err
+		},
+		"is deleted": func(w *world, h lvm.Handle) error { return w.engine.Delete(t.Context(), h) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.host.With("hf-a", func(g *lvmfake.Group) { g.Residue = []string{earlier} })
+			v := w.must("raw", thick, lvm.Block, 2*gib)
+			zeroed := 0
+			w.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+				if c.Program == "blkdiscard" {
+					if zeroed++; zeroed == 2 { // the second of two chunks
+						return lvmfake.KillBefore
+					}
+				}
+				return lvmfake.Honest
+			})
+			if _, err := w.engine.Expand(t.Context(), v.Handle, 9*gib, 0); !errors.Is(err, lvmfake.ErrKilled) {
+				t.Fatalf("it was not killed: %v", err)
+			}
+			if l := w.find("hf-a", v.LV.Name); l.Size != 2*gib || len(w.host.Volumes("hf-a")) != 2 {
+				t.Fatalf("the volume has %d bytes, want what it had, and %d volumes are there, want it and its tail", l.Size, len(w.host.Volumes("hf-a")))
+			}
+			w.restart()
+			if inv, err := w.engine.Inventory(t.Context()); err != nil || len(inv.Volumes) != 2 {
+				t.Errorf("the disk tells of %+v, %v", inv, err)
+			}
+			if err := last(w, v.Handle); err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range w.host.Volumes("hf-a") {
+				if l.Name != v.LV.Name || len(l.Residue) > 0 || l.Size < 9*gib {
+					t.Errorf("%+v is there", l)
+				}
+			}
+			if n := len(w.host.Volumes("hf-a")); (n == 1) == (name == "is deleted") {
+				t.Errorf("%d volumes", n)
+			}
+		})
 	}
 }

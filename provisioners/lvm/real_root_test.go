@@ -99,5 +99,5 @@ func TestConformanceOfLVM(t *testing.T) {
 	info := lvm.GroupInfo{Name: name, UUID: uuid, Pool: "db", Disks: []string{"loop"}}
 	e := lvm.NewEngine(lvm.EngineOptions{Node: "n1", Groups: []lvm.GroupInfo{info}, Host: host, Mounts: host, Deadlines: lvm.DefaultDeadlines(),
 		Log: slog.New(slog.DiscardHandler), Quarantine: func(context.Context) lvm.Quarantine { return lvm.Quarantine{} }})
-	conform(t, machine{engine: e, group: info})
+	conform(t, machine{engine: e, host: host, mounts: host, group: info})
 }

@@ -153,7 +153,12 @@ func (d *Driver) quarantine(ctx context.Context) Quarantine {
 	if err != nil {
 		return Quarantine{Err: fmt.Errorf("read compute node %s: %w", d.o.NodeName, err)}
 	}
-	q := Quarantine{Disks: make(map[string]string, len(cn.Spec.Quarantine))}
+	q := Quarantine{Disks: make(map[string]string, len(cn.Spec.Quarantine)), Bad: map[string]string{}}
+	for _, s := range cn.Status.Disks {
+		if s.State == v1alpha1.DiskFailed || s.State == v1alpha1.DiskMissing {
+			q.Bad[s.ID] = string(s.State)
+		}
+	}
 	for _, e := range cn.Spec.Quarantine {
 		q.Disks[e.Disk] = e.Reason + " by " + e.By
 	}
@@ -213,7 +218,7 @@ func (d *Driver) refresh(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := d.engine.Refresh(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(d.engine.Refresh(ctx), d.engine.FinishEphemeral(ctx)); err != nil && ctx.Err() == nil {
 			d.metrics.failed(opRefresh)
 			d.log.Info("volume group does not answer", "error", err)
 		}

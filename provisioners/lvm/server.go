@@ -40,6 +40,7 @@ func Serve(ctx context.Context, socket string, s *Service, m *Metrics, log *slog
 	csi.RegisterIdentityServer(srv, s)
 	csi.RegisterControllerServer(srv, s)
 	csi.RegisterNodeServer(srv, s)
+	csi.RegisterGroupControllerServer(srv, s)
 	stop := context.AfterFunc(ctx, srv.Stop) // every call can be repeated
 	defer stop()
 	if ready != nil {

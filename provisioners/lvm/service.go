@@ -18,6 +18,7 @@ type Service struct {
 	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
+	csi.UnimplementedGroupControllerServer
 
 	engine  *Engine
 	version string
@@ -37,7 +38,7 @@ func code(err error) codes.Code {
 		code codes.Code
 	}{
 		{ErrInvalid, codes.InvalidArgument}, {ErrNotFound, codes.NotFound}, {ErrExists, codes.AlreadyExists}, {ErrBusy, codes.Aborted},
-		{ErrInUse, codes.FailedPrecondition}, {ErrRefused, codes.FailedPrecondition}, {ErrOutOfRange, codes.OutOfRange},
+		{ErrInUse, codes.FailedPrecondition}, {ErrRefused, codes.FailedPrecondition}, {ErrHeld, codes.FailedPrecondition}, {ErrOutOfRange, codes.OutOfRange},
 		{vg.ErrNoRoom, codes.ResourceExhausted}, {ErrUnavailable, codes.Unavailable}, {vg.ErrIncomplete, codes.Unavailable},
 		{context.DeadlineExceeded, codes.DeadlineExceeded}, {context.Canceled, codes.Canceled},
 	} {
@@ -75,6 +76,7 @@ func (s *Service) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilit
 	}
 	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{
 		service(csi.PluginCapability_Service_CONTROLLER_SERVICE),
+		service(csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE),
 		service(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS),
 		{Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{Type: csi.PluginCapability_VolumeExpansion_ONLINE}}},
 	}}, nil

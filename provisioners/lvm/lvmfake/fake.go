@@ -63,8 +63,8 @@ type LV struct {
 	Pool, Origin   string
 	ThinPool       bool
 	ReadOnly, Skip bool
+	Unzeroed       bool // a thin pool that does not zero what it hands out
 	Active         bool
-	Striped        int64
 	Open           bool // something has it open
 	// FS is the file system on it, Signature what else blkid sees, Data what a
 	// workload wrote, Residue what earlier owners of its extents left.
@@ -73,6 +73,8 @@ type LV struct {
 	Grown               int64 // size of the file system
 	Used                int64 // bytes of its file system that are in use; 0 for a tenth
 	Formats             int   // how often mkfs ran on it
+	Areas               []Area
+	zeroed              int64 // so many bytes from the front on were written over
 }
 
 // Group is a volume group.
@@ -87,6 +89,7 @@ type Group struct {
 	Serial     int
 	// PoolData is how full the thin pool is, in percent.
 	PoolData, PoolMeta float64
+	clean              []Area // free extents that were zeroed
 }
 
 type mount struct {
@@ -115,7 +118,8 @@ func New(size int64, infos ...lvm.GroupInfo) *Host {
 		const extent = 4 << 20
 		g := &Group{Info: in, ExtentSize: extent, Extents: size / extent, Seqno: 1, LVs: map[string]*LV{}, PoolData: 1.5, PoolMeta: 2.5}
 		if in.ThinPool != "" {
-			g.LVs[in.ThinPool] = &LV{Name: in.ThinPool, UUID: uuid(in.Name, 0), Size: size / extent * 9 / 10 * extent, ThinPool: true, Active: true}
+			g.LVs[in.ThinPool] = &LV{Name: in.ThinPool, UUID: uuid(in.Name, 0), Size: size / extent * 9 / 10 * extent, ThinPool: true, Active: true,
+				Areas: []Area{{0, size / extent * 9 / 10}}}
 		}
 		h.groups[in.Name] = g
 	}

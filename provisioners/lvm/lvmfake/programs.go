@@ -79,7 +79,7 @@ func (h *Host) lvm(args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(l.args) != 1 {
+	if len(l.args) != 1 && (args[0] != "lvextend" || len(l.args) == 0) {
 		return "", exit(3, "want one operand, got %q", l.args)
 	}
 	name, lv, _ := strings.Cut(l.args[0], "/")
@@ -120,6 +120,9 @@ func (l *LV) attr() string {
 	switch {
 	case l.ThinPool:
 		b = []byte("twi---tz--")
+		if l.Unzeroed {
+			b[7] = '-'
+		}
 	case l.Pool != "":
 		b = []byte("Vwi---tz--")
 	}
@@ -162,7 +165,7 @@ func (h *Host) report(g *Group) (string, error) {
 		}
 		lvs = append(lvs, row)
 	}
-	data, err := json.Marshal(map[string]any{"report": []any{map[string]any{"vg": []any{vg}, "pv": []any{pv}, "lv": lvs, "pvseg": []any{}, "seg": []any{}}}})
+	data, err := json.Marshal(map[string]any{"report": []any{map[string]any{"vg": []any{vg}, "pv": []any{pv}, "lv": lvs, "pvseg": []any{}, "seg": g.segments(names)}}})
 	return string(data), err
 }
 
@@ -205,7 +208,9 @@ func (h *Host) create(g *Group, l line) (string, error) {
 		if g.Missing || lv.Size/g.ExtentSize > g.free() {
 			return "", exit(5, "Volume group %q has insufficient free space (%d extents): %d required.", g.Info.Name, g.free(), lv.Size/g.ExtentSize)
 		}
-		lv.Residue = g.Residue // the worst case: the very extents that others had
+		if err := g.allocate(lv, lv.Size/g.ExtentSize, nil); err != nil {
+			return "", err
+		}
 	}
 	g.LVs[name] = lv
 	g.Seqno++
@@ -300,6 +305,19 @@ func (h *Host) extend(g *Group, name string, l line) (string, error) {
 	case lv.Pool == "" && (n-lv.Size)/g.ExtentSize > g.free():
 		return "", exit(5, "Insufficient free space: %d extents needed, but only %d available", (n-lv.Size)/g.ExtentSize, g.free())
 	}
+	if lv.Pool == "" {
+		var where []Area
+		for _, w := range l.args[1:] {
+			a, err := parseArea(w)
+			if err != nil {
+				return "", err
+			}
+			where = append(where, a)
+		}
+		if err := g.allocate(lv, (n-lv.Size)/g.ExtentSize, where); err != nil {
+			return "", err
+		}
+	}
 	lv.Size = n
 	g.Seqno++
 	return fmt.Sprintf("  Size of logical volume changed.\n  Logical volume %s/%s successfully resized.\n", g.Info.Name, name), nil
@@ -316,10 +334,7 @@ func (h *Host) remove(g *Group, l line) (string, error) {
 			return out, exit(5, "Logical volume %s/%s in use.", g.Info.Name, lv.Name)
 		}
 		if lv.Pool == "" {
-			g.Residue = append(g.Residue, lv.Residue...)
-			if lv.Data != "" {
-				g.Residue = append(g.Residue, lv.Data)
-			}
+			g.freed(lv)
 		}
 		delete(g.LVs, lv.Name)
 		g.Seqno++
@@ -368,7 +383,12 @@ func (h *Host) blkdiscard(args []string) (string, error) {
 		l.FS, l.Data, l.Signature = "", "", ""
 	}
 	if slices.Contains(args, "-z") {
-		l.Residue = nil
+		from, err1 := strconv.ParseInt(args[slices.Index(args, "-o")+1], 10, 64)
+		n, err2 := strconv.ParseInt(args[slices.Index(args, "-l")+1], 10, 64)
+		if err1 != nil || err2 != nil {
+			return "", exit(1, "invalid number in %q", args)
+		}
+		l.overwrite(from, n)
 	}
 	return "", nil
 }
@@ -394,10 +414,8 @@ func (h *Host) dd(args []string) (string, error) {
 	dst.FS, dst.Data = src.FS, "part of "+src.Data
 	if (n["skip"]+n["count"])*n["bs"] >= src.Size {
 		dst.Data, dst.Grown = src.Data, src.Grown
-		if dst.Size <= src.Size {
-			dst.Residue = nil
-		}
 	}
+	dst.overwrite(n["skip"]*n["bs"], min(n["count"]*n["bs"], src.Size-n["skip"]*n["bs"]))
 	return "", nil
 }
 

@@ -19,7 +19,7 @@ func ReportArgs(group string) []string {
 		"--configreport", "pv", "-o", "pv_name,pv_uuid,pv_missing,pv_pe_count,pv_pe_alloc_count,pv_allocatable",
 		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_attr,lv_size,lv_tags,pool_lv,origin,data_percent,metadata_percent,lv_health_status,lv_time",
 		"--configreport", "pvseg", "-o", "pvseg_start",
-		"--configreport", "seg", "-o", "seg_start",
+		"--configreport", "seg", "-o", "lv_name,seg_pe_ranges",
 		group}
 }
 
@@ -30,6 +30,7 @@ type report struct {
 		VG []row `json:"vg"`
 		PV []row `json:"pv"`
 		LV []row `json:"lv"`
+		SG []row `json:"seg"`
 	} `json:"report"`
 }
 
@@ -62,6 +63,11 @@ func ParseReport(data []byte, uuid string) (*Group, error) {
 			Tags: ParseTags(p.maybe(v, "lv_tags")), Pool: p.maybe(v, "pool_lv"), Origin: p.maybe(v, "origin"), Health: p.maybe(v, "lv_health_status"),
 			DataPercent: p.percent(v, "data_percent"), MetadataPercent: p.percent(v, "metadata_percent"), Created: p.time(v, "lv_time"),
 		})
+	}
+	for _, v := range r.Report[0].SG {
+		if lv := g.Find(v["lv_name"]); lv != nil {
+			lv.Areas = append(lv.Areas, strings.Fields(v["seg_pe_ranges"])...)
+		}
 	}
 	switch {
 	case p.err != nil:

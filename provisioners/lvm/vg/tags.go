@@ -20,9 +20,13 @@ const (
 	KeyFS      = "hf.fs"      // xfs, ext4 or block
 	KeyWipe    = "hf.wipe"    // zero, discard or none
 	KeySource  = "hf.source"  // name of the logical volume that it was copied from
+	KeySet     = "hf.set"     // id of the group snapshot that it is a member of
 	KeyStripes = "hf.stripes"
 	KeyOptions = "hf.options" // mount options of the class
 	KeyReclaim = "hf.reclaim" // reclaim policy of the class
+	// KeyOvercommit is how many bytes of it a thin pool may promise per byte that it has,
+	// by the volume's class; 1 when it is not there.
+	KeyOvercommit = "hf.overcommit"
 )
 
 // Phases of an intent. A volume is published in phase ready only, formatted in

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -48,6 +49,9 @@ type LV struct {
 	// DataPercent and MetadataPercent are Unknown while the volume is not active.
 	DataPercent, MetadataPercent float64
 	Created                      int64 // Unix seconds
+	// Areas are its extents as LVM's commands take them, such as /dev/sda:5-9. They are
+	// of the last report: a change of our own leaves them out.
+	Areas []string
 }
 
 // ErrIncomplete is in the chain of errors about a group that was not reported
@@ -160,6 +164,20 @@ func PoolFull(pool *LV) error {
 	return nil
 }
 
+// Promise is nil when a thin pool may promise so many more bytes, to a volume or to a copy
+// of one: each may be written to its end. The error has the numbers.
+func (g *Group) Promise(pool string, overcommit float64, more int64) error {
+	p := g.Find(pool)
+	if err := PoolFull(p); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	if g.FreeThin(pool, overcommit) >= more {
+		return nil
+	}
+	return fmt.Errorf("%w: %d more bytes are wanted of thin pool %s/%s, which has %d, may promise %d (overcommit %g) and has promised %d, snapshots and copies included "+
+		"(extend the pool, delete snapshots, or raise overcommit in the class)", ErrNoRoom, more, g.Name, pool, p.Size, int64(float64(p.Size)*overcommit), overcommit, g.Provisioned(pool))
+}
+
 // FreeThin is the bytes of new thin volumes that a pool may promise when it
 // may promise overcommit times its size.
 func (g *Group) FreeThin(pool string, overcommit float64) int64 {
@@ -183,6 +201,14 @@ func (l *LV) Thin() bool { return l.attr(0) == 'V' }
 
 // ThinPool says whether it is a thin pool.
 func (l *LV) ThinPool() bool { return l.attr(0) == 't' }
+
+// Overcommit is that of the volume's class.
+func (l *LV) Overcommit() float64 {
+	if f, err := strconv.ParseFloat(l.Tags.Get(KeyOvercommit), 64); err == nil && f >= 1 {
+		return f
+	}
+	return 1
+}
 
 // Active says whether the kernel has a device for it.
 func (l *LV) Active() bool { return l.attr(4) == 'a' }

@@ -1,0 +1,109 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+const (
+	// annProvisionedAt on a PersistentVolume is when its volume had been made, by this
+	// node's clock. An object that was made much later is not the one that this driver
+	// made: it was put back.
+	annProvisionedAt = "holdfast.dev/provisioned-at"
+	// annDelete on a PersistentVolume is a person's word that the volume may go although
+	// its object was put back: the object's own UID, which no backup has.
+	annDelete = "holdfast.dev/delete-volume"
+	// madeWithin is how long after its volume an object is made: what two clocks differ by,
+	// and the API server's bad minutes.
+	madeWithin = 5 * time.Minute
+)
+
+// Delete removes the volume of a PersistentVolume. The object's absence deletes
+// nothing: it is called for objects that are there and released.
+func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) error {
+	if !p.ours(pv) {
+		return &controller.IgnoredError{Reason: "the volume is not one of this node"}
+	}
+	now, err := p.released(ctx, pv)
+	if err == nil && p.retired(now) {
+		p.log.Info("object goes, its volume is on a disk that was replaced and stays as it is", "volume", pv.Name, "handle", pv.Spec.CSI.VolumeHandle)
+		return nil
+	}
+	if err == nil && now.Labels[v1alpha1.LabelQuarantined] == "true" {
+		err = fmt.Errorf("its disk is quarantined (label %s): its data are evidence and may be wanted (it is deleted when the quarantine ends): %w", v1alpha1.LabelQuarantined, ErrHeld)
+	}
+	if err != nil {
+		return fmt.Errorf("delete volume %s: %w", pv.Name, err)
+	}
+	_, err = p.service.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: pv.Spec.CSI.VolumeHandle})
+	if err == nil {
+		p.log.Info("volume deleted", "volume", pv.Name, "handle", pv.Spec.CSI.VolumeHandle)
+	}
+	return err
+}
+
+// retired says whether a quarantined volume's object was deleted, as remediation does when
+// its disk was replaced, and its volume group is not one of this node any more. Then
+// there is nothing to wait for: the object goes, and nothing is done to any disk.
+func (p *Provisioner) retired(pv *corev1.PersistentVolume) bool {
+	h, err := ParseHandle(pv.Spec.CSI.VolumeHandle)
+	return err == nil && pv.DeletionTimestamp != nil && pv.Labels[v1alpha1.LabelQuarantined] == "true" && p.service.engine.byUUID[h.Group] == nil
+}
+
+// released returns the object as the API server has it right now when the volume may go by
+// it: what the caller knows of it may be old, and a person may have changed their mind. A
+// claim that names the volume keeps it, whatever its UID: objects that were put back from
+// a backup have new ones, and their volume looks released. So does one whose own object
+// was put back, when the claims are still to come.
+func (p *Provisioner) released(ctx context.Context, pv *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	var now corev1.PersistentVolume
+	if err := p.api.Get(ctx, client.ObjectKey{Name: pv.Name}, &now); err != nil {
+		return nil, fmt.Errorf("read it: %w: %w", ErrUnavailable, err)
+	}
+	switch {
+	case now.UID != pv.UID, now.Spec.CSI == nil, now.Spec.CSI.VolumeHandle != pv.Spec.CSI.VolumeHandle:
+		return nil, fmt.Errorf("another object has its name: %w", ErrRefused)
+	case now.Status.Phase != corev1.VolumeReleased && now.Status.Phase != corev1.VolumeFailed:
+		return nil, fmt.Errorf("it is %s: %w", now.Status.Phase, ErrRefused)
+	case now.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		return nil, fmt.Errorf("its reclaim policy is %s: %w", now.Spec.PersistentVolumeReclaimPolicy, ErrRefused)
+	}
+	ref := now.Spec.ClaimRef
+	if ref == nil {
+		return nil, fmt.Errorf("it names no claim that has released it: %w", ErrRefused)
+	}
+	var claim corev1.PersistentVolumeClaim
+	switch err := p.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &claim); {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return nil, fmt.Errorf("read claim %s/%s: %w: %w", ref.Namespace, ref.Name, ErrUnavailable, err)
+	case claim.UID == ref.UID, claim.Spec.VolumeName == now.Name:
+		return nil, fmt.Errorf("claim %s/%s names it (put back from a backup? delete that claim, or set the policy to Retain): %w", ref.Namespace, ref.Name, ErrRefused)
+	}
+	return &now, original(&now)
+}
+
+// original is nil for an object that this driver made with its volume, or that a person
+// has given up. That the claim of any other is not there tells nothing: it may be in the
+// part of the backup that comes next.
+func original(pv *corev1.PersistentVolume) error {
+	if pv.Annotations[annDelete] == string(pv.UID) {
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, pv.Annotations[annProvisionedAt])
+	if late := pv.CreationTimestamp.Sub(at); err == nil && late > -madeWithin && late < madeWithin {
+		return nil
+	}
+	return fmt.Errorf("its object is of %s and was not made with its volume (annotation %s: %q): put back from a backup? Its claim may follow. "+
+		"When nobody wants the data: kubectl annotate pv %s %s=%s: %w", pv.CreationTimestamp.UTC().Format(time.RFC3339), annProvisionedAt, pv.Annotations[annProvisionedAt],
+		pv.Name, annDelete, pv.UID, ErrRefused)
+}
