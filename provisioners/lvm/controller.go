@@ -22,7 +22,8 @@ const (
 	// mkfs/xfs_mkfs.c), ext4 below 16 MiB has no journal.
 	minXFS  = 300 << 20
 	minExt4 = 16 << 20
-	maxSize = 1 << 53
+	// MaxSize is more bytes than any volume has.
+	MaxSize = 1 << 53
 )
 
 // ControllerGetCapabilities is CSI's.
@@ -121,13 +122,18 @@ func (s *Service) createRequest(req *csi.CreateVolumeRequest) (CreateRequest, er
 	return CreateRequest{Kind: KindVolume, Name: req.GetName(), Spec: spec, Size: size, Limit: limit}, nil
 }
 
+// MinSize is the least bytes that a file system needs; 0 for none.
+func MinSize(filesystem string) int64 {
+	return map[string]int64{XFS: minXFS, Ext4: minExt4}[filesystem]
+}
+
 // sizes are the bytes asked for and the limit, which is 0 for none.
 func sizes(c *csi.CapacityRange, filesystem string) (size, limit int64, err error) {
 	size, limit = c.GetRequiredBytes(), c.GetLimitBytes()
-	floor := map[string]int64{XFS: minXFS, Ext4: minExt4}[filesystem]
+	floor := MinSize(filesystem)
 	switch {
-	case size < 0 || limit < 0 || size > maxSize:
-		return 0, 0, fmt.Errorf("size %d, limit %d: give a size from 1 to %d bytes: %w", size, limit, int64(maxSize), ErrOutOfRange)
+	case size < 0 || limit < 0 || size > MaxSize:
+		return 0, 0, fmt.Errorf("size %d, limit %d: give a size from 1 to %d bytes: %w", size, limit, int64(MaxSize), ErrOutOfRange)
 	case limit > 0 && size > limit:
 		return 0, 0, fmt.Errorf("size %d is more than the limit %d: %w", size, limit, ErrOutOfRange)
 	case size == 0:
@@ -249,7 +255,9 @@ func (s *Service) list(ctx context.Context, snapshots bool) ([]Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(v Volume) bool { return (v.Kind() == KindSnapshot) != snapshots || v.Phase() == vg.Creating })
+	all = slices.DeleteFunc(all, func(v Volume) bool {
+		return v.Kind() == KindDocker || (v.Kind() == KindSnapshot) != snapshots || v.Phase() == vg.Creating
+	})
 	slices.SortFunc(all, func(a, b Volume) int { return strings.Compare(a.Handle.String(), b.Handle.String()) })
 	return all, nil
 }

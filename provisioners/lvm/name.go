@@ -21,6 +21,9 @@ const (
 	KindSnapshot  Kind = "snapshot"
 	KindEphemeral Kind = "ephemeral" // lives as long as its pod
 	KindTail      Kind = "tail"      // extents that a raw volume is to grow by; see tail.go
+	// KindDocker is a volume of holdfast-docker-volume. CSI knows none of them: no
+	// handle names one, and no PersistentVolume is made of its tags.
+	KindDocker Kind = "docker"
 )
 
 // prefix of the names of a kind. None of LVM's reserved names begins with or has it
@@ -33,9 +36,14 @@ func (k Kind) prefix() string {
 		return "hfe-"
 	case KindTail:
 		return "hft-"
+	case KindDocker:
+		return "hfd-"
 	}
 	return "hfv-"
 }
+
+// LV is the logical volume that a volume of this kind and name has, in whatever group.
+func (k Kind) LV(name string) string { return lvName(k, name) }
 
 // lvName is the logical volume of a name that CSI gave: the name itself when LVM can
 // have it, else its hash. A hash is longer than any plain name, so that the

@@ -54,9 +54,19 @@ func (s Spec) mkfs(device string) (program string, args []string) {
 	return "mkfs.ext4", append(append([]string{"-q", "-E", "nodiscard"}, args...), device)
 }
 
+// ParameterError is a parameter that cannot be, and what to give instead. It is ErrInvalid.
+type ParameterError struct{ Name, Value, Remedy string }
+
+func (e *ParameterError) Error() string {
+	return fmt.Sprintf("parameter %s=%q: %s: %v", e.Name, e.Value, e.Remedy, ErrInvalid)
+}
+
+// Unwrap is ErrInvalid.
+func (e *ParameterError) Unwrap() error { return ErrInvalid }
+
 // fieldError names field, value and remedy.
 func fieldError(field, value, remedy string) error {
-	return fmt.Errorf("parameter %s=%q: %s: %w", field, value, remedy, ErrInvalid)
+	return &ParameterError{Name: field, Value: value, Remedy: remedy}
 }
 
 const minStripe, maxStripe = 4 << 10, 64 << 20

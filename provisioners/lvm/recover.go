@@ -22,7 +22,7 @@ func WriteInventory(ctx context.Context, w io.Writer, hostRoot, node string) err
 		return err
 	}
 	defer func() { _ = root.Close() }() // read only
-	disks, err := readDisks(root)
+	disks, err := ReadDisks(root)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *
 		return err
 	}
 	defer func() { _ = root.Close() }() // read only
-	disks, err := readDisks(root)
+	disks, err := ReadDisks(root)
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,14 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := watchDisks(ctx, root, cancel, log); err != nil {
+	if err := WatchDisks(ctx, root, cancel, log); err != nil {
 		return err
 	}
 	return d.Run(ctx)
 }
 
-// readDisks reads disks.yaml. A node that was not prepared has no groups.
-func readDisks(root *hostfs.FS) (*nodedisks.File, error) {
+// ReadDisks reads disks.yaml. A node that was not prepared has no groups.
+func ReadDisks(root *hostfs.FS) (*nodedisks.File, error) {
 	data, err := root.ReadFile(nodedisks.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &nodedisks.File{}, nil

@@ -15,9 +15,9 @@ import (
 	"holdfast.dev/internal/nodedisks"
 )
 
-// watchDisks calls changed when the content of disks.yaml is not what it was. The file
+// WatchDisks calls changed when the content of disks.yaml is not what it was. The file
 // is replaced by a rename, which only its directory sees.
-func watchDisks(ctx context.Context, root *hostfs.FS, changed func(), log *slog.Logger) error {
+func WatchDisks(ctx context.Context, root *hostfs.FS, changed func(), log *slog.Logger) error {
 	was, err := root.ReadFile(nodedisks.Path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w", nodedisks.Path, err)

@@ -89,7 +89,7 @@ func Recover(inv *Inventory) ([]*corev1.PersistentVolume, []Skipped, error) {
 		case inv.Node == "" || !strings.Contains(v.Handle, "/"):
 			return nil, nil, fmt.Errorf("read inventory of node %q: handle %q is none of %s", inv.Node, v.Handle, DriverName)
 		case v.Kind != KindVolume:
-			skipped = append(skipped, Skipped{v.Handle, "it is a " + v.Kind})
+			skipped = append(skipped, Skipped{v.Handle, "it is of kind " + v.Kind})
 			continue
 		case v.Phase != vg.Ready:
 			skipped = append(skipped, Skipped{v.Handle, "it is in phase " + v.Phase})

@@ -11,10 +11,10 @@ import (
 // are made from again when the cluster is lost.
 const (
 	KeyID      = "hf.id"      // 128 random bits: this very volume, whatever its name
-	KeyKind    = "hf.kind"    // volume, snapshot or ephemeral
+	KeyKind    = "hf.kind"    // volume, snapshot, ephemeral or docker
 	KeyIntent  = "hf.intent"  // phase/nonce; see Intent
 	KeyCluster = "hf.cluster" // UID of the cluster
-	KeyPV      = "hf.pv"      // name of the volume or snapshot, as CSI gave it
+	KeyPV      = "hf.pv"      // name of the volume or snapshot, as CSI or Docker gave it
 	KeyPVC     = "hf.pvc"     // namespace/name
 	KeyClass   = "hf.class"   // StorageClass
 	KeyFS      = "hf.fs"      // xfs, ext4 or block
