@@ -10,7 +10,7 @@ TOOLS    := $(BIN)/tools
 # Warnings of a Go linker about the size of debug data are of no use to users.
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 BINARIES := holdfast holdfast-hub holdfast-agent holdfast-cluster holdfast-node disk-monitor node-prepare \
-	local-volume-provisioner local-volume-cleaner lvm-csi-driver remediation-controller storage-scheduler pause
+	local-volume-provisioner local-volume-cleaner lvm-csi-driver holdfast-docker-volume remediation-controller storage-scheduler pause
 # Everything is built the same way, so that tests and binaries share what is
 # compiled: static, and with the same bytes wherever the tree lies.
 export CGO_ENABLED := 0
