@@ -86,9 +86,9 @@ func (s *state) mode(names ...string) string {
 
 func (f *fileStates) apply(c *chunk) error {
 	s := &state{c, f}
-	apply, ok := fileFunctionStates[c.fun]
+	apply, ok := fileFunctionStates()[c.fun]
 	if !ok {
-		return jinja.Fault("the state file."+c.fun+" is not supported", "known are "+strings.Join(sortedNames(fileFunctionStates), ", "))
+		return jinja.Fault("the state file."+c.fun+" is not supported", "known are "+strings.Join(sortedNames(fileFunctionStates()), ", "))
 	}
 	return s.checked(apply)
 }
@@ -117,15 +117,13 @@ func sortedNames[V any](m map[string]V) []string {
 	return out
 }
 
-var fileFunctionStates map[string]func(*state) error
-
-var _ = func() bool {
-	fileFunctionStates = map[string]func(*state) error{
+// fileFunctionStates are the functions of the state module file that are known.
+func fileFunctionStates() map[string]func(*state) error {
+	return map[string]func(*state) error{
 		"managed": (*state).managed, "recurse": (*state).recurse, "directory": (*state).directory, "absent": (*state).absent,
 		"symlink": (*state).symlink, "append": (*state).appendText, "prepend": (*state).prependText, "serialize": (*state).serialize, "touch": (*state).touch,
 	}
-	return true
-}()
+}
 
 // write puts a file where its folder is, or makes the folder if that is allowed.
 func (s *state) write(name string, r *Rendering, makedirs bool) error {

@@ -2,7 +2,6 @@ package salt
 
 import (
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -13,18 +12,19 @@ import (
 // function is one of Salt's execution modules' functions.
 type function func(e *engine, a *jinja.Args) (any, error)
 
-// functions are all that a template may call: none of them depends on more than
-// the repository, the grains and the pillar.
-var functions map[string]function
-
-// slsutil.renderer reaches back to the templates, and so to this map.
-var _ = func() bool {
-	functions = map[string]function{}
-	for _, part := range []map[string]function{dataFunctions, mergeFunctions, fileFunctions, smallFunctions, matchFunctions} {
-		maps.Copy(functions, part)
+// functionOf is a function that a template may call, nil if there is none of that
+// name: none depends on more than the repository, the grains and the pillar.
+func functionOf(name string) function {
+	if name == "slsutil.renderer" {
+		return renderer // in no map: it reaches back to the templates, and so to here
 	}
-	return true
-}()
+	for _, part := range []map[string]function{dataFunctions, mergeFunctions, fileFunctions, smallFunctions, matchFunctions} {
+		if f, ok := part[name]; ok {
+			return f
+		}
+	}
+	return nil
+}
 
 var dataFunctions = map[string]function{
 	"pillar.get": pillarGet,
@@ -350,7 +350,6 @@ func configOption(e *engine, a *jinja.Args) (any, error) {
 }
 
 var fileFunctions = map[string]function{
-	"slsutil.renderer":    renderer,
 	"slsutil.file_exists": func(e *engine, a *jinja.Args) (any, error) { return e.exists(a, true, false) },
 	"slsutil.dir_exists":  func(e *engine, a *jinja.Args) (any, error) { return e.exists(a, false, true) },
 	"slsutil.path_exists": func(e *engine, a *jinja.Args) (any, error) { return e.exists(a, true, true) },

@@ -107,8 +107,8 @@ type saltObject struct{ e *engine }
 
 func (s saltObject) Item(key any) (any, error) {
 	name, _ := jinja.Text(key)
-	f, ok := functions[name]
-	if !ok {
+	f := functionOf(name)
+	if f == nil {
 		return nil, jinja.Fault("the function '"+name+"' is not supported", refusal(name))
 	}
 	return jinja.Function("salt['"+name+"']", func(a *jinja.Args) (any, error) { return f(s.e, a) }), nil
@@ -130,8 +130,7 @@ func (s saltObject) Attr(name string) (any, error) {
 // Contains answers 'pillar.get' in salt.
 func (s saltObject) Contains(key any) (bool, error) {
 	name, _ := jinja.Text(key)
-	_, ok := functions[name]
-	return ok, nil
+	return functionOf(name) != nil, nil
 }
 
 // moduleObject is salt.pillar: a module whose functions are its attributes.

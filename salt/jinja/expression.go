@@ -192,7 +192,7 @@ func (p *parser) filter(target expr) (expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := filters[name]; !ok {
+	if filterOf(name) == nil {
 		return nil, p.fault(line, "the filter "+strconv.Quote(name)+" is not known", "see salt/README.md for those that are")
 	}
 	f := filterExpr{place: place(line), target: target, name: name}
@@ -209,7 +209,7 @@ func (p *parser) test(target expr) (expr, error) {
 	if t.name, err = p.dotted("test"); err != nil {
 		return nil, err
 	}
-	if _, ok := tests[t.name]; !ok {
+	if testOf(t.name) == nil {
 		return nil, p.fault(w.line, "the test "+strconv.Quote(t.name)+" is not known", "see salt/README.md for those that are")
 	}
 	next := p.peek()

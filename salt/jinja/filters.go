@@ -12,26 +12,30 @@ import (
 // refuse that.
 type filterFunc func(r *run, v any, a *Args) (any, error)
 
-// filters are all that are known: those of Jinja2's filters.py, and Salt's. It is
-// filled by the maps of the other files.
-var filters map[string]filterFunc
-
-// The map is not filled where it is declared: map and select look filters up in it.
-var _ = func() bool {
-	filters = map[string]filterFunc{}
-	for _, part := range []map[string]filterFunc{valueFilters, textFilters, sequenceFilters, selectFilters, saltFilters, saltListFilters, saltDictFilters, serialFilters, networkFilters, machineFilters} {
-		for name, f := range part {
-			filters[name] = f
+// filterOf is the filter of a name, nil if there is none: those of Jinja2's
+// filters.py, and Salt's.
+func filterOf(name string) filterFunc {
+	for _, part := range filterParts {
+		if f, ok := part[name]; ok {
+			return f
 		}
 	}
-	return true
-}()
+	return selectFilter(name)
+}
+
+// filterParts are all filters but those that name another one.
+var filterParts = []map[string]filterFunc{valueFilters, textFilters, sequenceFilters, saltFilters, saltListFilters, saltDictFilters, serialFilters, networkFilters, machineFilters}
 
 // FilterNames are the names of all filters.
 func FilterNames() map[string]bool {
 	out := map[string]bool{}
-	for name := range filters {
+	for _, name := range selectFilterNames {
 		out[name] = true
+	}
+	for _, part := range filterParts {
+		for name := range part {
+			out[name] = true
+		}
 	}
 	return out
 }
@@ -50,8 +54,8 @@ func (r *run) filter(e filterExpr) (any, error) {
 }
 
 func (r *run) applyFilter(name string, v any, args *Args) (any, error) {
-	f, ok := filters[name]
-	if !ok {
+	f := filterOf(name)
+	if f == nil {
 		return nil, Fault("the filter "+strconv.Quote(name)+" is not known", "see salt/README.md for those that are")
 	}
 	args.What = "the filter " + name

@@ -1,12 +1,24 @@
 package jinja
 
-// selectFilters are those that name another filter or a test.
-var selectFilters = map[string]filterFunc{
-	"map":        filterMap,
-	"select":     filterSelect(false, true),
-	"reject":     filterSelect(false, false),
-	"selectattr": filterSelect(true, true),
-	"rejectattr": filterSelect(true, false),
+// selectFilterNames are the filters that name another filter or a test.
+var selectFilterNames = []string{"map", "select", "reject", "selectattr", "rejectattr"}
+
+// selectFilter is one of them, nil for any other name. They are in no map, since
+// they reach back to where all filters are found.
+func selectFilter(name string) filterFunc {
+	switch name {
+	case "map":
+		return filterMap
+	case "select":
+		return filterSelect(false, true)
+	case "reject":
+		return filterSelect(false, false)
+	case "selectattr":
+		return filterSelect(true, true)
+	case "rejectattr":
+		return filterSelect(true, false)
+	}
+	return nil
 }
 
 func filterMap(r *run, v any, a *Args) (any, error) {
@@ -26,7 +38,7 @@ func filterMap(r *run, v any, a *Args) (any, error) {
 	}
 	pos, named := a.Rest(), a.named
 	a.named = nil
-	if _, ok := filters[name]; !ok {
+	if filterOf(name) == nil {
 		return nil, faultf("the filter %q is not known", name)
 	}
 	return r.each(v, func(item any) (any, error) {
@@ -70,8 +82,8 @@ func filterSelect(byAttribute, keep bool) filterFunc {
 			if err != nil {
 				return nil, err
 			}
-			t, ok := tests[name]
-			if !ok {
+			t := testOf(name)
+			if t == nil {
 				return nil, faultf("the test %q is not known", name)
 			}
 			pos, named := a.Rest(), a.named

@@ -17,6 +17,18 @@ func stringMethod(s, name string) func(a *Args) (any, error) {
 	if f, ok := stringMethods[name]; ok {
 		return func(a *Args) (any, error) { return f(s, a) }
 	}
+	switch name { // in no map: they reach back to the methods of what they print
+	case "format":
+		return func(a *Args) (any, error) { return formatString(s, a.Rest(), a.Keywords()) }
+	case "format_map":
+		return func(a *Args) (any, error) {
+			m, ok := a.Take("mapping", nil).(*Map)
+			if !ok {
+				return nil, Fault("format_map needs a dict", "")
+			}
+			return formatString(s, nil, m)
+		}
+	}
 	return nil
 }
 
@@ -75,105 +87,92 @@ var stringTests = map[string]func(string) bool{
 	},
 }
 
-var stringMethods map[string]func(s string, a *Args) (any, error)
-
-// format reaches back to the methods of what it prints.
-var _ = func() bool {
-	stringMethods = map[string]func(s string, a *Args) (any, error){
-		"center":       func(s string, a *Args) (any, error) { return justify(s, a, '^') },
-		"ljust":        func(s string, a *Args) (any, error) { return justify(s, a, '<') },
-		"rjust":        func(s string, a *Args) (any, error) { return justify(s, a, '>') },
-		"zfill":        zfill,
-		"strip":        func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), true, true) },
-		"lstrip":       func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), true, false) },
-		"rstrip":       func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), false, true) },
-		"startswith":   func(s string, a *Args) (any, error) { return affix(s, a, strings.HasPrefix) },
-		"endswith":     func(s string, a *Args) (any, error) { return affix(s, a, strings.HasSuffix) },
-		"removeprefix": func(s string, a *Args) (any, error) { p, err := a.Text(""); return strings.TrimPrefix(s, p), err },
-		"removesuffix": func(s string, a *Args) (any, error) { p, err := a.Text(""); return strings.TrimSuffix(s, p), err },
-		"count": func(s string, a *Args) (any, error) {
-			return within(s, a, func(s, sub string) int { return strings.Count(s, sub) }, false)
-		},
-		"find":   func(s string, a *Args) (any, error) { return within(s, a, strings.Index, true) },
-		"rfind":  func(s string, a *Args) (any, error) { return within(s, a, strings.LastIndex, true) },
-		"index":  func(s string, a *Args) (any, error) { return found(within(s, a, strings.Index, true)) },
-		"rindex": func(s string, a *Args) (any, error) { return found(within(s, a, strings.LastIndex, true)) },
-		"replace": func(s string, a *Args) (any, error) {
-			from, err := a.Text("old")
-			if err != nil {
-				return nil, err
-			}
-			to, err := a.Text("new")
-			if err != nil {
-				return nil, err
-			}
-			n, err := a.Int("count", -1)
-			if err != nil {
-				return nil, err
-			}
-			return replaced(s, from, to, int(n))
-		},
-		"split":  func(s string, a *Args) (any, error) { return split(s, a, false) },
-		"rsplit": func(s string, a *Args) (any, error) { return split(s, a, true) },
-		"splitlines": func(s string, a *Args) (any, error) {
-			keep, err := a.Flag("keepends", false)
-			return stringList(splitLines(s, keep)), err
-		},
-		"partition": func(s string, a *Args) (any, error) {
-			sep, err := separator(a)
-			if before, after, ok := strings.Cut(s, sep); ok && err == nil {
-				return Tuple{before, sep, after}, nil
-			}
-			return Tuple{s, "", ""}, err
-		},
-		"rpartition": func(s string, a *Args) (any, error) {
-			sep, err := separator(a)
-			if i := strings.LastIndex(s, sep); i >= 0 && err == nil {
-				return Tuple{s[:i], sep, s[i+len(sep):]}, nil
-			}
-			return Tuple{"", "", s}, err
-		},
-		"join": func(s string, a *Args) (any, error) {
-			items, err := iterate(a.Take("iterable", nil))
-			if err != nil {
-				return nil, err
-			}
-			var b strings.Builder
-			for i, item := range items {
-				part, ok := asText(item)
-				if !ok {
-					return nil, faultf("join needs strings, not %s", typeName(item))
-				}
-				if i > 0 {
-					b.WriteString(s)
-				}
-				if b.WriteString(part); b.Len() > MaxOutput {
-					return nil, Fault("the string is too long", "")
-				}
-			}
-			return b.String(), nil
-		},
-		"expandtabs": func(s string, a *Args) (any, error) {
-			n, err := a.Int("tabsize", 8)
-			return expandTabs(s, int(min(n, 1000))), err
-		},
-		"encode": func(s string, a *Args) (any, error) {
-			a.Take("encoding", nil)
-			a.Take("errors", nil)
-			return Bytes(s), nil
-		},
-		"format": func(s string, a *Args) (any, error) { return formatString(s, a.Rest(), a.Keywords()) },
-		"format_map": func(s string, a *Args) (any, error) {
-			m, ok := a.Take("mapping", nil).(*Map)
+// stringMethods are all but format and format_map.
+var stringMethods = map[string]func(s string, a *Args) (any, error){
+	"center":       func(s string, a *Args) (any, error) { return justify(s, a, '^') },
+	"ljust":        func(s string, a *Args) (any, error) { return justify(s, a, '<') },
+	"rjust":        func(s string, a *Args) (any, error) { return justify(s, a, '>') },
+	"zfill":        zfill,
+	"strip":        func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), true, true) },
+	"lstrip":       func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), true, false) },
+	"rstrip":       func(s string, a *Args) (any, error) { return stripChars(s, a.Take("", nil), false, true) },
+	"startswith":   func(s string, a *Args) (any, error) { return affix(s, a, strings.HasPrefix) },
+	"endswith":     func(s string, a *Args) (any, error) { return affix(s, a, strings.HasSuffix) },
+	"removeprefix": func(s string, a *Args) (any, error) { p, err := a.Text(""); return strings.TrimPrefix(s, p), err },
+	"removesuffix": func(s string, a *Args) (any, error) { p, err := a.Text(""); return strings.TrimSuffix(s, p), err },
+	"count": func(s string, a *Args) (any, error) {
+		return within(s, a, func(s, sub string) int { return strings.Count(s, sub) }, false)
+	},
+	"find":   func(s string, a *Args) (any, error) { return within(s, a, strings.Index, true) },
+	"rfind":  func(s string, a *Args) (any, error) { return within(s, a, strings.LastIndex, true) },
+	"index":  func(s string, a *Args) (any, error) { return found(within(s, a, strings.Index, true)) },
+	"rindex": func(s string, a *Args) (any, error) { return found(within(s, a, strings.LastIndex, true)) },
+	"replace": func(s string, a *Args) (any, error) {
+		from, err := a.Text("old")
+		if err != nil {
+			return nil, err
+		}
+		to, err := a.Text("new")
+		if err != nil {
+			return nil, err
+		}
+		n, err := a.Int("count", -1)
+		if err != nil {
+			return nil, err
+		}
+		return replaced(s, from, to, int(n))
+	},
+	"split":  func(s string, a *Args) (any, error) { return split(s, a, false) },
+	"rsplit": func(s string, a *Args) (any, error) { return split(s, a, true) },
+	"splitlines": func(s string, a *Args) (any, error) {
+		keep, err := a.Flag("keepends", false)
+		return stringList(splitLines(s, keep)), err
+	},
+	"partition": func(s string, a *Args) (any, error) {
+		sep, err := separator(a)
+		if before, after, ok := strings.Cut(s, sep); ok && err == nil {
+			return Tuple{before, sep, after}, nil
+		}
+		return Tuple{s, "", ""}, err
+	},
+	"rpartition": func(s string, a *Args) (any, error) {
+		sep, err := separator(a)
+		if i := strings.LastIndex(s, sep); i >= 0 && err == nil {
+			return Tuple{s[:i], sep, s[i+len(sep):]}, nil
+		}
+		return Tuple{"", "", s}, err
+	},
+	"join": func(s string, a *Args) (any, error) {
+		items, err := iterate(a.Take("iterable", nil))
+		if err != nil {
+			return nil, err
+		}
+		var b strings.Builder
+		for i, item := range items {
+			part, ok := asText(item)
 			if !ok {
-				return nil, Fault("format_map needs a dict", "")
+				return nil, faultf("join needs strings, not %s", typeName(item))
 			}
-			return formatString(s, nil, m)
-		},
-		"translate": translate,
-	}
-	return true
-}()
+			if i > 0 {
+				b.WriteString(s)
+			}
+			if b.WriteString(part); b.Len() > MaxOutput {
+				return nil, Fault("the string is too long", "")
+			}
+		}
+		return b.String(), nil
+	},
+	"expandtabs": func(s string, a *Args) (any, error) {
+		n, err := a.Int("tabsize", 8)
+		return expandTabs(s, int(min(n, 1000))), err
+	},
+	"encode": func(s string, a *Args) (any, error) {
+		a.Take("encoding", nil)
+		a.Take("errors", nil)
+		return Bytes(s), nil
+	},
+	"translate": translate,
+}
 
 func stringList(parts []string) *List {
 	out := &List{make([]any, len(parts))}

@@ -10,85 +10,90 @@ import (
 // testFunc is a test. v may be undefined.
 type testFunc func(r *run, v any, a *Args) (bool, error)
 
-// tests are all that are known: those of Jinja2's tests.py, and Salt's.
-var tests map[string]testFunc
-
-// The map is not filled where it is declared: it is reached from the filters.
-var _ = func() bool {
-	tests = map[string]testFunc{
-		"boolean": typed(is[bool]),
-		"callable": typed(func(v any) bool {
-			_, ok := v.(callable)
-			return ok || is[Func](v) || is[contextFunc](v)
-		}),
-		"defined":   func(_ *run, v any, _ *Args) (bool, error) { return !IsUndefined(v), nil },
-		"undefined": func(_ *run, v any, _ *Args) (bool, error) { return IsUndefined(v), nil },
-		"divisibleby": func(_ *run, v any, a *Args) (bool, error) {
-			m, err := operate("%", v, a.Take("num", nil))
-			if err != nil {
-				return false, err
-			}
-			return equal(m, int64(0)), nil
-		},
-		"even":     parity(0),
-		"odd":      parity(1),
-		"escaped":  typed(is[Markup]),
-		"false":    typed(func(v any) bool { return v == false }),
-		"true":     typed(func(v any) bool { return v == true }),
-		"filter":   typed(func(v any) bool { s, _ := asText(v); return filters[s] != nil }),
-		"test":     typed(func(v any) bool { s, _ := asText(v); return tests[s] != nil }),
-		"float":    typed(is[float64]),
-		"integer":  typed(func(v any) bool { return is[int64](v) || is[*big.Int](v) }),
-		"in":       func(_ *run, v any, a *Args) (bool, error) { return compareDefined("in", v, a.Take("seq", nil)) },
-		"iterable": typed(isIterable),
-		"list":     typed(is[*List]),
-		"lower": func(_ *run, v any, _ *Args) (bool, error) {
-			s, err := text(v)
-			return isCased(s, unicode.IsLower, unicode.IsUpper), err
-		},
-		"upper": func(_ *run, v any, _ *Args) (bool, error) {
-			s, err := text(v)
-			return isCased(s, unicode.IsUpper, unicode.IsLower), err
-		},
-		"mapping": typed(is[*Map]),
-		"match": func(_ *run, v any, a *Args) (bool, error) {
-			re, err := flaggedRegexp(a)
-			if err != nil {
-				return false, err
-			}
-			s, ok := asText(v)
-			if !ok {
-				return false, faultf("match needs a string, not %s", typeName(v))
-			}
-			m := re.FindStringIndex(s)
-			return m != nil && m[0] == 0, nil
-		},
-		"none":     typed(func(v any) bool { return v == nil }),
-		"number":   typed(func(v any) bool { _, ok := number(v); return ok }),
-		"sameas":   func(_ *run, v any, a *Args) (bool, error) { return same(v, a.Take("other", nil)), nil },
-		"sequence": typed(func(v any) bool { _, ok := sequence(v); return ok || is[*Map](v) || is[group](v) }),
-		"string":   typed(func(v any) bool { _, ok := asText(v); return ok }),
-	}
-	for op, names := range map[string][]string{
-		"==": {"==", "eq", "equalto"}, "!=": {"!=", "ne"}, "<": {"<", "lt", "lessthan"},
-		"<=": {"<=", "le"}, ">": {">", "gt", "greaterthan"}, ">=": {">=", "ge"},
-	} {
-		for _, name := range names {
-			tests[name] = func(_ *run, v any, a *Args) (bool, error) {
-				other, err := a.Need("other")
-				if err != nil {
-					return false, err
-				}
-				return compareDefined(op, v, other)
-			}
+// tests are all that are known but filter and test: those of Jinja2's tests.py, and Salt's.
+var tests = map[string]testFunc{
+	"boolean": typed(is[bool]),
+	"callable": typed(func(v any) bool {
+		_, ok := v.(callable)
+		return ok || is[Func](v) || is[contextFunc](v)
+	}),
+	"defined":   func(_ *run, v any, _ *Args) (bool, error) { return !IsUndefined(v), nil },
+	"undefined": func(_ *run, v any, _ *Args) (bool, error) { return IsUndefined(v), nil },
+	"divisibleby": func(_ *run, v any, a *Args) (bool, error) {
+		m, err := operate("%", v, a.Take("num", nil))
+		if err != nil {
+			return false, err
 		}
+		return equal(m, int64(0)), nil
+	},
+	"even":     parity(0),
+	"odd":      parity(1),
+	"escaped":  typed(is[Markup]),
+	"false":    typed(func(v any) bool { return v == false }),
+	"true":     typed(func(v any) bool { return v == true }),
+	"float":    typed(is[float64]),
+	"integer":  typed(func(v any) bool { return is[int64](v) || is[*big.Int](v) }),
+	"in":       func(_ *run, v any, a *Args) (bool, error) { return compareDefined("in", v, a.Take("seq", nil)) },
+	"iterable": typed(isIterable),
+	"list":     typed(is[*List]),
+	"lower": func(_ *run, v any, _ *Args) (bool, error) {
+		s, err := text(v)
+		return isCased(s, unicode.IsLower, unicode.IsUpper), err
+	},
+	"upper": func(_ *run, v any, _ *Args) (bool, error) {
+		s, err := text(v)
+		return isCased(s, unicode.IsUpper, unicode.IsLower), err
+	},
+	"mapping": typed(is[*Map]),
+	"match": func(_ *run, v any, a *Args) (bool, error) {
+		re, err := flaggedRegexp(a)
+		if err != nil {
+			return false, err
+		}
+		s, ok := asText(v)
+		if !ok {
+			return false, faultf("match needs a string, not %s", typeName(v))
+		}
+		m := re.FindStringIndex(s)
+		return m != nil && m[0] == 0, nil
+	},
+	"none":     typed(func(v any) bool { return v == nil }),
+	"number":   typed(func(v any) bool { _, ok := number(v); return ok }),
+	"sameas":   func(_ *run, v any, a *Args) (bool, error) { return same(v, a.Take("other", nil)), nil },
+	"sequence": typed(func(v any) bool { _, ok := sequence(v); return ok || is[*Map](v) || is[group](v) }),
+	"string":   typed(func(v any) bool { _, ok := asText(v); return ok }),
+	"==":       compares("=="), "eq": compares("=="), "equalto": compares("=="),
+	"!=": compares("!="), "ne": compares("!="),
+	"<": compares("<"), "lt": compares("<"), "lessthan": compares("<"),
+	"<=": compares("<="), "le": compares("<="),
+	">": compares(">"), "gt": compares(">"), "greaterthan": compares(">"),
+	">=": compares(">="), "ge": compares(">="),
+}
+
+// testOf is the test of a name, nil if there is none.
+func testOf(name string) testFunc {
+	switch name { // in no map: they reach back to it
+	case "filter":
+		return typed(func(v any) bool { s, _ := asText(v); return filterOf(s) != nil })
+	case "test":
+		return typed(func(v any) bool { s, _ := asText(v); return testOf(s) != nil })
 	}
-	return true
-}()
+	return tests[name]
+}
+
+func compares(op string) testFunc {
+	return func(_ *run, v any, a *Args) (bool, error) {
+		other, err := a.Need("other")
+		if err != nil {
+			return false, err
+		}
+		return compareDefined(op, v, other)
+	}
+}
 
 // TestNames are the names of all tests.
 func TestNames() map[string]bool {
-	out := map[string]bool{}
+	out := map[string]bool{"filter": true, "test": true}
 	for name := range tests {
 		out[name] = true
 	}
@@ -166,7 +171,7 @@ func (r *run) test(e testExpr) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ok, err := tests[e.name](r, v, args)
+	ok, err := testOf(e.name)(r, v, args)
 	if err == nil {
 		err = args.Done()
 	}
