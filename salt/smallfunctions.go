@@ -24,12 +24,24 @@ func digest(algorithm string) function {
 	return onText(func(s string) (any, error) { return jinja.Digest(algorithm, s) })
 }
 
+// logged is a function of Salt's module log. A rendering has no log; it answers as Salt does.
+func logged(_ *engine, a *jinja.Args) (any, error) {
+	_, err := a.Need("message")
+	return true, err
+}
+
 var smallFunctions = map[string]function{
-	"test.echo":  func(_ *engine, a *jinja.Args) (any, error) { return a.Need("text") },
-	"test.ping":  func(*engine, *jinja.Args) (any, error) { return true, nil },
-	"test.true":  func(*engine, *jinja.Args) (any, error) { return true, nil },
-	"test.false": func(*engine, *jinja.Args) (any, error) { return false, nil },
-	"test.kwarg": func(_ *engine, a *jinja.Args) (any, error) { return a.Keywords(), nil },
+	"log.critical":  logged,
+	"log.debug":     logged,
+	"log.error":     logged,
+	"log.exception": logged,
+	"log.info":      logged,
+	"log.warning":   logged,
+	"test.echo":     func(_ *engine, a *jinja.Args) (any, error) { return a.Need("text") },
+	"test.ping":     func(*engine, *jinja.Args) (any, error) { return true, nil },
+	"test.true":     func(*engine, *jinja.Args) (any, error) { return true, nil },
+	"test.false":    func(*engine, *jinja.Args) (any, error) { return false, nil },
+	"test.kwarg":    func(_ *engine, a *jinja.Args) (any, error) { return a.Keywords(), nil },
 	"test.arg": func(_ *engine, a *jinja.Args) (any, error) {
 		out := jinja.NewMap()
 		out.Set("args", jinja.Tuple(a.Rest()), jinja.Origin{})
