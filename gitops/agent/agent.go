@@ -132,7 +132,9 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = 30 * time.Second
-	cfg.QPS, cfg.Burst = 100, 200
+	// The server's own priority and fairness keeps one client from hurting others;
+	// a limit here would only make 1,000 objects take a minute.
+	cfg.QPS = -1
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)

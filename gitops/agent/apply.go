@@ -25,6 +25,9 @@ import (
 // fieldOwner is the agent's name in managedFields.
 const fieldOwner = "holdfast-agent"
 
+// dryRuns is how many objects of a unit are tried at the same time.
+const dryRuns = 8
+
 // heldKinds are pruned only when a person approved it by name and UID: deleting
 // one deletes data or much else with it (invariant 8). Else they stay in the
 // inventory and are named in the status.
@@ -54,10 +57,9 @@ type applier struct {
 func newApplier(c client.Client) *applier {
 	rec := &recorder{Client: c, seen: map[object.ObjMetadata]applied{}}
 	poller := polling.NewStatusPoller(rec, c.RESTMapper(), polling.Options{})
-	return &applier{
-		rec:     rec,
-		manager: ssa.NewResourceManager(rec, poller, ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"}),
-	}
+	m := ssa.NewResourceManager(rec, poller, ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})
+	m.SetConcurrency(dryRuns)
+	return &applier{rec: rec, manager: m}
 }
 
 // apply applies the unit. The server's dry run comes first: when it refuses one
