@@ -19,6 +19,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -190,7 +191,7 @@ func newRig(t *testing.T, name string) *rig {
 	t.Helper()
 	cl := cluster.ForTest(t)
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, rbacv1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -247,9 +248,15 @@ func (r *rig) start() {
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	if _, err := wait.Until(context.Background(), 30*time.Second, what, func() (bool, error) { return ok(), nil }); err != nil {
+	r.untilWithin(30*time.Second, what, ok, func() string { return "" })
+}
+
+// untilWithin waits; said explains what is there instead.
+func (r *rig) untilWithin(limit time.Duration, what string, ok func() bool, said func() string) {
+	r.t.Helper()
+	if _, err := wait.Until(context.Background(), limit, what, func() (bool, error) { return ok(), nil }); err != nil {
 		data, _ := json.MarshalIndent(r.hub.last(), "", " ")
-		r.t.Fatalf("%v; last report:\n%s", err, data)
+		r.t.Fatalf("%v; %s; last report:\n%s", err, said(), data)
 	}
 }
 
