@@ -107,6 +107,12 @@ bench-local: build ## Measure local volumes: the LVM driver, its memory with 50,
 bench-scheduler: build ## Measure the scheduler: a burst of 1,000 pods, and pods/s with 5,000 nodes and 50,000 volumes beside stock (about 15 minutes)
 	go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 60m -v ./scheduler
 
+.PHONY: bench-gitops
+bench-gitops: build ## Measure GitOps: rendering, pushes to 25 real control planes, an agent with 1,000 objects (about an hour; HOLDFAST_BENCH_SHORT=1: a few minutes)
+	@[ -x $(SALT_VENV)/bin/salt-call ] || echo "# no salt-call in $(SALT_VENV): make salt-fidelity installs it"
+	@HOLDFAST_SALT_CALL="$$(ls $(SALT_VENV)/bin/salt-call 2>/dev/null || true)" HOLDFAST_BIN_DIR=$(CURDIR)/$(BIN) \
+		go test $(TESTFLAGS) -tags bench -run '^TestBench' -count=1 -timeout 150m -v ./gitops/render ./e2e/fleet
+
 .PHONY: generate
 generate: $(TOOLS)/controller-gen ## Write generated files: deep copies, CRDs, dashboards, node-problem-detector's rules
 	$(TOOLS)/controller-gen object paths=./api/...
