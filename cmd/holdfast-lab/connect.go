@@ -93,7 +93,7 @@ func printInfo(out io.Writer, pid int) error {
 	bin := strings.TrimSuffix(self, "/holdfast-lab")
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nThe lab is up: %d nodes on %s. It stays until \"make lab-down\".\n\n", len(i.Nodes), i.Accelerator)
-	fmt.Fprintf(&b, "  export KUBECONFIG=%s\n  export HOLDFAST_HUB=%s HOLDFAST_TOKEN_FILE=%s PATH=%s:$PATH\n", i.Kubeconfig, i.HubURL, i.AdminToken, bin)
+	fmt.Fprintf(&b, "  export KUBECONFIG=%s\n  export HOLDFAST_HUB=%s HOLDFAST_CREDENTIAL_FILE=%s PATH=%s:$PATH\n", i.Kubeconfig, i.HubURL, i.Credential, bin)
 	b.WriteString("  kubectl get nodes,computenodes,pv;  holdfast status;  holdfast disks\n\n")
 	for _, n := range i.Nodes {
 		fmt.Fprintf(&b, "  %s  shell    holdfast-lab shell %s    (or: ssh -i %s -p %d -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1)\n", n.Name, n.Name, n.Key, n.SSHPort)

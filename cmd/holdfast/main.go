@@ -56,7 +56,7 @@ Start with "holdfast init DIR", or see everything at work with "holdfast demo".`
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newInit(), newSalt(), newDiff(), newJoin(), newApprove(), newRetry(), newVolumes(), newDemo())
+	root.AddCommand(newInit(), newSalt(), newDiff(), newJoin(), newRotate(), newApprove(), newRetry(), newVolumes(), newDemo())
 	for _, cmd := range []*cobra.Command{newRender(&format), newPin(&format), newStatus(&format), newRollout(&format), newPlan(&format), newDisks(&format), newRepairs(&format)} {
 		cmd.PersistentFlags().VarP(&format, "output", "o", "table, json or yaml")
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))

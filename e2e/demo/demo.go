@@ -171,7 +171,7 @@ func (d *demo) summary() {
 func (d *demo) hold(ctx context.Context) error {
 	w := d.world
 	d.rep.line("\nEverything stays up until you press Ctrl-C.")
-	d.rep.line("  export KUBECONFIG=%s HOLDFAST_HUB=%s HOLDFAST_TOKEN_FILE=%s", w.kubeconfig, w.fleet.HubURL, w.fleet.AdminToken)
+	d.rep.line("  export KUBECONFIG=%s HOLDFAST_HUB=%s HOLDFAST_CREDENTIAL_FILE=%s", w.kubeconfig, w.fleet.HubURL, w.fleet.Credential)
 	d.rep.line("  %s status; %s disks; %s repairs", w.bin("holdfast"), w.bin("holdfast"), w.bin("holdfast"))
 	d.rep.line("  kubectl --context canary get computenodes,remediations,addonstatuses,pv")
 	d.rep.line("  the fleet: git -C %s push %s main", w.fleet.Work, w.fleet.Repo)

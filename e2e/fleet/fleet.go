@@ -24,6 +24,7 @@ import (
 
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/trust"
 	"holdfast.dev/internal/hostexec"
 )
 
@@ -45,7 +46,7 @@ type Options struct {
 	// Kubeconfig is what the command line uses; it may be written later.
 	Kubeconfig string
 	// HubURL makes the URL under which agents reach the hub that listens at
-	// host:port; nil for http://host:port.
+	// host:port; nil for https://host:port.
 	HubURL func(listen string) string
 }
 
@@ -54,8 +55,8 @@ type Options struct {
 type Fleet struct {
 	// HubURL is the hub's for callers on this host.
 	HubURL string
-	// AdminToken is the file with the token of the command line.
-	AdminToken string
+	// Credential is the file with the credential of the command line.
+	Credential string
 	// Repo is the bare repository, Work the clone that people edit.
 	Repo, Work string
 
@@ -67,7 +68,7 @@ type Fleet struct {
 // Start makes the repositories, of which Work is yet to be filled (Init), and
 // starts the hub.
 func Start(ctx context.Context, o Options) (_ *Fleet, err error) {
-	f := &Fleet{o: o, Repo: filepath.Join(o.Dir, "fleet.git"), Work: filepath.Join(o.Dir, "fleet"), AdminToken: filepath.Join(o.Dir, "admin.token")}
+	f := &Fleet{o: o, Repo: filepath.Join(o.Dir, "fleet.git"), Work: filepath.Join(o.Dir, "fleet"), Credential: filepath.Join(o.Dir, "admin.pem")}
 	if err := f.git(ctx, o.Dir, "init", "-q", "--bare", "--initial-branch=main", f.Repo); err != nil {
 		return nil, err
 	}
@@ -77,14 +78,14 @@ func Start(ctx context.Context, o Options) (_ *Fleet, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start hub: %w", err)
 	}
-	f.HubURL = "http://" + listen
+	f.HubURL = "https://" + listen
 	f.agentURL = f.HubURL
 	if o.HubURL != nil {
 		f.agentURL = o.HubURL(listen)
 	}
-	token, err := f.Holdfast(ctx, "join", "--admin", "--data-dir", f.hubDir())
+	credential, err := f.Holdfast(ctx, "join", "--admin", "--data-dir", f.hubDir(), "--hub", f.HubURL)
 	if err == nil {
-		err = os.WriteFile(f.AdminToken, token, 0o600)
+		err = os.WriteFile(f.Credential, credential, 0o600)
 	}
 	if err != nil {
 		f.Stop()
@@ -102,7 +103,7 @@ func (f *Fleet) hubDir() string { return filepath.Join(f.o.Dir, "hub") }
 
 // Holdfast runs the command line and returns what it prints.
 func (f *Fleet) Holdfast(ctx context.Context, args ...string) ([]byte, error) {
-	env := append(os.Environ(), "KUBECONFIG="+f.o.Kubeconfig, "HOLDFAST_HUB="+f.HubURL, "HOLDFAST_TOKEN_FILE="+f.AdminToken)
+	env := append(os.Environ(), "KUBECONFIG="+f.o.Kubeconfig, "HOLDFAST_HUB="+f.HubURL, "HOLDFAST_CREDENTIAL_FILE="+f.Credential)
 	return hostexec.Run(ctx, commandTimeout, hostexec.Command{Path: f.bin("holdfast"), Args: args, Env: env})
 }
 
@@ -134,22 +135,30 @@ func (f *Fleet) Join(ctx context.Context, c client.Client, cluster string, args 
 // Status asks the hub.
 func (f *Fleet) Status(ctx context.Context) (protocol.Status, error) {
 	var st protocol.Status
-	token, err := os.ReadFile(f.AdminToken)
+	cred, err := trust.LoadCredential(f.Credential)
 	if err != nil {
 		return st, err
 	}
+	cfg, err := cred.Config()
+	if err != nil {
+		return st, err
+	}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
+	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.HubURL+"/v1/status", nil)
 	if err != nil {
 		return st, err
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return st, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
+	if resp.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("ask the hub: %s", resp.Status)
+	}
 	return st, json.NewDecoder(resp.Body).Decode(&st)
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"holdfast.dev/e2e/wait"
-	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
 )
 
@@ -154,18 +153,16 @@ func TestBenchStaged(t *testing.T) {
 	r := &rig{t: t, dir: t.TempDir()}
 	r.startHub()
 	var names []string
-	tokens := map[string]string{}
 	for i := range n {
-		name := fmt.Sprintf("c%d", i)
-		token, err := hub.Tokens{Dir: r.fleet.hubDir() + "/tokens"}.Issue(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names, tokens[name] = append(names, name), token
+		names = append(names, fmt.Sprintf("c%d", i))
+	}
+	clients, err := joined(r.fleet, names)
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	sim := simulate(ctx, r.fleet.HubURL, time.Second, tokens)
+	sim := simulate(ctx, r.fleet.HubURL, time.Second, clients)
 	r.begin(names, stagedRings(n), map[string]int{"settings": 10})
 	everyone := func(commit string) string {
 		st := await(t, r.fleet, landTimeout, "every cluster", func(st protocol.Status) bool {

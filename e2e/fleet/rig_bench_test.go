@@ -24,7 +24,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/wait"
-	"holdfast.dev/gitops/hub"
+	"holdfast.dev/gitops/trust"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/salt"
 )
@@ -135,13 +135,9 @@ func (s *site) installCRD(ctx context.Context) error {
 // startAgent starts the agent's program, as a pod would.
 func (r *rig) startAgent(s *site) {
 	r.t.Helper()
-	token := filepath.Join(r.dir, s.name+".token")
+	token, ca := filepath.Join(r.dir, s.name+".token"), filepath.Join(r.dir, s.name+".ca.crt")
 	if _, err := os.Stat(token); err != nil {
-		text, err := hub.Tokens{Dir: filepath.Join(r.fleet.hubDir(), "tokens")}.Issue(s.name)
-		if err == nil {
-			err = os.WriteFile(token, []byte(text), 0o600)
-		}
-		if err != nil {
+		if err := r.invite(s.name, token, ca); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -152,10 +148,27 @@ func (r *rig) startAgent(s *site) {
 	r.t.Cleanup(func() { _ = log.Close() }) // what the agent writes comes through this process
 	s.metrics = freeAddress(r.t)
 	s.agent, err = hostexec.Start(hostexec.Command{Path: r.fleet.bin("holdfast-agent"), Stderr: log, Env: append(os.Environ(), "KUBECONFIG="+s.cluster.Kubeconfig()),
-		Args: []string{"--cluster", s.name, "--hub", r.fleet.agentURL, "--token-file", token, "--metrics-address", s.metrics}})
+		Args: []string{"--cluster", s.name, "--hub", r.fleet.agentURL, "--token-file", token, "--hub-ca-file", ca, "--identity-secret", "default/holdfast-agent-identity", "--metrics-address", s.metrics}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// invite is "holdfast join" and "kubectl apply" of what it prints.
+func (r *rig) invite(name, token, ca string) error {
+	store, err := trust.Open(r.fleet.hubDir(), time.Now)
+	if err != nil {
+		return err
+	}
+	roots, err := store.Roots()
+	if err != nil {
+		return err
+	}
+	text, err := store.Invite(trust.Identity{Kind: trust.Cluster, Name: name})
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(ca, roots, 0o600), os.WriteFile(token, []byte(text), 0o600))
 }
 
 func (r *rig) startAgents() {

@@ -17,13 +17,13 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/render"
+	"holdfast.dev/gitops/trust"
 )
 
 // simulated are clusters of which only the agents' half of the protocol is there:
 // they fetch each bundle, take a while, and report.
 type simulated struct {
 	hubURL string
-	client *http.Client
 	apply  time.Duration // how long applying takes at most
 
 	mu      sync.Mutex
@@ -35,12 +35,36 @@ type simulated struct {
 	failure error
 }
 
-// simulate runs the clusters until ctx ends; tokens are by cluster.
-func simulate(ctx context.Context, hubURL string, apply time.Duration, tokens map[string]string) *simulated {
-	s := &simulated{hubURL: hubURL, apply: apply, silent: map[string]bool{}, landed: map[string]map[string]time.Time{}, taken: map[string]map[string]time.Time{}, changed: make(chan struct{}),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: len(tokens)}}}
-	for name, token := range tokens {
-		go s.run(ctx, name, token)
+// joined gives each of the clusters a certificate for the fleet's hub.
+func joined(f *Fleet, names []string) (map[string]*http.Client, error) {
+	store, err := trust.Open(f.hubDir(), time.Now)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := store.Roots()
+	if err != nil {
+		return nil, err
+	}
+	clients := map[string]*http.Client{}
+	for _, name := range names {
+		cred, err := store.Credential(trust.Identity{Kind: trust.Cluster, Name: name}, roots)
+		if err != nil {
+			return nil, err
+		}
+		cfg, err := cred.Config()
+		if err != nil {
+			return nil, err
+		}
+		clients[name] = &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
+	}
+	return clients, nil
+}
+
+// simulate runs the clusters until ctx ends; clients are those that joined gave them.
+func simulate(ctx context.Context, hubURL string, apply time.Duration, clients map[string]*http.Client) *simulated {
+	s := &simulated{hubURL: hubURL, apply: apply, silent: map[string]bool{}, landed: map[string]map[string]time.Time{}, taken: map[string]map[string]time.Time{}, changed: make(chan struct{})}
+	for name, c := range clients {
+		go s.run(ctx, name, c)
 	}
 	return s
 }
@@ -73,7 +97,7 @@ func (s *simulated) err() error {
 	return s.failure
 }
 
-func (s *simulated) run(ctx context.Context, name, token string) {
+func (s *simulated) run(ctx context.Context, name string, c *http.Client) {
 	after := ""
 	for ctx.Err() == nil {
 		s.mu.Lock()
@@ -86,7 +110,7 @@ func (s *simulated) run(ctx context.Context, name, token string) {
 			}
 			continue
 		}
-		next, err := s.once(ctx, name, token, after)
+		next, err := s.once(ctx, name, c, after)
 		if err != nil && ctx.Err() == nil {
 			s.mu.Lock()
 			s.failure = errors.Join(s.failure, fmt.Errorf("%s: %w", name, err))
@@ -97,10 +121,11 @@ func (s *simulated) run(ctx context.Context, name, token string) {
 	}
 }
 
-// once waits for a bundle, takes it and reports; it returns the revision that it has then.
-func (s *simulated) once(ctx context.Context, name, token, after string) (string, error) {
+// once waits for a bundle, takes it and reports; it returns the revision that it has
+// then. Whether its API server would take a bundle it answers with yes.
+func (s *simulated) once(ctx context.Context, name string, c *http.Client, after string) (string, error) {
 	base := s.hubURL + "/v1/clusters/" + name
-	body, err := s.do(ctx, http.MethodGet, base+"/desired?after="+after, token, nil)
+	body, err := do(ctx, c, http.MethodGet, base+"/desired?after="+after, nil)
 	if err != nil {
 		return after, err
 	}
@@ -108,10 +133,17 @@ func (s *simulated) once(ctx context.Context, name, token, after string) (string
 	if err := json.Unmarshal(body, &d); err != nil {
 		return after, err
 	}
+	if d.PlanChanged {
+		if _, err := do(ctx, c, http.MethodGet, base+"/plans/"+d.Plan, nil); err != nil {
+			return after, err
+		}
+		_, err := do(ctx, c, http.MethodPost, base+"/plans/"+d.Plan, []byte("{}"))
+		return after, err
+	}
 	if d.Revision == "" || d.Revision == after && !d.Unheard {
 		return after, nil
 	}
-	body, err = s.do(ctx, http.MethodGet, base+"/bundles/"+d.Revision, token, nil)
+	body, err = do(ctx, c, http.MethodGet, base+"/bundles/"+d.Revision, nil)
 	if errors.Is(err, errNotWanted) || errors.Is(err, io.ErrUnexpectedEOF) {
 		// There is a newer one already; or the hub, busy with many, broke the stream
 		// off: as an agent does, ask again.
@@ -152,7 +184,7 @@ func (s *simulated) once(ctx context.Context, name, token, after string) (string
 	if err != nil {
 		return after, err
 	}
-	if _, err := s.do(ctx, http.MethodPost, base+"/report", token, data); err != nil {
+	if _, err := do(ctx, c, http.MethodPost, base+"/report", data); err != nil {
 		return after, err
 	}
 	if !sick {
@@ -172,15 +204,14 @@ func noteTime(of map[string]map[string]time.Time, digest, name string) {
 
 var errNotWanted = errors.New("not the revision that is wanted")
 
-func (s *simulated) do(ctx context.Context, method, url, token string, body []byte) ([]byte, error) {
+func do(ctx context.Context, c *http.Client, method, url string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.MaxWait+time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := s.client.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return nil, err
 	}

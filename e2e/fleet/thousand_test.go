@@ -2,11 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
-	"net/http/httptest"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/trust"
 )
 
 // stagedRings are 20, 30 and 50 of a hundred clusters, one after the other, each
@@ -30,7 +33,7 @@ func stagedRings(n int) string {
 func newSimulated(t *testing.T, n int) (*Fleet, *simulated, []string) {
 	t.Helper()
 	dir := t.TempDir()
-	f := &Fleet{o: Options{Dir: dir}, Repo: filepath.Join(dir, "fleet.git"), Work: filepath.Join(dir, "fleet"), AdminToken: filepath.Join(dir, "admin.token")}
+	f := &Fleet{o: Options{Dir: dir}, Repo: filepath.Join(dir, "fleet.git"), Work: filepath.Join(dir, "fleet"), Credential: filepath.Join(dir, "admin.pem")}
 	if err := f.git(t.Context(), dir, "init", "-q", "--bare", "--initial-branch=main", f.Repo); err != nil {
 		t.Fatal(err)
 	}
@@ -38,37 +41,53 @@ func newSimulated(t *testing.T, n int) (*Fleet, *simulated, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(h.Handler())
-	f.HubURL, f.agentURL = srv.URL, srv.URL
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- h.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		srv.CloseClientConnections()
-		srv.Close()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	tokens := hub.Tokens{Dir: filepath.Join(f.hubDir(), "tokens")}
-	admin, err := tokens.Issue(hub.AdminName)
-	if err == nil {
-		err = os.WriteFile(f.AdminToken, []byte(admin), 0o600)
-	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	byName := map[string]string{}
-	for i := range n {
-		name := fmt.Sprintf("c%d", i)
-		if byName[name], err = tokens.Issue(name); err != nil {
-			t.Fatal(err)
+	f.HubURL = "https://" + l.Addr().String()
+	f.agentURL = f.HubURL
+	done := make(chan error, 2)
+	go func() { done <- h.Serve(ctx, l) }()
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 		}
-		names = append(names, name)
+	})
+	if err := writeAdmin(f); err != nil {
+		t.Fatal(err)
 	}
-	return f, simulate(ctx, srv.URL, 200*time.Millisecond, byName), names
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("c%d", i))
+	}
+	clients, err := joined(f, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, simulate(ctx, f.HubURL, 200*time.Millisecond, clients), names
+}
+
+// writeAdmin is "holdfast join --admin".
+func writeAdmin(f *Fleet) error {
+	store, err := trust.Open(f.hubDir(), time.Now)
+	if err != nil {
+		return err
+	}
+	roots, err := store.Roots()
+	if err != nil {
+		return err
+	}
+	cred, err := store.Credential(trust.Identity{Kind: trust.Admin, Name: "admin"}, roots)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(f.Credential, cred.Bytes(), 0o600)
 }
 
 // TestSimulatedClusters rolls changes over many clusters in three rings, 1,000 with

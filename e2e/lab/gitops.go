@@ -38,7 +38,7 @@ func (l *Lab) startFleet(ctx context.Context) (err error) {
 		// The agent is a pod, which sees this host under another address.
 		HubURL: func(listen string) string {
 			_, port, _ := net.SplitHostPort(listen) // the hub prints host:port
-			return "http://" + net.JoinHostPort(network.Host, port)
+			return "https://" + net.JoinHostPort(network.Host, port)
 		},
 	})
 	if err != nil {

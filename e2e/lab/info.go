@@ -34,7 +34,7 @@ type Info struct {
 	Accelerator     string     `json:"accelerator"`
 	Kubeconfig      string     `json:"kubeconfig"`
 	HubURL          string     `json:"hubURL"`
-	AdminToken      string     `json:"adminToken"` // file
+	Credential      string     `json:"credential"` // file, of the command line
 	FleetRepo       string     `json:"fleetRepo"`  // bare
 	FleetWork       string     `json:"fleetWork"`  // clone to edit
 	PrometheusURL   string     `json:"prometheusURL"`
@@ -58,7 +58,7 @@ func (l *Lab) Info() Info {
 		return i
 	}
 	i.Control, i.Accelerator = filepath.Join(l.dir, "control.sock"), l.Accelerator
-	i.Kubeconfig, i.HubURL, i.AdminToken, i.FleetRepo, i.FleetWork = l.Cluster.Kubeconfig(), l.Fleet.HubURL, l.Fleet.AdminToken, l.Fleet.Repo, l.Fleet.Work
+	i.Kubeconfig, i.HubURL, i.Credential, i.FleetRepo, i.FleetWork = l.Cluster.Kubeconfig(), l.Fleet.HubURL, l.Fleet.Credential, l.Fleet.Repo, l.Fleet.Work
 	i.PrometheusURL, i.AlertmanagerURL = l.Monitoring.PrometheusURL(), l.Monitoring.AlertmanagerURL()
 	for _, n := range l.Nodes {
 		i.Nodes = append(i.Nodes, NodeInfo{Name: n.Name, Address: n.Address, SSHPort: n.SSHPort, Key: l.keys.Private, Console: n.ConsoleSocket()})

@@ -3,6 +3,8 @@ package agent_test
 import (
 	"archive/tar"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +35,8 @@ import (
 	"holdfast.dev/gitops/agent"
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/render"
+	"holdfast.dev/gitops/signature"
+	"holdfast.dev/gitops/trust"
 	"holdfast.dev/salt"
 )
 
@@ -96,6 +100,12 @@ type fakeHub struct {
 	changed  chan struct{}
 	ask      map[string][]byte // a plan's bundle, until it is taken
 	answer   *protocol.PlanReport
+
+	commit []byte // of the revision, when it is signed
+	trust  *trust.Store
+	later  time.Duration // how far the hub's clock is ahead
+	issued []string      // how the agent came by its certificates
+	lose   int           // answers with certificates that do not arrive
 }
 
 // plan asks the agent what a bundle would change.
@@ -117,9 +127,26 @@ func (h *fakeHub) want(files map[string][]byte) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.revision++
-	h.files = files
+	h.files, h.commit = files, nil
 	close(h.changed)
 	h.changed = make(chan struct{})
+	return fmt.Sprint("r", h.revision)
+}
+
+// wantCommit wants a bundle by its commit.
+func (h *fakeHub) wantCommit(files map[string][]byte, commit []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.files, h.commit = files, commit
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// name is the revision's; the caller holds h.mu.
+func (h *fakeHub) name() string {
+	if h.commit != nil {
+		return signature.CommitID(h.commit)
+	}
 	return fmt.Sprint("r", h.revision)
 }
 
@@ -129,11 +156,65 @@ func (h *fakeHub) last() protocol.Report {
 	return h.report
 }
 
-func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// sign answers for certificates, as the hub does.
+func (h *fakeHub) sign(w http.ResponseWriter, r *http.Request, shown *x509.Certificate) {
+	var req protocol.CertificateRequest
+	_ = json.NewDecoder(r.Body).Decode(&req)
+	how, cert, err := "renewed", []byte(nil), error(nil)
+	if strings.HasSuffix(r.URL.Path, "/enroll") {
+		how = "enrolled"
+		id := trust.Identity{Kind: trust.Cluster, Name: strings.Split(r.URL.Path, "/")[3]}
+		cert, err = h.trust.Enroll(id, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), []byte(req.Request))
+	} else {
+		cert, err = h.trust.Renew(shown, []byte(req.Request))
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	roots, _ := h.trust.Roots()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	rev := fmt.Sprint("r", h.revision)
+	h.issued = append(h.issued, how)
+	if h.lose > 0 {
+		h.lose--
+		panic(http.ErrAbortHandler)
+	}
+	_ = json.NewEncoder(w).Encode(protocol.Certificate{Certificate: string(cert), Roots: string(roots)})
+}
+
+// setLate moves the hub's clock.
+func (h *fakeHub) setLate(by time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.later = by
+}
+
+func (h *fakeHub) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Add(h.later)
+}
+
+func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var shown *x509.Certificate
+	if len(r.TLS.PeerCertificates) > 0 {
+		shown = r.TLS.PeerCertificates[0]
+	}
+	if strings.HasSuffix(r.URL.Path, "/enroll") || r.URL.Path == "/v1/renew" {
+		h.sign(w, r, shown)
+		return
+	}
+	if _, err := h.trust.Authenticate(shown); err != nil {
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rev := h.name()
 	switch {
+	case strings.HasSuffix(r.URL.Path, "/commit"):
+		_, _ = w.Write(h.commit)
 	case strings.HasSuffix(r.URL.Path, "/desired"):
 		if r.URL.Query().Get("after") == rev && h.ask == nil {
 			changed := h.changed
@@ -143,7 +224,7 @@ func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			case <-r.Context().Done():
 			}
 			h.mu.Lock()
-			rev = fmt.Sprint("r", h.revision)
+			rev = h.name()
 		}
 		d := protocol.Desired{Revision: rev}
 		if h.ask != nil {
@@ -175,13 +256,14 @@ func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // rig is an agent at work on a real API server.
 type rig struct {
-	t     *testing.T
-	c     client.Client
-	hub   *fakeHub
-	url   string
-	token string
-	name  string
-	stop  func()
+	t    *testing.T
+	c    client.Client
+	hub  *fakeHub
+	url  string
+	dir  string // of the invitation
+	keys string // file with those who may sign; empty for not asked for
+	name string
+	stop func()
 	// How objects come into the cluster, if not by the agent.
 	apply, addons string
 	grace         time.Duration
@@ -211,27 +293,61 @@ func newRig(t *testing.T, name string) *rig {
 	if err := c.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, c: c, hub: &fakeHub{changed: make(chan struct{})}, name: name, token: filepath.Join(t.TempDir(), "token")}
-	if err := os.WriteFile(r.token, []byte("secret\n"), 0o600); err != nil {
+	r := &rig{t: t, c: c, hub: &fakeHub{changed: make(chan struct{})}, name: name, dir: t.TempDir()}
+	if r.hub.trust, err = trust.Open(t.TempDir(), r.hub.now); err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(r.hub)
+	r.invite()
+	srv := httptest.NewUnstartedServer(r.hub)
+	srv.Listener = tls.NewListener(srv.Listener, r.hub.trust.Server(trust.Given{}).Config())
+	srv.Start()
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
-	r.url = srv.URL
+	r.url = strings.Replace(srv.URL, "http:", "https:", 1)
 	r.until("AddonStatus served", func() bool { return c.List(t.Context(), &v1alpha1.AddonStatusList{}) == nil })
 	t.Cleanup(func() { // the next test has the same API server
 		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &v1alpha1.AddonStatus{})
 		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &corev1.ConfigMap{}, client.InNamespace("default"), client.HasLabels{v1alpha1.LabelAddon})
+		_ = c.Delete(context.WithoutCancel(t.Context()), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "identity-" + name}})
 	})
 	r.start()
 	t.Cleanup(func() { r.stop() })
 	return r
 }
 
+// invite is "holdfast join".
+func (r *rig) invite() (token string) {
+	r.t.Helper()
+	token, err := r.hub.trust.Invite(trust.Identity{Kind: trust.Cluster, Name: r.name})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	roots, err := r.hub.trust.Roots()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.put(token, roots)
+	return token
+}
+
+// put is "kubectl apply" of what join prints.
+func (r *rig) put(token string, roots []byte) {
+	r.t.Helper()
+	for name, data := range map[string][]byte{"token": []byte(token + "\n"), "ca.crt": roots} {
+		if err := os.WriteFile(filepath.Join(r.dir, name), data, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func (r *rig) options() agent.Options {
+	return agent.Options{Cluster: r.name, Hub: r.url, TokenFile: filepath.Join(r.dir, "token"), HubCAFile: filepath.Join(r.dir, "ca.crt"),
+		Identity: "default/identity-" + r.name, SignersFile: r.keys, Apply: r.apply, AddonsDir: r.addons, PruneGrace: r.grace}
+}
+
 // start starts an agent; stop ends it as abruptly as a test can.
 func (r *rig) start() {
 	r.t.Helper()
-	a, err := agent.New(cluster.ForTest(r.t).RESTConfig(), agent.Options{Cluster: r.name, Hub: r.url, TokenFile: r.token, Apply: r.apply, AddonsDir: r.addons, PruneGrace: r.grace}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := agent.New(cluster.ForTest(r.t).RESTConfig(), r.options(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		r.t.Fatal(err)
 	}

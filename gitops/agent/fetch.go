@@ -80,7 +80,30 @@ func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
 	var idx render.Index
 	idx, f.units, f.err = parseBundle(a.opts.Cluster, files)
 	f.digest, f.deletions = idx.Digest, idx.Deletions
+	if f.err == nil && a.opts.SignersFile != "" {
+		return f, a.verify(ctx, f, files)
+	}
 	return f, nil
+}
+
+// verify makes an error of f.err when the bundle is not signed as it must be. Only
+// what may be otherwise at the next try is returned.
+func (a *Agent) verify(ctx context.Context, f *fetched, files map[string][]byte) error {
+	raw, err := a.hub.commit(ctx, f.revision)
+	if err != nil {
+		return err
+	}
+	at, err := checkSigned(a.opts.SignersFile, a.opts.Cluster, f.revision, f.digest, raw, files)
+	if err != nil {
+		f.err = err
+		return nil
+	}
+	err = a.hub.identity.advance(ctx, f.revision, at)
+	if errors.Is(err, errOlder) {
+		f.err = err
+		return nil
+	}
+	return err
 }
 
 func (a *Agent) accept(f fetched) {

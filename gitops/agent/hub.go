@@ -4,17 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/gitops/protocol"
 )
@@ -24,29 +25,18 @@ const maxBundle = 64 << 20
 
 // hubClient speaks to the hub as one cluster.
 type hubClient struct {
-	base      string
-	tokenFile string
-	client    *http.Client
+	base     string
+	identity *identity
 }
 
-func newHubClient(o Options) (*hubClient, error) {
-	tr := &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 5 * time.Minute, ResponseHeaderTimeout: protocol.MaxWait + 15*time.Second}
-	if o.HubCAFile != "" {
-		pem, err := os.ReadFile(o.HubCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read hub CA: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read hub CA: %s has no certificate", o.HubCAFile)
-		}
-		tr.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
-	}
+func newHubClient(o Options, c client.Client, log *slog.Logger) *hubClient {
+	hub := strings.TrimSuffix(o.Hub, "/")
+	namespace, name, _ := strings.Cut(o.Identity, "/") // as Validate found it
 	return &hubClient{
-		base:      strings.TrimSuffix(o.Hub, "/") + "/v1/clusters/" + url.PathEscape(o.Cluster),
-		tokenFile: o.TokenFile,
-		client:    &http.Client{Transport: tr},
-	}, nil
+		base: hub + "/v1/clusters/" + url.PathEscape(o.Cluster),
+		identity: &identity{base: hub, cluster: url.PathEscape(o.Cluster), rootsFile: o.HubCAFile, token: o.TokenFile,
+			secret: types.NamespacedName{Namespace: namespace, Name: name}, client: c, log: log},
+	}
 }
 
 // desired waits until the hub wants another revision than after, or MaxWait is over.
@@ -108,19 +98,21 @@ func (h *hubClient) do(ctx context.Context, timeout time.Duration, method, path 
 	if err != nil {
 		return nil, err
 	}
-	token, err := os.ReadFile(h.tokenFile) // read each time: it may be rotated
-	if err != nil {
-		return nil, fmt.Errorf("read token: %w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	resp, err := h.client.Do(req)
+	c, err := h.identity.use(ctx)
 	if err != nil {
 		return nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, explain(err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBundle+1))
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		h.identity.refused()
 	}
 	if resp.StatusCode/100 != 2 {
 		return nil, fmt.Errorf("hub answered %s: %.200s", resp.Status, strings.TrimSpace(string(data)))

@@ -108,7 +108,7 @@ func (r *rig) startWith(cfg *rest.Config) {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			a, err := agent.New(cfg, agent.Options{Cluster: r.name, Hub: r.url, TokenFile: r.token}, slog.New(slog.DiscardHandler))
+			a, err := agent.New(cfg, r.options(), slog.New(slog.DiscardHandler))
 			if err == nil {
 				err = a.Run(ctx)
 			}

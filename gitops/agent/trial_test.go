@@ -3,10 +3,11 @@ package agent_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/rollout"
+	"holdfast.dev/gitops/trust"
 	"holdfast.dev/internal/hostexec"
 )
 
@@ -29,13 +31,14 @@ import (
 type pushed struct {
 	t               *testing.T
 	bare, work, url string
-	tokens          hub.Tokens
+	store           *trust.Store
+	admin           *http.Client
 }
 
 func newPushed(t *testing.T) *pushed {
 	t.Helper()
 	dir := t.TempDir()
-	p := &pushed{t: t, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet"), tokens: hub.Tokens{Dir: filepath.Join(dir, "hub", "tokens")}}
+	p := &pushed{t: t, bare: filepath.Join(dir, "fleet.git"), work: filepath.Join(dir, "fleet"), admin: &http.Client{}}
 	p.git(dir, "init", "-q", "--bare", "--initial-branch=main", p.bare)
 	p.git(dir, "init", "-q", "--initial-branch=main", p.work)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -43,19 +46,45 @@ func newPushed(t *testing.T) *pushed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(h.Handler())
-	done := make(chan error, 1)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.url = "https://" + l.Addr().String()
+	done := make(chan error, 2)
+	go func() { done <- h.Serve(ctx, l) }()
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
+		p.admin.CloseIdleConnections()
 		cancel()
-		srv.CloseClientConnections()
-		srv.Close()
-		if err := <-done; err != nil {
-			t.Error(err)
+		for range 2 {
+			if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 		}
 	})
-	p.url = srv.URL
+	if p.store, err = trust.Open(filepath.Join(dir, "hub"), time.Now); err != nil {
+		t.Fatal(err)
+	}
+	cred, err := p.store.Credential(trust.Identity{Kind: trust.Admin, Name: "admin"}, p.roots())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := cred.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.admin.Transport = &http.Transport{TLSClientConfig: cfg}
 	return p
+}
+
+func (p *pushed) roots() []byte {
+	p.t.Helper()
+	roots, err := p.store.Roots()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return roots
 }
 
 func (p *pushed) git(dir string, args ...string) {
@@ -85,16 +114,11 @@ func (p *pushed) push(files map[string]string) {
 
 func (p *pushed) status() (st protocol.Status) {
 	p.t.Helper()
-	token, err := p.tokens.Issue(hub.AdminName)
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+"/v1/status", nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := p.admin.Do(req)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -112,13 +136,11 @@ func TestHubAsksFirst(t *testing.T) {
 	r := newRig(t, "c9")
 	r.stop() // its hub is a fake one
 	p := newPushed(t)
-	token, err := p.tokens.Issue("c9")
+	token, err := p.store.Invite(trust.Identity{Kind: trust.Cluster, Name: "c9"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(r.token, []byte(token), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	r.put(token, p.roots())
 	r.url = p.url
 	class := func(kind string) string {
 		return "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: trial-class}\nprovisioner: example.com/x\nparameters: {type: " + kind + "}\n"

@@ -30,6 +30,8 @@ var ErrNoRef = errors.New("no such ref")
 type Repo struct {
 	dir string
 	env []string // nil inherits: a hook needs git's variables
+	// sign adds a signature to the content of a commit; nil for none.
+	sign func(commit []byte) ([]byte, error)
 }
 
 // Open checks that dir is a repository. environ is os.Environ(): those of its
@@ -217,6 +219,11 @@ type Publication struct {
 // is no longer at Parent.
 func (r *Repo) Publish(ctx context.Context, p Publication) error {
 	tmp := "refs/holdfast/publishing/" + p.Branch
+	at, err := r.after(ctx, p.Parent, p.Time)
+	if err != nil {
+		return err
+	}
+	p.Time = at
 	var in bytes.Buffer
 	fmt.Fprintf(&in, "commit %s\ncommitter holdfast-hub <hub@holdfast.dev> %d +0000\n", tmp, p.Time.Unix())
 	fmt.Fprintf(&in, "data %d\n%s\n", len(p.Message), p.Message)
@@ -240,6 +247,9 @@ func (r *Repo) Publish(ctx context.Context, p Publication) error {
 		return fmt.Errorf("write commit for %s: %w", p.Branch, err)
 	}
 	commit, err := r.Head(ctx, tmp)
+	if err == nil {
+		commit, err = r.signed(ctx, commit)
+	}
 	if err != nil {
 		return err
 	}

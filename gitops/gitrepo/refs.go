@@ -16,6 +16,10 @@ import (
 // Republish gives a branch the content that it had at an earlier commit of its,
 // as its next commit. Nothing is rendered or written but the commit itself.
 func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message string, at time.Time) error {
+	at, err := r.after(ctx, parent, at)
+	if err != nil {
+		return err
+	}
 	stamp := strconv.FormatInt(at.Unix(), 10) + " +0000"
 	env := append(slices.Clone(r.env), "GIT_AUTHOR_NAME=holdfast-hub", "GIT_AUTHOR_EMAIL=hub@holdfast.dev", "GIT_COMMITTER_NAME=holdfast-hub", "GIT_COMMITTER_EMAIL=hub@holdfast.dev",
 		"GIT_AUTHOR_DATE="+stamp, "GIT_COMMITTER_DATE="+stamp)
@@ -27,7 +31,11 @@ func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message s
 	if err != nil {
 		return fmt.Errorf("write commit for %s: %w", branch, err)
 	}
-	return r.SetRef(ctx, "refs/heads/"+branch, strings.TrimSpace(string(out)), parent)
+	commit, err := r.signed(ctx, strings.TrimSpace(string(out)))
+	if err != nil {
+		return err
+	}
+	return r.SetRef(ctx, "refs/heads/"+branch, commit, parent)
 }
 
 // ReadRefBlob reads the blob that a ref points at, with its object's name for

@@ -37,8 +37,14 @@ func InstallHook(o Options, self string) error {
 	if err != nil {
 		return err
 	}
-	script := fmt.Sprintf("#!/bin/sh\n%s: refuses pushes that the fleet could not run.\nexec %s pre-receive --repo=%s --data-dir=%s --branch=%s\n",
-		hookMark, quote(self), quote(repo), quote(dataDir), quote(o.Branch))
+	var signers string
+	if o.Signers != "" {
+		if signers, err = filepath.Abs(o.Signers); err != nil {
+			return err
+		}
+	}
+	script := fmt.Sprintf("#!/bin/sh\n%s: refuses pushes that the fleet could not run.\nexec %s pre-receive --repo=%s --data-dir=%s --branch=%s --allowed-signers=%s\n",
+		hookMark, quote(self), quote(repo), quote(dataDir), quote(o.Branch), quote(signers))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("install hook: %w", err)
 	}

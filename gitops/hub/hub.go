@@ -24,6 +24,8 @@ import (
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/render"
 	"holdfast.dev/gitops/rollout"
+	"holdfast.dev/gitops/signature"
+	"holdfast.dev/gitops/trust"
 )
 
 // AcceptedRef names the newest commit that passed every check.
@@ -36,10 +38,12 @@ const BranchPrefix = "rendered/"
 type Options struct {
 	Repo    string // bare repository
 	Branch  string // the fleet's branch
-	DataDir string // tokens and render cache
+	DataDir string // trust store and render cache
 	Listen  string
-	TLSCert string
-	TLSKey  string
+	// TLS is a certificate that is given; by default it is of the hub's own authority.
+	TLS trust.Given
+	// Signers, when set, is a file with the keys of which every commit of the fleet's branch must carry a signature.
+	Signers string
 	Hook    bool // install the pre-receive hook
 }
 
@@ -47,10 +51,12 @@ type Options struct {
 func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Repo, "repo", "", "the fleet's bare git repository")
 	fs.StringVar(&o.Branch, "branch", "main", "branch that people push")
-	fs.StringVar(&o.DataDir, "data-dir", "", "directory for tokens and the render cache")
+	fs.StringVar(&o.DataDir, "data-dir", "", "directory for the certificate authority, the identities and the render cache")
 	fs.StringVar(&o.Listen, "listen", "127.0.0.1:9812", "address of the API for agents and people")
-	fs.StringVar(&o.TLSCert, "tls-cert", "", "PEM certificate of the API")
-	fs.StringVar(&o.TLSKey, "tls-key", "", "PEM key of the API")
+	fs.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM certificate of the API, instead of one of the hub's own authority")
+	fs.StringVar(&o.TLS.Key, "tls-key", "", "PEM key of --tls-cert")
+	fs.StringVar(&o.TLS.CA, "tls-ca", "", "PEM certificates of the authorities of --tls-cert, which agents are to trust")
+	fs.StringVar(&o.Signers, "allowed-signers", "", "file with the SSH keys of which one must have signed each commit that is pushed (ssh-keygen(1), ALLOWED SIGNERS); empty for taking commits unsigned")
 	fs.BoolVar(&o.Hook, "install-hook", true, "install a pre-receive hook that refuses bad pushes")
 }
 
@@ -59,31 +65,30 @@ func (o *Options) Validate() error {
 	if o.Repo == "" || o.DataDir == "" {
 		return errors.New("--repo and --data-dir must be given")
 	}
-	host, _, err := net.SplitHostPort(o.Listen)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 		return fmt.Errorf("--listen %q is not host:port", o.Listen)
 	}
-	if (o.TLSCert == "") != (o.TLSKey == "") {
-		return errors.New("--tls-cert and --tls-key go together")
-	}
-	if ip := net.ParseIP(host); o.TLSCert == "" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--listen %s would send tokens in the clear; give --tls-cert and --tls-key, or a loopback address", o.Listen)
+	if given := o.TLS; given != (trust.Given{}) && (given.Cert == "" || given.Key == "" || given.CA == "") {
+		return errors.New("--tls-cert, --tls-key and --tls-ca go together")
 	}
 	return nil
 }
 
 // Hub is one fleet's hub.
 type Hub struct {
-	opts   Options
-	log    *slog.Logger
-	repo   *gitrepo.Repo
-	cache  render.Cache
-	tokens Tokens
-	now    func() time.Time
-	since  time.Time // when it began to listen
-	wake   chan struct{}
-	lock   *os.File // one hub a repository
+	opts  Options
+	log   *slog.Logger
+	repo  *gitrepo.Repo
+	cache render.Cache
+	trust *trust.Store
+	tls   *trust.Server
+	own   *signature.Signers // the hub itself
+	now   func() time.Time
+	since time.Time // when it began to listen
+	wake  chan struct{}
+	lock  *os.File // one hub a repository
 
+	gitMu   sync.Mutex // held while a mirror is brought up to date
 	stateMu sync.Mutex // held while the rollout's state is written; taken before mu
 
 	mu       sync.Mutex // guards everything below
@@ -128,6 +133,14 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 	case !bare:
 		return nil, fmt.Errorf("open git repository %s: it has a work tree; the hub needs a bare one (git init --bare)", o.Repo)
 	}
+	store, err := trust.Open(o.DataDir, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	own, err := signWith(repo, store)
+	if err != nil {
+		return nil, err
+	}
 	lock, err := lockRepo(o.Repo)
 	if err != nil {
 		return nil, err
@@ -136,7 +149,9 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		lock: lock,
 		opts: o, log: log, repo: repo, now: time.Now,
 		cache:    newCache(o),
-		tokens:   Tokens{Dir: filepath.Join(o.DataDir, "tokens")},
+		trust:    store,
+		own:      own,
+		tls:      store.Server(o.TLS),
 		wake:     make(chan struct{}, 1),
 		heads:    map[string]head{},
 		reports:  map[string]heard{},
@@ -300,6 +315,9 @@ func (h *Hub) resume(ctx context.Context, base string) error {
 
 func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision, error) {
 	start := time.Now()
+	if err := checkSigned(ctx, h.repo, h.opts.Signers, base, commit); err != nil {
+		return nil, err
+	}
 	res, err := Verify(ctx, h.repo, base, commit, h.cache)
 	if err != nil {
 		return nil, err
@@ -334,7 +352,11 @@ func (h *Hub) readHeads(ctx context.Context) error {
 			continue
 		}
 		heads[cluster] = head{commit: b.Commit, at: b.Time}
-		data, err := h.repo.ReadPath(ctx, b.Commit, render.BundleFile)
+		err := h.published(ctx, b.Commit)
+		var data []byte
+		if err == nil {
+			data, err = h.repo.ReadPath(ctx, b.Commit, render.BundleFile)
+		}
 		if err == nil {
 			var idx *render.Index
 			if idx, err = render.ParseIndex(b.Name+":"+render.BundleFile, data); err == nil {
@@ -342,7 +364,7 @@ func (h *Hub) readHeads(ctx context.Context) error {
 			}
 		}
 		if err != nil { // one bad branch stops no other; it is published over
-			h.log.Info("rendered branch is no bundle", "cluster", cluster, "commit", b.Commit, "error", err.Error())
+			h.log.Info("rendered branch is no bundle of this hub", "cluster", cluster, "commit", b.Commit, "error", err.Error())
 		}
 	}
 	h.setHeads(heads)

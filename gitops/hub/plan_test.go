@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"holdfast.dev/api/v1alpha1"
-	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/trust"
 )
 
 // TestPlan puts a question to two clusters through their long polls: each gets
@@ -22,13 +22,9 @@ func TestPlan(t *testing.T) {
 	st = f.await(url, "publication to az1", func(st protocol.Status) bool { return len(published(st)) == 2 })
 	other.reportAt(f.index("az1-c1"), st.Clusters[1].Revision, v1alpha1.HealthProgressing)
 
-	token, err := f.tokens.Issue(hub.AdminName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin := &agent{t: t, url: url, token: token}
+	admin := f.as(url, trust.Identity{Kind: trust.Admin, Name: "planner"})
 	req := protocol.PlanRequest{Bundles: map[string]protocol.PlanFiles{"canary": {"a": []byte("for the canary")}, "az1-c1": {"a": []byte("for az1")}}}
-	if code, _ := canary.do(http.MethodPost, "/v1/plan", req); code != http.StatusUnauthorized {
+	if code, _ := canary.do(http.MethodPost, "/v1/plan", req); code != http.StatusForbidden {
 		t.Errorf("a cluster may ask what all others would do: %d", code)
 	}
 	var plan protocol.Plan

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"holdfast.dev/gitops/protocol"
@@ -19,16 +19,11 @@ const maxReport = 1 << 20
 
 // Serve answers agents and people on l until ctx ends.
 func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, TLSConfig: h.tls.Config(),
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)} // of whoever cannot speak TLS
 	done := make(chan error, 1)
-	go func() {
-		if h.opts.TLSCert != "" {
-			done <- srv.ServeTLS(l, h.opts.TLSCert, h.opts.TLSKey)
-			return
-		}
-		done <- srv.Serve(l)
-	}()
+	go func() { done <- srv.ServeTLS(l, "", "") }()
 	select {
 	case err := <-done:
 		return err
@@ -42,54 +37,23 @@ func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// Handler is the hub's API.
-func (h *Hub) Handler() http.Handler {
+// handler is the hub's API.
+func (h *Hub) handler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/clusters/{cluster}/enroll", h.postEnroll)
+	mux.HandleFunc("POST /v1/renew", h.postRenew)
 	mux.HandleFunc("GET /v1/clusters/{cluster}/desired", h.asCluster(h.getDesired))
 	mux.HandleFunc("GET /v1/clusters/{cluster}/bundles/{revision}", h.asCluster(h.getBundle))
+	mux.HandleFunc("GET /v1/clusters/{cluster}/bundles/{revision}/commit", h.asCluster(h.getCommit))
 	mux.HandleFunc("POST /v1/clusters/{cluster}/report", h.asCluster(h.postReport))
 	mux.HandleFunc("GET /v1/clusters/{cluster}/plans/{id}", h.asCluster(h.getPlan))
 	mux.HandleFunc("POST /v1/clusters/{cluster}/plans/{id}", h.asCluster(h.postPlanReport))
-	mux.HandleFunc("POST /v1/plan", func(w http.ResponseWriter, r *http.Request) {
-		if h.authorized(w, r, AdminName) {
-			h.postPlan(w, r)
-		}
-	})
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		if h.authorized(w, r, AdminName) {
-			writeJSON(w, h.Status())
-		}
-	})
+	mux.HandleFunc("GET /v1/clusters/{cluster}/git/info/refs", h.asCluster(h.getRefs))
+	mux.HandleFunc("POST /v1/clusters/{cluster}/git/git-upload-pack", h.asCluster(h.postUploadPack))
+	mux.HandleFunc("POST /v1/plan", h.asAdmin(h.postPlan))
+	mux.HandleFunc("GET /v1/status", h.asAdmin(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, h.Status()) }))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux
-}
-
-// asCluster lets a cluster's own token in, and no other: a compromised cluster
-// reads only its own branch.
-func (h *Hub) asCluster(f http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		name := r.PathValue("cluster")
-		if name == AdminName {
-			http.NotFound(w, r)
-			return
-		}
-		if h.authorized(w, r, name) {
-			f(w, r)
-		}
-	}
-}
-
-func (h *Hub) authorized(w http.ResponseWriter, r *http.Request, name string) bool {
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	ok, err := h.tokens.Check(name, token)
-	switch {
-	case err != nil:
-		h.log.Info("token not checked", "error", err.Error())
-		http.Error(w, "the hub cannot read its token store", http.StatusInternalServerError)
-	case !ok:
-		http.Error(w, "no such cluster, or not its token; issue one with holdfast join", http.StatusUnauthorized)
-	}
-	return ok && err == nil
 }
 
 func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
@@ -123,11 +87,7 @@ func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 
 func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
 	cluster, revision := r.PathValue("cluster"), r.PathValue("revision")
-	h.mu.Lock()
-	current := h.heads[cluster].commit
-	h.mu.Unlock()
-	if revision == "" || revision != current {
-		http.Error(w, "not the revision that is wanted of "+cluster+" now; ask for the desired one again", http.StatusNotFound)
+	if !h.current(w, cluster, revision) {
 		return
 	}
 	if err := h.taking(r.Context(), cluster); err != nil {
@@ -139,6 +99,36 @@ func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
 	if err := h.repo.Archive(r.Context(), revision, w); err != nil {
 		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
 		panic(http.ErrAbortHandler) // the agent must see a broken stream, not a short one
+	}
+}
+
+// current is false, and the answer given, for any revision but the published one.
+func (h *Hub) current(w http.ResponseWriter, cluster, revision string) bool {
+	h.mu.Lock()
+	current := h.heads[cluster].commit
+	h.mu.Unlock()
+	if revision == "" || revision != current {
+		http.Error(w, "not the revision that is wanted of "+cluster+" now; ask for the desired one again", http.StatusNotFound)
+		return false
+	}
+	return true
+}
+
+// getCommit sends the commit object, which carries the signature.
+func (h *Hub) getCommit(w http.ResponseWriter, r *http.Request) {
+	cluster, revision := r.PathValue("cluster"), r.PathValue("revision")
+	if !h.current(w, cluster, revision) {
+		return
+	}
+	raw, err := h.repo.Commit(r.Context(), revision)
+	if err != nil {
+		h.log.Info("commit not sent", "cluster", cluster, "error", err.Error())
+		http.Error(w, "the hub cannot read the commit", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if _, err := w.Write(raw); err != nil {
+		return // the agent is gone
 	}
 }
 

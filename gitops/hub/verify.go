@@ -139,6 +139,9 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
 			return err
 		}
+		if err := checkSigned(ctx, repo, o.Signers, base, newCommit); err != nil {
+			return err
+		}
 		start := time.Now()
 		res, err := Verify(ctx, repo, base, newCommit, newCache(o))
 		if err != nil {

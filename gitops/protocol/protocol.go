@@ -1,11 +1,15 @@
 // Package protocol is what hub, agents and command line say to each other:
-// JSON over HTTP, a bearer token for each cluster and one for people.
+// JSON over HTTPS. Who asks is in the client's certificate (gitops/trust).
 //
+//	POST /v1/clusters/{cluster}/enroll                   with a join token: CertificateRequest; Certificate
+//	POST /v1/renew                                       CertificateRequest; Certificate
 //	GET  /v1/clusters/{cluster}/desired?after=REVISION   waits up to MaxWait for another revision; Desired
 //	GET  /v1/clusters/{cluster}/bundles/{revision}       the rendered branch as a tar stream
+//	GET  /v1/clusters/{cluster}/bundles/{revision}/commit  the commit object of it, with its signature
 //	POST /v1/clusters/{cluster}/report                   Report
 //	GET  /v1/clusters/{cluster}/plans/{id}               the files that are asked about: PlanFiles
 //	POST /v1/clusters/{cluster}/plans/{id}               PlanReport
+//	GET  /v1/clusters/{cluster}/git/…                    the branch, for git fetch (gitprotocol-http(5))
 //	GET  /v1/status                                      Status
 //	POST /v1/plan                                        PlanRequest; Plan, when every cluster has answered or PlanWait is over
 package protocol
@@ -19,6 +23,19 @@ import (
 
 // MaxWait is how long the hub holds a request for a desired revision.
 const MaxWait = 55 * time.Second
+
+// CertificateRequest asks for a certificate. Which identity it is for is not in
+// it: the join token or the client's certificate says that.
+type CertificateRequest struct {
+	Request string `json:"request"` // PEM
+}
+
+// Certificate is the answer.
+type Certificate struct {
+	Certificate string `json:"certificate"` // PEM
+	// Roots are the authorities that the hub's certificate may be of from now on, in PEM.
+	Roots string `json:"roots"`
+}
 
 // Desired is what a cluster is to run.
 type Desired struct {

@@ -28,27 +28,29 @@ const (
 type Options struct {
 	Cluster string
 	Hub     string // base URL, as the cluster reaches it
-	HubCA   []byte // PEM; empty for the system's roots
-	Token   string // of this cluster
+	HubCA   []byte // PEM: the authorities to know the hub by
+	Token   string // by which the cluster gets its first certificate
+	// Signers are the keys of which one must have signed a bundle; empty for none.
+	Signers []byte
 	Image   string
 	// StatusCRD is the AddonStatus CustomResourceDefinition, which the agent needs before it can install anything.
 	StatusCRD []byte
 }
 
-// Manifests returns the YAML to apply. It contains the cluster's token: hand it
-// to kubectl, do not keep it.
+// Manifests returns the YAML to apply. It contains the join token, which is good
+// once: hand it to kubectl, do not keep it.
 func Manifests(o Options) ([]byte, error) {
-	if o.Cluster == "" || o.Hub == "" || o.Token == "" || o.Image == "" || len(o.StatusCRD) == 0 {
-		return nil, errors.New("write agent manifests: cluster, hub, token, image and CRD must be given")
+	if o.Cluster == "" || o.Hub == "" || o.Token == "" || len(o.HubCA) == 0 || o.Image == "" || len(o.StatusCRD) == 0 {
+		return nil, errors.New("write agent manifests: cluster, hub, its authority, token, image and CRD must be given")
 	}
 	labels := map[string]string{"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "holdfast"}
 	meta := metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: labels}
-	secret := map[string][]byte{"token": []byte(o.Token)}
-	args := []string{"--cluster=" + o.Cluster, "--hub=" + o.Hub, "--token-file=/var/run/secrets/holdfast/token",
-		fmt.Sprintf("--metrics-address=$(POD_IP):%d", port)}
-	if len(o.HubCA) > 0 {
-		secret["ca.crt"] = o.HubCA
-		args = append(args, "--hub-ca-file=/var/run/secrets/holdfast/ca.crt")
+	secret := map[string][]byte{"token": []byte(o.Token), "ca.crt": o.HubCA}
+	args := []string{"--cluster=" + o.Cluster, "--hub=" + o.Hub, "--token-file=/var/run/secrets/holdfast/token", "--hub-ca-file=/var/run/secrets/holdfast/ca.crt",
+		"--identity-secret=" + Namespace + "/" + name + "-identity", fmt.Sprintf("--metrics-address=$(POD_IP):%d", port)}
+	if len(o.Signers) > 0 {
+		secret["allowed_signers"] = o.Signers
+		args = append(args, "--allowed-signers-file=/var/run/secrets/holdfast/allowed_signers")
 	}
 	objects := []any{
 		&corev1.Namespace{TypeMeta: typ("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: Namespace, Labels: map[string]string{

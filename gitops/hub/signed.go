@@ -1,0 +1,88 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+
+	"holdfast.dev/gitops/gitrepo"
+	"holdfast.dev/gitops/signature"
+	"holdfast.dev/gitops/trust"
+)
+
+// signWith has everything that is published signed by the hub's key, and returns
+// by what to know that.
+func signWith(repo *gitrepo.Repo, store *trust.Store) (*signature.Signers, error) {
+	key, err := store.SigningKey()
+	if err != nil {
+		return nil, err
+	}
+	repo.SignWith(func(raw []byte) ([]byte, error) {
+		c, err := signature.ParseCommit(raw)
+		if err != nil {
+			return nil, err
+		}
+		return c.Signed(key)
+	})
+	return signature.ParseSigners("signing key", fmt.Appendf(nil, "holdfast-hub %s", ssh.MarshalAuthorizedKey(key.PublicKey())))
+}
+
+// published is an error for a commit that this hub has not signed: one of before
+// it signed, under another key, or of somebody who writes to the repository past
+// it. It counts as not published.
+func (h *Hub) published(ctx context.Context, commit string) error {
+	raw, err := h.repo.Commit(ctx, commit)
+	if err != nil {
+		return err
+	}
+	c, err := signature.ParseCommit(raw)
+	if err != nil {
+		return err
+	}
+	_, err = c.By(h.own)
+	return err
+}
+
+// checkSigned refuses a commit when it, or one that comes with it, is not signed
+// by one of those in file. Nothing is asked for when file is empty. Of a fleet's
+// first commit, its history is not looked at.
+func checkSigned(ctx context.Context, repo *gitrepo.Repo, file, base, commit string) error {
+	if file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read allowed signers: %w", err)
+	}
+	signers, err := signature.ParseSigners(file, data)
+	if err != nil {
+		return err
+	}
+	commits := []string{commit}
+	if base != "" {
+		if commits, err = repo.NewCommits(ctx, base, commit); err != nil {
+			return err
+		}
+	}
+	var faults []error
+	for _, id := range commits {
+		raw, err := repo.Commit(ctx, id)
+		if err != nil {
+			return err
+		}
+		c, err := signature.ParseCommit(raw)
+		if err == nil {
+			_, err = c.By(signers)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("commit %.12s: %w (git config gpg.format ssh; git config user.signingkey ~/.ssh/id_ed25519.pub; git commit --amend -S)", id, err))
+		}
+	}
+	if len(faults) > 0 {
+		return &RefusedError{commit, errors.Join(faults...)}
+	}
+	return nil
+}
