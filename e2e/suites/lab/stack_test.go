@@ -138,10 +138,12 @@ func (v *victim) mend(t *testing.T) {
 	ctx := t.Context()
 	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{}))
 	v.abandon(t)
-	// A file system that has given up is only itself again when it is mounted anew.
+	// A file system that has given up is only itself again when it is mounted anew. The
+	// kubelet takes its mounts of it away some time after the pod is gone.
 	sh(t, v.n, `dev=$(findmnt -nro SOURCE %[1]s)
+for i in $(seq 300); do [ $(findmnt -nro TARGET -S $dev | wc -l) -gt 1 ] || break; sleep 0.2; done
 for i in $(seq 100); do ! umount %[1]s || break; sleep 0.2; done
-fsck.ext4 -fy $dev >/dev/null 2>&1 || [ $? -le 2 ]
+out=$(fsck.ext4 -fy $dev 2>&1) || [ $? -le 2 ] || { echo "$out" >&2; exit 1; }
 mount $dev %[1]s`, v.dir)
 	var cn v1alpha1.ComputeNode
 	must(t, l.Client.Get(ctx, client.ObjectKey{Name: v.n.Name}, &cn))
