@@ -139,6 +139,9 @@ func (e *Engine) resume(ctx context.Context, r CreateRequest, v *Volume) (_ Volu
 	if !v.LV.Tags.Ours() {
 		return Volume{}, false, fmt.Errorf("volume %s/%s lacks the tags of this driver (rename or remove it): %w", v.Info.Name, v.LV.Name, ErrRefused)
 	}
+	if v.Kind() != r.Kind {
+		return Volume{}, false, fmt.Errorf("volume %s/%s was made as a %s and has another's name (rename it back): %w", v.Info.Name, v.LV.Name, v.Kind(), ErrRefused)
+	}
 	phase, nonce := v.LV.Tags.Intent()
 	switch {
 	case phase == vg.Creating, phase == vg.Deleting: // whoever began to delete it meant to end it

@@ -216,8 +216,8 @@ func (h *Host) Run(ctx context.Context, timeout time.Duration, program string, a
 		out = `  {"report": [ {"vg": [ {"vg_name":"x"`
 	case LieNotFound:
 		out, err = h.run(c)
-		if i := strings.Index(out, `"lv": [`); i >= 0 {
-			out = out[:i] + `"lv": [] } ] }`
+		if i := strings.Index(out, `"lv":[`); i >= 0 {
+			out = out[:i] + `"lv":[]}]}`
 		}
 	}
 	if mode == KillAfter {
