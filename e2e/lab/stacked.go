@@ -40,6 +40,14 @@ var removeLayer = map[Layer]string{
 	DMCrypt: `cryptsetup close "$name"; rm "/run/$name.key"`,
 }
 
+// restoreLayer makes a layer good whose disk is good again; $top is its device.
+var restoreLayer = map[Layer]string{
+	// An array that could not write its superblock has failed for good (drivers/md/md.c, super_written).
+	MD: `top=/dev/md/$name
+mdadm --stop --quiet "$top"
+mdadm --assemble --quiet --run --force "$top" "$disk"`,
+}
+
 // Stack makes a layer on a disk that is not prepared, an ext4 file system on it,
 // and mounts that. It returns where. Unstack undoes it; a restart of the node
 // leaves the layer on the disk and nothing mounted.
@@ -60,6 +68,28 @@ mkfs.ext4 -q -F "$top"
 mkdir -p "$dir"
 mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer]))
 	return dir, err
+}
+
+// Restore makes the file system of a stack good, whose disk has failed writes and is
+// good again: it takes it away, when others have (the kubelet, some time after a pod is
+// gone), checks it, and mounts it anew.
+func (n *Node) Restore(ctx context.Context, layer Layer, disk string) error {
+	dev, err := n.AwaitDevice(ctx, disk)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
+	defer cancel()
+	_, err = n.Run(ctx, fmt.Sprintf(`set -e
+disk=/dev/%s name=stack-%s dir=/mnt/holdfast-stack/%[2]s
+top=$(findmnt -nro SOURCE "$dir")
+for i in $(seq 300); do [ "$(findmnt -nro TARGET -S "$top" | wc -l)" -gt 1 ] || break; sleep 0.2; done
+for i in $(seq 100); do ! umount "$dir" || break; sleep 0.2; done
+%s
+udevadm settle --timeout=20
+out=$(fsck.ext4 -fy "$top" 2>&1) || [ $? -le 2 ] || { echo "$out" >&2; exit 1; }
+mount "$top" "$dir"`, dev, disk, restoreLayer[layer]))
+	return err
 }
 
 // Unstack removes what Stack made; the disk is blank then.

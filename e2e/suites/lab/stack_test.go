@@ -53,7 +53,7 @@ func testStacks(t *testing.T) {
 		for _, fault := range faults {
 			if !t.Run(fmt.Sprintf("%s on %s, %s", s.layer, s.bus, fault.name), func(t *testing.T) {
 				fault.happen(t)
-				v.mend(t)
+				v.mend(t, s.layer)
 			}) {
 				t.FailNow() // the disk is in nobody knows what state
 			}
@@ -133,18 +133,13 @@ func (v *victim) hang(t *testing.T) {
 
 // mend makes the disk good, as an operator does who has found the cause: the
 // faults are cleared by hand, and the volume is made anew.
-func (v *victim) mend(t *testing.T) {
+func (v *victim) mend(t *testing.T, layer lab.Layer) {
 	t.Helper()
 	ctx := t.Context()
 	must(t, v.n.SetFault(ctx, v.disk, machine.Fault{}))
 	v.abandon(t)
-	// A file system that has given up is only itself again when it is mounted anew. The
-	// kubelet takes its mounts of it away some time after the pod is gone.
-	sh(t, v.n, `dev=$(findmnt -nro SOURCE %[1]s)
-for i in $(seq 300); do [ $(findmnt -nro TARGET -S $dev | wc -l) -gt 1 ] || break; sleep 0.2; done
-for i in $(seq 100); do ! umount %[1]s || break; sleep 0.2; done
-out=$(fsck.ext4 -fy $dev 2>&1) || [ $? -le 2 ] || { echo "$out" >&2; exit 1; }
-mount $dev %[1]s`, v.dir)
+	// A file system that has given up is only itself again when it is mounted anew.
+	must(t, v.n.Restore(ctx, layer, v.disk))
 	var cn v1alpha1.ComputeNode
 	must(t, l.Client.Get(ctx, client.ObjectKey{Name: v.n.Name}, &cn))
 	patch := client.MergeFrom(cn.DeepCopy())
