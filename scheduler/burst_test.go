@@ -223,7 +223,7 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer placed.Stop()
+	defer func() { placed.Stop() }()
 	start := time.Now()
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -241,8 +241,12 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 		case <-deadline:
 			l.t.Fatalf("only %d of %d pods have a node after %s; refused %d", len(bound), pods, time.Since(start), d.refused)
 		case e, ok := <-placed.ResultChan():
-			if !ok {
-				l.t.Fatal("the watch of pods ended")
+			if !ok { // the API server ends the watch of who does not keep up; a new one begins with all pods
+				placed.Stop()
+				if placed, err = l.api.Watch(ctx, &corev1.PodList{}, client.InNamespace(l.ns)); err != nil {
+					l.t.Fatal(err)
+				}
+				continue
 			}
 			if p, is := e.Object.(*corev1.Pod); is && p.Spec.NodeName != "" && !bound[p.UID] {
 				bound[p.UID], last = true, time.Now()

@@ -64,7 +64,7 @@ func TestCredentialIsRenewed(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- h.Serve(ctx, l) }()
-			defer func() { stop(); <-done }()
+			defer func() { stop(); <-done }() //nolint:errcheck // that it was ended
 			last := cred.Bytes()
 			for i, want := range []bool{tc.renewed, false} { // the second call finds a fresh one
 				root := newRoot()

@@ -39,7 +39,7 @@ also what to do when a cluster was taken over, or its identity lost.
 
 With --admin, and a person's name if there are several, the credential is printed that "holdfast status" and others need:
 
-  holdfast join --admin --data-dir /var/lib/holdfast-hub --hub https://hub:9812 > ~/.holdfast
+  (umask 077; holdfast join --admin --data-dir /var/lib/holdfast-hub --hub https://hub:9812 > ~/.holdfast)
   export HOLDFAST_HUB=https://hub:9812 HOLDFAST_CREDENTIAL_FILE=~/.holdfast`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

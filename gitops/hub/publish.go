@@ -64,6 +64,7 @@ func (h *Hub) writeState(ctx context.Context, s rollout.State) error {
 // taking notes, durably, that a cluster is about to take its bundle: from here
 // on its silence can be the bundle's fault.
 func (h *Hub) taking(ctx context.Context, cluster string) error {
+	ctx = context.WithoutCancel(ctx) // who hangs up must not end git between two of its steps
 	h.stateMu.Lock()
 	defer h.stateMu.Unlock()
 	if h.state == nil || h.state.Clusters[cluster].Away == "" {

@@ -56,11 +56,11 @@ func (d *decider) refuses(name string) bool {
 // mayTake is true when the wanted bundle may be published to the cluster as far
 // as its API server is concerned; if not, it is to be asked. A cluster whose agent
 // is not there is given only its first bundle (see [view.lookPending]), and there
-// is nothing yet that it could break.
+// is nothing yet that it could break; but none that it has refused.
 func (d *decider) mayTake(name string) bool {
 	c := d.in.Clusters[name]
 	if c.Contact != Present {
-		return true
+		return !d.refuses(name)
 	}
 	if t := c.Trial; t.answers(c) && t.Refused == "" && t.Unknown == "" && d.in.Now.Sub(t.At) < TrialFresh {
 		return true

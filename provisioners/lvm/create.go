@@ -107,7 +107,8 @@ func (e *Engine) existing(ctx context.Context, r CreateRequest, name string) (*V
 	var unread error
 	for _, g := range e.groups {
 		s, _, err := g.last()
-		if g.info.Pool == r.Spec.Pool {
+		// The name of a volume of Docker's is its own in every pool.
+		if g.info.Pool == r.Spec.Pool || r.Kind == KindDocker {
 			switch {
 			case !g.sure(name):
 				unread = errors.Join(unread, fmt.Errorf("the end of the last command in %s is not known", g.info.Name), err)

@@ -38,6 +38,8 @@ func (e *Engine) SnapshotGroup(ctx context.Context, name string, sources []Handl
 	for _, h := range sources {
 		keys = append(keys, h.LV)
 	}
+	slices.Sort(keys) // volumes of several groups may have one name
+	keys = slices.Compact(keys)
 	unlock, err := e.lockAll(keys)
 	if err != nil {
 		return "", nil, err

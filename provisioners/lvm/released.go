@@ -8,6 +8,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
@@ -83,7 +84,8 @@ func (p *Provisioner) released(ctx context.Context, pv *corev1.PersistentVolume)
 	}
 	var claim corev1.PersistentVolumeClaim
 	switch err := p.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &claim); {
-	case apierrors.IsNotFound(err):
+	// A proxy's 404 says nothing of the claim.
+	case apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
 	case err != nil:
 		return nil, fmt.Errorf("read claim %s/%s: %w: %w", ref.Namespace, ref.Name, ErrUnavailable, err)
 	case claim.UID == ref.UID, claim.Spec.VolumeName == now.Name:

@@ -189,6 +189,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		})
 	}
 	eg.Go(func() error { d.refresh(ctx); return nil })
+	eg.Go(func() error { d.finish(ctx); return nil })
 	eg.Go(func() error { return d.o.Serve(ctx, d.reg, d.healthy) })
 	if d.o.Provision {
 		eg.Go(func() error { return d.provision(ctx) })
@@ -218,9 +219,27 @@ func (d *Driver) refresh(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := errors.Join(d.engine.Refresh(ctx), d.engine.FinishEphemeral(ctx)); err != nil && ctx.Err() == nil {
+		if err := d.engine.Refresh(ctx); err != nil && ctx.Err() == nil {
 			d.metrics.failed(opRefresh)
 			d.log.Info("volume group does not answer", "error", err)
+		}
+	}
+}
+
+// finish removes what pods have left, again and again. It may wipe for hours, and so is
+// no part of refresh, whose turns say that the daemon is alive.
+func (d *Driver) finish(ctx context.Context) {
+	t := time.NewTicker(d.o.Refresh)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := d.engine.FinishEphemeral(ctx); err != nil && ctx.Err() == nil {
+			d.metrics.failed(opRefresh)
+			d.log.Info("volume of a pod that is gone stays for now", "error", err)
 		}
 	}
 }

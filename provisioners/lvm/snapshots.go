@@ -64,6 +64,9 @@ func (s *Service) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotReq
 		return nil, missing("snapshot_id")
 	}
 	v, err := s.lookup(ctx, req.GetSnapshotId())
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, answer(err) // it may be a member of a group snapshot
+	}
 	if set := v.LV.Tags.Get(vg.KeySet); err == nil && set != "" {
 		return nil, answer(fmt.Errorf("snapshot %s is a member of group snapshot %s (delete that): %w", req.GetSnapshotId(), set, ErrRefused))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,9 +62,7 @@ func TestReplacement(t *testing.T) {
 	}
 	replaced(t, w)
 	// The old disk is back, with its data.
-	w.must(os.Rename(w.path("dev/pulled-sdb"), w.path("dev/old")))
-	w.add("sdb", 96*mib)
-	w.must(os.Rename(w.path("dev/old"), w.path("dev/sdb")))
+	w.plug("sdb", 96*mib)
 	w.boot()
 	before := w.sums("sdb", "sdb1", "sdb2")
 	out, err, _ = w.prepare(f, nodeprep.Options{Apply: true}, -1)

@@ -182,6 +182,24 @@ func (w *world) pull(dev string) {
 	w.must(os.Rename(w.path("dev/"+dev), w.path("dev/pulled-"+dev)))
 }
 
+// plug puts a pulled disk back with its data: the kernel counts it, and its
+// partitions, anew.
+func (w *world) plug(dev string, size int64) {
+	w.must(os.Rename(w.path("dev/pulled-"+dev), w.path("dev/old")))
+	w.add(dev, size)
+	w.must(os.Rename(w.path("dev/old"), w.path("dev/"+dev)))
+	files, err := filepath.Glob(w.path("dev/" + dev + "*"))
+	w.must(err)
+	for _, f := range files {
+		info, err := os.Stat(f)
+		w.must(err)
+		ino := info.Sys().(*syscall.Stat_t).Ino
+		n := w.nodes[ino]
+		n.Seq = w.seq
+		w.nodes[ino] = n
+	}
+}
+
 func (w *world) kernelPart(dev string, n int, start, size int64) {
 	name := dev + strconv.Itoa(n)
 	d := "sys/block/" + dev + "/" + name + "/"

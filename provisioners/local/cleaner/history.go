@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -115,7 +116,13 @@ func (s Histories) NoteCleaned(partition string, t Tenancy) error {
 	return s.note(partition, t, func(h *History) *[]Tenancy { return &h.Cleaned })
 }
 
+// noting is held from reading a history to writing it: a cleaning ends while the
+// controller notes that a volume is Bound.
+var noting sync.Mutex
+
 func (s Histories) note(partition string, t Tenancy, list func(*History) *[]Tenancy) error {
+	noting.Lock()
+	defer noting.Unlock()
 	h, err := s.Load(partition)
 	if err != nil {
 		return err
