@@ -47,8 +47,9 @@ func (h *Hub) published(ctx context.Context, commit string) error {
 }
 
 // checkSigned refuses a commit when it, or one that comes with it, is not signed
-// by one of those in file. Nothing is asked for when file is empty. Of a fleet's
-// first commit, its history is not looked at.
+// by one of those in file, and when it leaves base out: to go back needs a signature
+// as well, that of a revert. Nothing is asked for when file is empty. Of a fleet's first
+// commit, its history is not looked at.
 func checkSigned(ctx context.Context, repo *gitrepo.Repo, file, base, commit string) error {
 	if file == "" {
 		return nil
@@ -63,6 +64,13 @@ func checkSigned(ctx context.Context, repo *gitrepo.Repo, file, base, commit str
 	}
 	commits := []string{commit}
 	if base != "" {
+		lost, err := repo.NewCommits(ctx, commit, base)
+		if err != nil {
+			return err
+		}
+		if len(lost) > 0 {
+			return &RefusedError{commit, fmt.Errorf("commit %.12s, which was accepted, is not in its history, and nobody has signed that (git revert it, or rebase onto it)", base)}
+		}
 		if commits, err = repo.NewCommits(ctx, base, commit); err != nil {
 			return err
 		}

@@ -109,4 +109,8 @@ func TestPushMustBeSigned(t *testing.T) {
 		t.Errorf("all signed: %v", err)
 	}
 	f.await(url, "the commits, all signed", func(st protocol.Status) bool { return st.Commit == head })
+	// Back to a commit that was accepted once, without anybody's signature.
+	if err := hub.PreReceive(t.Context(), repo, f.opts, strings.NewReader(head+" "+signed+" refs/heads/main\n")); err == nil || !strings.Contains(err.Error(), "git revert it") {
+		t.Errorf("a rewind: %v", err)
+	}
 }
