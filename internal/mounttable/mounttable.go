@@ -3,13 +3,16 @@ package mounttable
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"holdfast.dev/internal/hostfs"
 )
@@ -49,4 +52,42 @@ func Node(in *mountinfo.Info) (name string, ok bool) {
 		return "", false
 	}
 	return path.Base(in.Root), true
+}
+
+// Gone says whether an error of reading about a process means that it has ended.
+func Gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// Peers are the peer groups that a mount shares what happens to it with.
+type Peers map[string]bool
+
+// Add adds the group of a shared mount.
+func (p Peers) Add(in *mountinfo.Info) {
+	if g, ok := peer(in, "shared:"); ok {
+		p[g] = true
+	}
+}
+
+// Follow says whether a mount of another namespace ends with those at point that were
+// added, mount_namespaces(7): it is one of the group or gets its mounts and unmounts. A
+// container that has the same device at a path of its own does not.
+func (p Peers) Follow(in *mountinfo.Info, point string) bool {
+	if !strings.HasSuffix(in.Mountpoint, point) {
+		return false
+	}
+	for _, kind := range []string{"shared:", "master:"} {
+		if g, ok := peer(in, kind); ok && p[g] {
+			return true
+		}
+	}
+	return false
+}
+
+// peer is the peer group in the optional fields of a mount, proc(5).
+func peer(in *mountinfo.Info, kind string) (string, bool) {
+	for field := range strings.FieldsSeq(in.Optional) {
+		if g, ok := strings.CutPrefix(field, kind); ok {
+			return g, true
+		}
+	}
+	return "", false
 }

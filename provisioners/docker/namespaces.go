@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"strconv"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -57,7 +55,7 @@ func (p *Proc) Users(ctx context.Context, device, target string) ([]string, erro
 		return nil, err
 	}
 	var users []string
-	ours, groups := map[int]bool{}, map[string]bool{} // mounts by their ids, which namespaces do not share
+	ours, peers := map[int]bool{}, mounttable.Peers{} // mounts by their ids, which namespaces do not share
 	for _, m := range own {
 		if !of(m) {
 			continue
@@ -65,8 +63,8 @@ func (p *Proc) Users(ctx context.Context, device, target string) ([]string, erro
 		ours[m.ID] = true
 		if m.Mountpoint != target {
 			users = append(users, "a mount of the host at "+m.Mountpoint)
-		} else if g, ok := peers(m, "shared:"); ok {
-			groups[g] = true
+		} else {
+			peers.Add(m)
 		}
 	}
 	pids, err := p.root.ReadDir("/proc")
@@ -83,11 +81,11 @@ func (p *Proc) Users(ctx context.Context, device, target string) ([]string, erro
 		}
 		// A process may keep its namespace to itself and not its mounts: it is looked at, then.
 		ns, err := os.Readlink(p.root.Path(path.Join("/proc", pid, "ns/mnt")))
-		if gone(err) || err == nil && seen[ns] {
+		if mounttable.Gone(err) || err == nil && seen[ns] {
 			continue
 		}
 		table, err := mounttable.Read(p.root, pid)
-		if gone(err) {
+		if mounttable.Gone(err) {
 			continue // another process of the namespace may still be met
 		}
 		if err != nil {
@@ -95,37 +93,11 @@ func (p *Proc) Users(ctx context.Context, device, target string) ([]string, erro
 		}
 		seen[ns] = true
 		for _, m := range table {
-			if of(m) && !ours[m.ID] && !follows(m, groups, target) {
+			if of(m) && !ours[m.ID] && !peers.Follow(m, target) {
 				comm, _ := p.root.ReadString(path.Join("/proc", pid, "comm")) // only for people
 				users = append(users, fmt.Sprintf("process %s (%s) at %s", pid, comm, m.Mountpoint))
 			}
 		}
 	}
 	return users, nil
-}
-
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
-
-// follows says whether a mount of another namespace ends with the host's at target. A
-// container that has the same volume at a path of its own does not.
-func follows(m *mountinfo.Info, groups map[string]bool, target string) bool {
-	if !strings.HasSuffix(m.Mountpoint, target) {
-		return false
-	}
-	for _, kind := range []string{"shared:", "master:"} {
-		if g, ok := peers(m, kind); ok && groups[g] {
-			return true
-		}
-	}
-	return false
-}
-
-// peers is the peer group in the optional fields of a mount, proc(5).
-func peers(m *mountinfo.Info, kind string) (string, bool) {
-	for field := range strings.FieldsSeq(m.Optional) {
-		if g, ok := strings.CutPrefix(field, kind); ok {
-			return g, true
-		}
-	}
-	return "", false
 }

@@ -41,7 +41,7 @@ type Daemon struct {
 	Address string // of /metrics, /healthz and /readyz
 	Metrics *prometheus.Registry
 	Cached  cache.Cache
-	Wake    func()
+	Changed func(obj any) // one of the cached objects was added, changed or removed
 	// Finished is when the last pass ended, in Unix nanoseconds; 0 before the first.
 	Finished *atomic.Int64
 	// StuckAfter is how long no pass may have ended while the daemon is alive.
@@ -71,7 +71,7 @@ func (d Daemon) Run(ctx context.Context, work func(context.Context)) error {
 			cancel(fmt.Errorf("watch volumes: %w", err))
 		}
 	}()
-	if err := subscribe(ctx, d.Cached, d.Wake); err != nil {
+	if err := subscribe(ctx, d.Cached, d.Changed); err != nil {
 		return err
 	}
 	work(ctx)

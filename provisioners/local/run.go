@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 }
 
 func (c *Controller) daemon(address string, reg *prometheus.Registry, cached cache.Cache) Daemon {
-	return Daemon{Address: address, Metrics: reg, Cached: cached, Wake: c.Wake, Finished: &c.finished, StuckAfter: stuckAfter, Now: func() time.Time { return c.now() }}
+	return Daemon{Address: address, Metrics: reg, Cached: cached, Changed: func(any) { c.Wake() }, Finished: &c.finished, StuckAfter: stuckAfter, Now: func() time.Time { return c.now() }}
 }
 
 // listen wakes at what the kernel announces of block devices: one comes, goes or
@@ -105,9 +105,9 @@ func Clients(node string, cfg *rest.Config) (cache.Cache, client.Client, error) 
 	return cached, live, nil
 }
 
-// subscribe wakes at every change of the cached objects and returns when the
+// subscribe tells of every change of the cached objects and returns when the
 // volumes are there. The ComputeNode is not waited for: it only wakes.
-func subscribe(ctx context.Context, c cache.Cache, wake func()) error {
+func subscribe(ctx context.Context, c cache.Cache, changed func(obj any)) error {
 	var synced toolscache.InformerSynced
 	for _, obj := range []client.Object{&v1alpha1.ComputeNode{}, &corev1.PersistentVolume{}} {
 		inf, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
@@ -115,9 +115,9 @@ func subscribe(ctx context.Context, c cache.Cache, wake func()) error {
 			return fmt.Errorf("watch %T: %w", obj, err)
 		}
 		if _, err := inf.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { wake() },
-			UpdateFunc: func(_, _ any) { wake() },
-			DeleteFunc: func(any) { wake() },
+			AddFunc:    changed,
+			UpdateFunc: func(_, now any) { changed(now) },
+			DeleteFunc: changed,
 		}); err != nil {
 			return fmt.Errorf("watch %T: %w", obj, err)
 		}

@@ -59,6 +59,9 @@ type Controller struct {
 	waits map[string]*waiting  // by volume
 	proof map[string]time.Time // when the raw partition of a volume may be read again
 	wg    sync.WaitGroup
+
+	boundMu sync.Mutex
+	bound   []*corev1.PersistentVolume // seen Bound since the last pass
 }
 
 // work is one cleaning or proof that is under way.
@@ -86,6 +89,17 @@ func NewController(c Config) *Controller {
 	}
 	ctl.Cleaning.Progress = ctl.progress
 	return ctl
+}
+
+// Changed is what a watch tells. A volume that is Bound is kept in mind for the next
+// pass, which may find it released already.
+func (c *Controller) Changed(obj any) {
+	if pv, ok := obj.(*corev1.PersistentVolume); ok && pv.Status.Phase == corev1.VolumeBound {
+		c.boundMu.Lock()
+		c.bound = append(c.bound, pv)
+		c.boundMu.Unlock()
+	}
+	c.Wake()
 }
 
 // Wake asks for a pass soon. It never blocks.
@@ -129,11 +143,16 @@ func (c *Controller) pass(ctx context.Context) time.Duration {
 		c.Log.Info("list volumes", "error", err)
 		return retryFirst
 	}
+	c.boundMu.Lock()
+	bound := c.bound
+	c.bound = nil
+	c.boundMu.Unlock()
 	volumes := make(map[string]*corev1.PersistentVolume, len(list.Items))
 	for i := range list.Items {
 		volumes[list.Items[i].Name] = &list.Items[i]
+		bound = append(bound, &list.Items[i])
 	}
-	c.remember(list.Items)
+	c.remember(bound)
 	closed := c.quarantined(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,11 +177,10 @@ func (c *Controller) pass(ctx context.Context) time.Duration {
 }
 
 // remember notes the volumes that are Bound, whatever their reclaim policy is now. It
-// is done at every pass; one that was Bound between two passes only is not
+// is done at every pass; one that was Bound only while this daemon was not there is not
 // cleaned until a person says so.
-func (c *Controller) remember(volumes []corev1.PersistentVolume) {
-	for i := range volumes {
-		pv := &volumes[i]
+func (c *Controller) remember(volumes []*corev1.PersistentVolume) {
+	for _, pv := range volumes {
 		disk, part := pv.Annotations[v1alpha1.AnnotationDisk], pv.Annotations[v1alpha1.AnnotationPartition]
 		if pv.Status.Phase != corev1.VolumeBound || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID == "" || pv.Name != local.VolumeName(disk, part) {
 			continue

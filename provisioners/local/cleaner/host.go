@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"holdfast.dev/internal/hostexec"
@@ -61,10 +59,10 @@ func (m *Machine) pinned(ctx context.Context, device *local.Device, point string
 	if err != nil {
 		return nil, err
 	}
-	groups := map[string]bool{}
+	peers := mounttable.Peers{}
 	for _, in := range host {
-		if group, ok := peerGroup(in.Optional, "shared:"); ok && mounttable.Number(in) == dev && in.Mountpoint == point {
-			groups[group] = true
+		if mounttable.Number(in) == dev && in.Mountpoint == point {
+			peers.Add(in)
 		}
 	}
 	pids, err := m.fs.ReadDir("/proc")
@@ -72,7 +70,7 @@ func (m *Machine) pinned(ctx context.Context, device *local.Device, point string
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	seen := map[string]bool{}
-	if ns, err := os.Readlink(m.fs.Path("/proc/1/ns/mnt")); err == nil {
+	if ns, err := os.Readlink(m.fs.Path("/proc/1/ns/mnt")); err == nil { // without it the host's own mounts may count, and nothing is cleaned
 		seen[ns] = true
 	}
 	var found []string
@@ -84,14 +82,14 @@ func (m *Machine) pinned(ctx context.Context, device *local.Device, point string
 			return nil, err
 		}
 		ns, err := os.Readlink(m.fs.Path(path.Join("/proc", pid, "ns/mnt")))
-		if gone(err) || seen[ns] {
+		if mounttable.Gone(err) || seen[ns] {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("find mount namespace of process %s: %w", pid, err)
 		}
 		table, err := mounttable.Read(m.fs, pid)
-		if gone(err) {
+		if mounttable.Gone(err) {
 			continue // another process of the namespace may still be met
 		}
 		if err != nil {
@@ -100,36 +98,13 @@ func (m *Machine) pinned(ctx context.Context, device *local.Device, point string
 		seen[ns] = true
 		for _, in := range table {
 			node, isNode := mounttable.Node(in)
-			if mounttable.Number(in) == dev && !follows(in, groups, point) || isNode && node == device.Name {
+			if mounttable.Number(in) == dev && !peers.Follow(in, point) || isNode && node == device.Name {
 				comm, _ := m.fs.ReadString(path.Join("/proc", pid, "comm")) // only for people
 				found = append(found, fmt.Sprintf("process %s (%s) at %s", pid, comm, in.Mountpoint))
 			}
 		}
 	}
 	return found, nil
-}
-
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
-
-func follows(in *mountinfo.Info, groups map[string]bool, point string) bool {
-	if !strings.HasSuffix(in.Mountpoint, point) {
-		return false
-	}
-	for _, kind := range []string{"shared:", "master:"} {
-		if g, ok := peerGroup(in.Optional, kind); ok && groups[g] {
-			return true
-		}
-	}
-	return false
-}
-
-func peerGroup(optional, kind string) (string, bool) {
-	for field := range strings.FieldsSeq(optional) {
-		if g, ok := strings.CutPrefix(field, kind); ok {
-			return g, true
-		}
-	}
-	return "", false
 }
 
 // device is where the kernel's name of j's partition lies in /dev.

@@ -289,7 +289,9 @@ func child(text string) error {
 	}
 	d := spec.File.Disks[spec.Disk]
 	err = c.Run(context.Background(), local.VolumeName(d.ID, d.Partitions[0].UUID))
-	if _, gone := os.Stat(spec.Deleted); err != nil && gone == nil && d.Partitions[0].Filesystem == "" {
+	_, bare := os.Stat(filepath.Join(spec.State, nodedisks.CertificateName(d.Partitions[0].UUID)))
+	// Whoever has not wiped it itself certifies no raw partition: it is read whole, then.
+	if _, gone := os.Stat(spec.Deleted); bare != nil && gone == nil && d.Partitions[0].Filesystem == "" {
 		absent := func(context.Context, string) error { return nil }
 		p := Prover{Dir: spec.State, Looker: m, Disk: m, Absent: absent, Chunk: 16 << 20, Now: time.Now}
 		_, err = p.Run(context.Background(), d, d.Partitions[0])

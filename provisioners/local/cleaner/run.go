@@ -47,6 +47,6 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, log *slog.Logger) err
 		},
 		Deadline: o.Deadline, Metrics: NewMetrics(reg), Log: log, Now: time.Now,
 	})
-	d := local.Daemon{Address: o.MetricsAddress, Metrics: reg, Cached: cached, Wake: c.Wake, Finished: &c.finished, StuckAfter: retryMax + stuckAfter, Now: time.Now}
+	d := local.Daemon{Address: o.MetricsAddress, Metrics: reg, Cached: cached, Changed: c.Changed, Finished: &c.finished, StuckAfter: retryMax + stuckAfter, Now: time.Now}
 	return d.Run(ctx, c.Run)
 }
