@@ -69,6 +69,7 @@ type Monitor struct {
 	nextEnd    time.Time                 // when the first fault ends by itself; zero if none does
 	names      inventory.Names
 	absence    verdict.Absence
+	silence    verdict.Silence
 	position   kernel.Position
 	pending    []pendingEvent
 	boot       time.Time // when the host booted
@@ -292,16 +293,45 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 			m.nextScan = at
 		}
 	}
-	m.evaluate() // before the pending events, so that their disks are listed
+	m.evaluate() // before what follows, so that the disks are listed
+	m.listenFor(start)
 	waiting := m.pending
 	m.pending = nil
 	for _, ev := range waiting {
 		m.onEvent(ev.Event, ev.arrived)
 	}
-	if len(waiting) > 0 {
+	if len(waiting) > 0 || m.changed {
 		m.evaluate()
 	}
 	m.looked.Store(true)
+}
+
+// listenFor puts down to the disks of the last look, which began at a time, that
+// they have requests and do not answer. On a way among several, or a network,
+// that is no word on the disk.
+func (m *Monitor) listenFor(at time.Time) {
+	traffic := map[string]verdict.Traffic{}
+	for _, d := range m.view.Snapshot.Disks {
+		traffic[d.ID] = verdict.Traffic{Answered: d.Answered, Waiting: d.Waiting}
+	}
+	for id, s := range m.silence.Look(traffic, at) {
+		d, _ := m.view.Snapshot.Find(id)
+		l := verdict.Line{Class: v1alpha1.FaultNoAnswer, Severity: v1alpha1.SeverityWarning, Count: int64(len(s.Steps)),
+			Text: fmt.Sprintf("%d requests wait and none was answered for %s (/sys/block/%s/stat)", s.Waiting, at.Sub(s.Since).Round(time.Second), d.Device)}
+		switch {
+		case d.Remote:
+			l.Class = v1alpha1.FaultNetwork
+		case len(d.Paths) > 0:
+			l.Class = v1alpha1.FaultPath
+		}
+		for _, end := range s.Steps {
+			l.Seen = append(l.Seen, verdict.Sighting{At: end})
+		}
+		if m.judgeLine(id, &l) {
+			m.changed = true
+			m.health.soon(id, time.Now())
+		}
+	}
 }
 
 func (m *Monitor) scanInterval() time.Duration {

@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,4 +113,35 @@ func TestFaultOfRemoteDisk(t *testing.T) {
 	if got := diskState(n, "loop-a"); got != "Healthy" {
 		t.Errorf("the disk of the host is %s", got)
 	}
+}
+
+// A disk that has requests and answers none is Degraded, whatever the log says, for
+// as long as it does and the window afterwards. One that is idle is not.
+func TestNoAnswer(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.plug("loop2", "b")
+	stat := func(dev string, reads, inFlight int) { // Documentation/block/stat.rst
+		h.write("sys/block/"+dev+"/stat", fmt.Sprintf("%8d 0 16 0 7 0 0 0 %8d 0 0 0 0 0 0 0 0\n", reads, inFlight))
+	}
+	stat("loop1", 5, 2)
+	stat("loop2", 5, 0)
+	o := h.options("n")
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{class: NoAnswer, atLeast: 1, within: 1s, severity: Warning, why: w}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Thresholds = th
+	watchWith(t, h, api, o, func(m *Monitor) { m.silence.Step = 300 * time.Millisecond })
+	n := api.await(t, "degraded", func(n *v1alpha1.ComputeNode) bool {
+		return strings.HasPrefix(diskState(n, "loop-a"), "Degraded NoAnswer")
+	})
+	if s := diskState(n, "loop-b"); s != "Healthy" {
+		t.Errorf("the idle disk is %s", s)
+	}
+	if e := n.Status.Disks[0].Faults[0].Evidence; !strings.HasPrefix(e, "2 requests wait and none was answered for ") || !strings.HasSuffix(e, " (/sys/block/loop1/stat)") {
+		t.Errorf("evidence %q", e)
+	}
+	stat("loop1", 7, 0)
+	api.await(t, "it is over", is("loop-a", "Healthy"))
 }

@@ -267,6 +267,7 @@ const (
 	FaultPath          FaultClass = "Path"          // one of several ways to the disk is lost
 	FaultMapper        FaultClass = "Mapper"        // a pool, snapshot or cache above the disk has failed
 	FaultHungIO        FaultClass = "HungIO"        // a task of the kernel has waited for I/O for minutes
+	FaultNoAnswer      FaultClass = "NoAnswer"      // requests wait for the disk, and it answers none
 	FaultController    FaultClass = "Controller"    // the adapter that the disk is connected to
 	FaultPCIe          FaultClass = "PCIe"          // the bus that the disk or its adapter is connected to
 	FaultNetwork       FaultClass = "Network"       // the network, or the server behind it, of a remote disk

@@ -335,15 +335,14 @@ func (n *Node) Pull(ctx context.Context, name string) error {
 	return err
 }
 
-// SmartJSON is what "disk-monitor smart -o json" says of a device of the node,
-// such as sda, and what smartctl does.
-func (n *Node) SmartJSON(ctx context.Context, dev string) (ours, smartctl []byte, err error) {
-	a, err := n.Run(ctx, PayloadDir+"/disk-monitor smart -o json /dev/"+dev+" 2>/dev/null || true # what failed is in the JSON")
-	if err != nil {
-		return nil, nil, err
+// SmartJSON is what "disk-monitor smart -o json" says of a device of the node, such
+// as sda: natively when through is empty, else of what smartctl -d tells it.
+func (n *Node) SmartJSON(ctx context.Context, dev, through string) ([]byte, error) {
+	if through != "" {
+		through = "-d " + through
 	}
-	b, err := n.Run(ctx, "smartctl -j -x /dev/"+dev+" || true # its exit code is a set of findings")
-	return []byte(a), []byte(b), err
+	out, err := n.Run(ctx, fmt.Sprintf("%s/disk-monitor smart -o json %s /dev/%s 2>/dev/null || true # what failed is in the JSON", PayloadDir, through, dev))
+	return []byte(out), err
 }
 
 // Insert puts a disk back that was pulled, and mounts what is on it.

@@ -9,8 +9,9 @@ import (
 // Layer is what lies between a disk and a file system.
 type Layer string
 
-// Layers. MD is a mirror with one leg.
+// Layers. Raw is none; MD is a mirror with one leg.
 const (
+	Raw     Layer = "raw"
 	LVM     Layer = "lvm"
 	MD      Layer = "md"
 	DMCrypt Layer = "dm-crypt"
@@ -21,6 +22,7 @@ const stackTimeout = 2 * time.Minute
 
 // makeLayer leaves the device in top; $disk is the disk, $name names the layer.
 var makeLayer = map[Layer]string{
+	Raw: `top=$disk`,
 	LVM: `vgcreate -q "$name" "$disk" >/dev/null
 lvcreate -q --yes --name data --extents 100%FREE "$name" >/dev/null
 top=/dev/$name/data`,

@@ -31,6 +31,9 @@ type Disk struct {
 	Size   int64 // bytes
 	RO     bool
 	Slot   string
+	// Answered are the requests that the disk has completed since it is there,
+	// and Waiting those that it has not; both 0 when the kernel does not say.
+	Answered, Waiting uint64
 	// Remote says that it is reached over a network.
 	Remote bool
 	// Names are all the kernel's names that lead to this disk: the device, its
@@ -148,6 +151,7 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 	d.Size = r.number("size") * 512 // sysfs counts in 512 bytes whatever the sector size, block/genhd.c
 	d.RO = r.attr("ro") == "1"
 	d.Media = diskid.Media(dev, r.attr("queue/rotational"))
+	d.Answered, d.Waiting = traffic(r.attr("stat"))
 	if d.Serial, err = diskid.Serial(host, dev); err != nil {
 		r.fail(err)
 	}
@@ -162,6 +166,24 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 		return Disk{}, fmt.Errorf("read disk %s: %w", dev, r.err)
 	}
 	return d, nil
+}
+
+// traffic reads a disk's file stat (Documentation/block/stat.rst): completed reads,
+// writes, discards (Linux 4.18) and flushes (5.5), and requests in flight. What
+// is of another form says nothing.
+func traffic(stat string) (answered, waiting uint64) {
+	fields := strings.Fields(stat)
+	number := func(i int) uint64 {
+		if i >= len(fields) {
+			return 0
+		}
+		n, err := strconv.ParseUint(fields[i], 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	return number(0) + number(4) + number(11) + number(15), number(8)
 }
 
 // reader reads one disk's directory and keeps the first error.

@@ -18,6 +18,7 @@ import (
 	"holdfast.dev/e2e/lab"
 	"holdfast.dev/e2e/lab/machine"
 	"holdfast.dev/internal/diskid"
+	"holdfast.dev/monitor/smart"
 )
 
 // stacks are the layers that the first node's spare disks get.
@@ -27,6 +28,7 @@ var stacks = []struct {
 	says  string // of the kernel's line about a bad sector
 	class v1alpha1.FaultClass
 }{
+	{machine.SCSI, lab.Raw, "critical medium error", v1alpha1.FaultMedium},
 	{machine.SCSI, lab.LVM, "critical medium error", v1alpha1.FaultMedium},
 	{machine.ATA, lab.MD, "I/O error", v1alpha1.FaultBlockIO},
 	{machine.NVMe, lab.DMCrypt, "critical medium error", v1alpha1.FaultMedium},
@@ -46,9 +48,10 @@ func testStacks(t *testing.T) {
 		faults := []fault{
 			{"bad sector", func(t *testing.T) { v.badSector(t, s.says, s.class) }},
 			{"file system", v.shutDown},
+			{"hung", func(t *testing.T) { v.hang(t, s.bus) }},
 		}
 		if s.bus == machine.NVMe {
-			faults = append(faults, fault{"hung", v.hang})
+			faults = append(faults, fault{"critical warning", v.warnCritically})
 		}
 		for _, fault := range faults {
 			if !t.Run(fmt.Sprintf("%s on %s, %s", s.layer, s.bus, fault.name), func(t *testing.T) {
@@ -97,38 +100,55 @@ func (v *victim) shutDown(t *testing.T) {
 	since := time.Now()
 	must(t, v.n.SetFault(t.Context(), v.disk, machine.Fault{ReadOnly: true}))
 	fails(t, v.n, "echo row > %[1]s/row; sync %[1]s/row; echo row > %[1]s/row2; sync %[1]s/row2", v.dir)
-	eventually(t, patience, "the file system's end among the faults of disk "+v.id, func() (bool, error) {
-		d, err := v.reported(t.Context())
-		if err != nil {
-			return false, err
-		}
-		if d.State != v1alpha1.DiskFailed || !slices.ContainsFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultFilesystem }) {
-			return false, fmt.Errorf("it is %s: %v", d.State, d.Faults)
-		}
-		return true, nil
-	})
+	v.awaitFault(t, v1alpha1.FaultFilesystem, v1alpha1.DiskFailed)
 	v.awaitQuarantine(t, since)
 	v.awaitTold(t, v1alpha1.DiskFailed, since)
 }
 
-// hang lets an NVMe disk answer nothing until the kernel's timeout (30 s,
-// drivers/nvme/host/core.c, nvme_io_timeout). That speaks against the disk, but
-// closes nothing: the reset of the controller may have been all that it needed.
-func (v *victim) hang(t *testing.T) {
+// hang lets a disk answer nothing. A driver with a timeout resets what it can, and
+// the emulated ATA and NVMe controllers answer everything then, for a while: the disk is
+// Degraded. virtio-scsi has none (drivers/scsi/virtio_scsi.c, virtscsi_eh_timed_out):
+// the log stays empty, and two minutes of silence fail the disk.
+func (v *victim) hang(t *testing.T, bus machine.Bus) {
 	t.Helper()
 	v.use(t, "slow-"+v.n.Name+"-"+v.disk)
+	since := time.Now()
 	must(t, v.n.SetFault(t.Context(), v.disk, machine.Fault{Hung: true}))
-	took := eventually(t, patience, "a timeout among the faults of disk "+v.id, func() (bool, error) {
+	v.awaitFault(t, v1alpha1.FaultNoAnswer, v1alpha1.DiskDegraded, v1alpha1.DiskFailed)
+	t.Logf("NoAnswer %.0f s after the disk's last answer", time.Since(since).Seconds())
+	if bus != machine.SCSI {
+		return
+	}
+	v.awaitFault(t, v1alpha1.FaultNoAnswer, v1alpha1.DiskFailed)
+	t.Logf("Failed after %.0f s", time.Since(since).Seconds())
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskFailed, since)
+}
+
+// warnCritically has an NVMe disk say that it has become read only.
+func (v *victim) warnCritically(t *testing.T) {
+	t.Helper()
+	v.use(t, "warned-"+v.n.Name+"-"+v.disk)
+	since := time.Now()
+	must(t, v.n.SetFault(t.Context(), v.disk, machine.Fault{CriticalWarning: uint8(smart.ReadOnly)}))
+	v.awaitFault(t, v1alpha1.FaultSMART, v1alpha1.DiskFailed)
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskFailed, since)
+}
+
+// awaitFault waits until the disk has a fault of the class and is in one of the states.
+func (v *victim) awaitFault(t *testing.T, class v1alpha1.FaultClass, states ...v1alpha1.DiskState) {
+	t.Helper()
+	eventually(t, patience, fmt.Sprintf("a fault of class %s of disk %s", class, v.id), func() (bool, error) {
 		d, err := v.reported(t.Context())
 		if err != nil {
 			return false, err
 		}
-		if d.State != v1alpha1.DiskDegraded || !slices.ContainsFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultNVMe }) {
+		if !slices.Contains(states, d.State) || !slices.ContainsFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == class }) {
 			return false, fmt.Errorf("it is %s: %v", d.State, d.Faults)
 		}
 		return true, nil
 	})
-	t.Logf("Degraded %.0f s after the disk's last answer", took.Seconds())
 }
 
 // mend makes the disk good, as an operator does who has found the cause: the
