@@ -31,6 +31,7 @@ type prepared struct {
 	id            string // disk id; empty before preparation
 	partitionUUID string
 	groupUUID     string   // of its volume group, when it has a Pool
+	stacked       string   // disk id while it has a layer, see Stack
 	gone          []string // partitions of disks that were in this place before, which the node may know yet
 }
 
@@ -187,6 +188,9 @@ func (n *Node) writeDisksFile(ctx context.Context) error {
 	f := nodedisks.File{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeDisks"}
 	for _, p := range n.disks {
 		switch {
+		case p.stacked != "":
+			f.Disks = append(f.Disks, nodedisks.Disk{ID: p.stacked, Group: "stacked", Role: v1alpha1.RoleSystem, Slot: p.Name})
+			continue
 		case p.id == "":
 			continue
 		case p.Pool != "":

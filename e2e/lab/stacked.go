@@ -44,6 +44,14 @@ var removeLayer = map[Layer]string{
 
 // restoreLayer makes a layer good whose disk is good again; $top is its device.
 var restoreLayer = map[Layer]string{
+	Raw: `top=$disk`,
+	// What lies on a device that has gone does not come back with it.
+	LVM: `dmsetup remove --retry "$top"
+udevadm settle --timeout=20
+vgchange -q --activate y "$name" >/dev/null
+top=/dev/$name/data`,
+	DMCrypt: `cryptsetup close "$name"
+cryptsetup open --key-file "/run/$name.key" "$disk" "$name"`,
 	// An array that could not write its superblock has failed for good (drivers/md/md.c, super_written).
 	MD: `top=/dev/md/$name
 mdadm --stop --quiet "$top"
@@ -51,29 +59,39 @@ mdadm --assemble --quiet --run --force "$top" "$disk"`,
 }
 
 // Stack makes a layer on a disk that is not prepared, an ext4 file system on it,
-// and mounts that. It returns where. Unstack undoes it; a restart of the node
-// leaves the layer on the disk and nothing mounted.
+// and mounts that. It returns where. The disk is one that the node must have until
+// Unstack undoes all of it; a restart of the node leaves the layer on the disk and
+// nothing mounted.
 func (n *Node) Stack(ctx context.Context, layer Layer, disk string) (dir string, err error) {
 	dev, err := n.AwaitDevice(ctx, disk)
 	if err != nil {
 		return "", err
 	}
 	dir = "/mnt/holdfast-stack/" + disk
+	p, err := n.disk(disk)
+	if err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
 	defer cancel()
-	_, err = n.Run(ctx, fmt.Sprintf(`set -e
+	if p.stacked, err = n.identify(ctx, dev); err != nil {
+		return "", err
+	}
+	if _, err := n.Run(ctx, fmt.Sprintf(`set -e
 disk=/dev/%s name=stack-%s dir=%s
 wipefs --all --quiet "$disk"
 %s
 udevadm settle --timeout=20
 mkfs.ext4 -q -F "$top"
 mkdir -p "$dir"
-mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer]))
-	return dir, err
+mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer])); err != nil {
+		return "", err
+	}
+	return dir, n.writeDisksFile(ctx)
 }
 
-// Restore makes the file system of a stack good, whose disk has failed writes and is
-// good again: it takes it away, when others have (the kubelet, some time after a pod is
+// Restore makes the layer and the file system of a stack good, whose disk has failed
+// writes, or was gone, and is good again: it takes it away, when others have (the kubelet, some time after a pod is
 // gone), checks it, and mounts it anew.
 func (n *Node) Restore(ctx context.Context, layer Layer, disk string) error {
 	dev, err := n.AwaitDevice(ctx, disk)
@@ -100,8 +118,16 @@ func (n *Node) Unstack(ctx context.Context, layer Layer, disk string) error {
 	if err != nil {
 		return err
 	}
+	p, err := n.disk(disk)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
 	defer cancel()
+	p.stacked = ""
+	if err := n.writeDisksFile(ctx); err != nil {
+		return err
+	}
 	_, err = n.Run(ctx, fmt.Sprintf(`set -e
 disk=/dev/%s name=stack-%s
 umount /mnt/holdfast-stack/%[2]s

@@ -48,6 +48,7 @@ func testStacks(t *testing.T) {
 		faults := []fault{
 			{"bad sector", func(t *testing.T) { v.badSector(t, s.says, s.class) }},
 			{"file system", v.shutDown},
+			{"pulled", v.goAndComeBack},
 			{"hung", func(t *testing.T) { v.hang(t, s.bus) }},
 		}
 		if s.bus == machine.NVMe {
@@ -123,6 +124,17 @@ func (v *victim) hang(t *testing.T, bus machine.Bus) {
 	t.Logf("Failed after %.0f s", time.Since(since).Seconds())
 	v.awaitQuarantine(t, since)
 	v.awaitTold(t, v1alpha1.DiskFailed, since)
+}
+
+// goAndComeBack pulls the disk, waits until its owner is told, and puts it back.
+func (v *victim) goAndComeBack(t *testing.T) {
+	t.Helper()
+	v.use(t, "absent-"+v.n.Name+"-"+v.disk)
+	since := time.Now()
+	t.Logf("Missing %.1f s after the pull", v.pull(t).Seconds())
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskMissing, since)
+	must(t, v.n.Insert(t.Context(), v.disk))
 }
 
 // warnCritically has an NVMe disk say that it has become read only.
