@@ -53,8 +53,9 @@ top=/dev/$name/data`,
 	DMCrypt: `cryptsetup close "$name"
 cryptsetup open --key-file "/run/$name.key" "$disk" "$name"`,
 	// An array that could not write its superblock has failed for good (drivers/md/md.c, super_written).
-	MD: `top=/dev/md/$name
-mdadm --stop --quiet "$top"
+	// Its link in /dev/md goes with its disk; findmnt gives the kernel's own name.
+	MD: `mdadm --stop --quiet "$top"
+top=/dev/md/$name
 mdadm --assemble --quiet --run --force "$top" "$disk"`,
 }
 
