@@ -1,11 +1,14 @@
 package lvm_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast.dev/provisioners/lvm"
 	"holdfast.dev/provisioners/lvm/lvmfake"
@@ -27,7 +30,7 @@ type machine struct {
 
 // cases are those that hold on a whole machine with a thin pool.
 func cases() []string {
-	return []string{"block", "xfs", "ext4", "thinblock", "thinxfs", "thinext4", "NoRoom", "Devices", "Copies", "Zeroes"}
+	return []string{"block", "xfs", "ext4", "thinblock", "thinxfs", "thinext4", "NoRoom", "Counted", "Devices", "Copies", "Zeroes"}
 }
 
 const mib = int64(1) << 20
@@ -61,6 +64,7 @@ func conform(t *testing.T, m machine) (held []string) {
 			t.Errorf("got %v", err)
 		}
 	})
+	run("Counted", m.counted)
 	if m.mkfs {
 		run("Devices", m.devices)
 	}
@@ -69,6 +73,53 @@ func conform(t *testing.T, m machine) (held []string) {
 		run("Zeroes", m.poolZeroes)
 	}
 	return held
+}
+
+// counted: a group counts exactly the volumes that its report lists, with the hidden parts
+// of a thin pool, and a report without one of the rows is refused.
+func (m machine) counted(t *testing.T) {
+	ctx := t.Context()
+	spec, err := lvm.ParseSpec(map[string]string{"pool": m.group.Pool, "wipe": "none"}, lvm.Block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := m.engine.Create(ctx, lvm.CreateRequest{Kind: lvm.KindVolume, Name: "counted", Spec: spec, Size: 8 * mib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices, err := m.host.Devices(ctx, m.group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := vg.ReportArgs(m.group.Name)
+	args = slices.Insert(args, 1, "--config", "devices{obtain_device_list_from_udev=0 scan_lvs=0}", "--devices", strings.Join(devices, ","))
+	out, err := m.host.Run(ctx, time.Minute, "lvm", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whole struct {
+		Report []map[string][]map[string]string `json:"report"`
+	}
+	if err := json.Unmarshal(out, &whole); err != nil {
+		t.Fatal(err)
+	}
+	r := whole.Report[0]
+	if got, want := fmt.Sprint(len(r["lv"]), len(r["pv"])), r["vg"][0]["lv_count"]+" "+r["vg"][0]["pv_count"]; got != want {
+		t.Errorf("logical and physical volumes: %s have a row, the group counts %s: %s", got, want, out)
+	}
+	if _, err := vg.ParseReport(out, m.group.UUID); err != nil {
+		t.Error(err)
+	}
+	r["lv"] = slices.DeleteFunc(r["lv"], func(row map[string]string) bool { return row["lv_name"] == v.LV.Name })
+	if out, err = json.Marshal(whole); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vg.ParseReport(out, m.group.UUID); err == nil || !strings.Contains(err.Error(), "logical volumes") {
+		t.Errorf("a report without %s is taken: %v", v.LV.Name, err)
+	}
+	if err := m.engine.Delete(ctx, v.Handle); err != nil {
+		t.Error(err)
+	}
 }
 
 // devices: the device mapper's name of a volume is the one that its node is checked by, also

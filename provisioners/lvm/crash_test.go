@@ -399,8 +399,11 @@ func TestInUseIsNotDeleted(t *testing.T) {
 // TestLyingTools: whatever blkid and LVM's reports say or fail to say, nothing that may
 // hold data is formatted or wiped.
 func TestLyingTools(t *testing.T) {
-	for _, mode := range []lvmfake.Mode{lvmfake.Fail, lvmfake.Empty, lvmfake.Garbage, lvmfake.Hang} {
+	for _, mode := range []lvmfake.Mode{lvmfake.Fail, lvmfake.Empty, lvmfake.Garbage, lvmfake.Hang, lvmfake.LieNotFound} {
 		for _, program := range []string{"blkid", "fullreport"} {
+			if program == "blkid" && mode == lvmfake.LieNotFound {
+				continue // it lists no volumes
+			}
 			w := neighbours(t)
 			w.restart()
 			w.host.Calls()

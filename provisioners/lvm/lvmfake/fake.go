@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +35,11 @@ const (
 	Garbage          // exit code 0, half an answer, nothing done
 	Hang             // no answer until the deadline, nothing done
 	HangAfter        // no answer until the deadline, but it was done
-	LieNotFound      // exit code 0 and an answer that shows no volumes
+	LieNotFound      // exit code 0 and a whole report, but for the rows of the volumes
 )
+
+// rows are a report's of the volumes and their segments. No field has a bracket.
+var rows = regexp.MustCompile(`"(lv|seg)":\[[^]]*\]`)
 
 // Call is one program that was run.
 type Call struct {
@@ -216,9 +220,7 @@ func (h *Host) Run(ctx context.Context, timeout time.Duration, program string, a
 		out = `  {"report": [ {"vg": [ {"vg_name":"x"`
 	case LieNotFound:
 		out, err = h.run(c)
-		if i := strings.Index(out, `"lv":[`); i >= 0 {
-			out = out[:i] + `"lv":[]}]}`
-		}
+		out = rows.ReplaceAllString(out, `"$1":[]`)
 	}
 	if mode == KillAfter {
 		h.dead = true

@@ -143,7 +143,7 @@ func (h *Host) report(g *Group) (string, error) {
 	bit := func(v bool) string { return n(map[bool]int64{true: 1}[v]) }
 	alloc := g.Extents - g.free()
 	vg := map[string]string{"vg_name": g.Info.Name, "vg_uuid": g.Info.UUID, "vg_extent_size": n(g.ExtentSize), "vg_extent_count": n(g.Extents), "vg_free_count": n(g.free()),
-		"vg_seqno": n(g.Seqno), "vg_missing_pv_count": bit(g.Missing), "vg_partial": bit(g.Missing), "vg_exported": "0"}
+		"vg_seqno": n(g.Seqno), "vg_missing_pv_count": bit(g.Missing), "vg_partial": bit(g.Missing), "vg_exported": "0", "pv_count": "1", "lv_count": n(int64(len(g.LVs)))}
 	pv := map[string]string{"pv_name": "/dev/sdx", "pv_uuid": uuid("pv"+g.Info.Name, 1), "pv_missing": bit(g.Missing), "pv_pe_count": n(g.Extents), "pv_pe_alloc_count": n(alloc), "pv_allocatable": "1"}
 	lvs := []map[string]string{}
 	names := make([]string, 0, len(g.LVs))

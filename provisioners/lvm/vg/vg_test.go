@@ -3,6 +3,7 @@ package vg_test
 import (
 	"errors"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -40,12 +41,32 @@ func TestParseReport(t *testing.T) {
 	if g.Find("hf-two").Tags.Ours() {
 		t.Error("a volume with other tags is ours")
 	}
+	history := strings.Replace(recording(t, "whole.json"), `"lv_count":"4"`, `"lv_count":"3"`, 1)
+	if _, err := vg.ParseReport([]byte(history), uuid); err != nil {
+		t.Errorf("a volume that LVM shows and does not count, as historical ones: %v", err)
+	}
 	p, err := vg.ParseReport([]byte(recording(t, "partial.json")), uuid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Complete(); !errors.Is(err, vg.ErrIncomplete) {
 		t.Errorf("a group without a disk: %v", err)
+	}
+}
+
+// TestHiddenVolumesAreNotCounted: a group with parts of a thin pool and of a RAID, spare metadata,
+// both kinds of snapshots, the origin of a sparse one and a lock volume is a whole one.
+func TestHiddenVolumesAreNotCounted(t *testing.T) {
+	g, err := vg.ParseReport([]byte(recording(t, "hidden.json")), "pN5OYl-4HvN-aVDo-me8j-AJG5-Dv52-3bH5An")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range g.LVs {
+		names = append(names, l.Name)
+	}
+	if want := []string{"cow", "hfv-a", "hfv-thin", "orig", "pool0", "r1", "sparse"}; !slices.Equal(names, want) {
+		t.Errorf("got %q, want %q", names, want)
 	}
 }
 
@@ -61,6 +82,9 @@ func TestParseReportRefuses(t *testing.T) {
 		"NoDisks":    {"no physical volume", strings.Replace(whole, `"pv": [`, `"pvx": [`, 1), "no physical volume"},
 		"NoNumber":   {"a unit that was not asked for", strings.Replace(whole, `"41943040"`, `"40m"`, 1), "not a number"},
 		"NoField":    {"another version of LVM", strings.ReplaceAll(whole, `"lv_tags"`, `"tags"`), "field lv_tags is not there"},
+		"NoVolumes":  {"the group counts volumes that are not listed", regexp.MustCompile(`"lv": \[[^]]*\]`).ReplaceAllString(whole, `"lv": []`), "2 of 2 physical volumes and 0 of 4 logical volumes"},
+		"OneIsOut":   {"the same of a single one", regexp.MustCompile(`\{"lv_name":"hfv-pvc-1".*`).ReplaceAllString(whole, ""), "3 of 4 logical volumes"},
+		"DiskIsOut":  {"room and completeness are those of all disks", regexp.MustCompile(`,\s*\{"pv_name":"/dev/loop2".*`).ReplaceAllString(whole, ""), "1 of 2 physical volumes"},
 		"UnknownBit": {"LVM does not know", strings.Replace(whole, `"vg_partial":"0"`, `"vg_partial":"-1"`, 1), "not 0 or 1"},
 	}
 	for name, tc := range cases {
