@@ -140,13 +140,17 @@ func (e *Engine) Snapshot(ctx context.Context, source Handle, r CreateRequest) (
 			continue
 		}
 		if lv := s.Find(name); lv != nil {
+			have := e.volume(g, lv)
+			if !lv.Tags.Ours() || have.Kind() != KindSnapshot || lv.Tags.Get(vg.KeyPV) != r.Name {
+				return Volume{}, fmt.Errorf("snapshot %s: volume %s/%s has its name and is another one by its tags (rename or remove it): %w", r.Name, g.info.Name, name, ErrRefused)
+			}
 			if lv.Tags.Get(vg.KeySource) != source.LV || g.info.UUID != source.Group {
 				return Volume{}, fmt.Errorf("snapshot %s is of volume %s: %w", r.Name, lv.Tags.Get(vg.KeySource), ErrExists)
 			}
-			if phase, _ := lv.Tags.Intent(); phase != vg.Ready {
-				return Volume{}, fmt.Errorf("snapshot %s is in phase %s: %w", r.Name, phase, ErrBusy)
+			if have.Phase() != vg.Ready {
+				return Volume{}, fmt.Errorf("snapshot %s is in phase %s: %w", r.Name, have.Phase(), ErrBusy)
 			}
-			return e.volume(g, lv), nil
+			return have, nil
 		}
 	}
 	g, lv, err := e.find(ctx, source)

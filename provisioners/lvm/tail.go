@@ -47,8 +47,11 @@ func (e *Engine) makeTail(ctx context.Context, g *group, name string, size int64
 		return vg.LV{}, 0, fmt.Errorf("it is not the volume it was: %w", ErrRefused)
 	}
 	more = s.RoundUp(size, stripes(lv)) - lv.Size
-	have := s.Find(tailName(name))
-	if have != nil && have.Tags.Ours() && have.Size == more && e.volume(g, have).Phase() == vg.Creating {
+	have, err := e.tail(g, s, name)
+	if err != nil {
+		return vg.LV{}, 0, err
+	}
+	if have != nil && have.Size == more && e.volume(g, have).Phase() == vg.Creating {
 		return *have, more, e.activate(ctx, e.volume(g, have))
 	}
 	if err := e.dropTail(ctx, g, name); err != nil || more <= 0 {
@@ -152,12 +155,19 @@ func (e *Engine) dropTail(ctx context.Context, g *group, name string) error {
 	if s == nil {
 		return errors.New("its volume group was not read yet")
 	}
-	t := s.Find(tailName(name))
-	if t == nil {
-		return nil
-	}
-	if !t.Tags.Ours() || t.Tags.Get(vg.KeySource) != name {
-		return fmt.Errorf("volume %s/%s has the name of its tail and lacks the tags (rename or remove it): %w", g.info.Name, t.Name, ErrRefused)
+	t, err := e.tail(g, s, name)
+	if err != nil || t == nil {
+		return err
 	}
 	return e.remove(ctx, g, *t)
+}
+
+// tail is the tail of a volume, or nil. What has its name and is not one by its tags is
+// neither zeroed nor removed.
+func (e *Engine) tail(g *group, s *vg.Group, name string) (*vg.LV, error) {
+	t := s.Find(tailName(name))
+	if t != nil && (!t.Tags.Ours() || e.volume(g, t).Kind() != KindTail || t.Tags.Get(vg.KeySource) != name) {
+		return nil, fmt.Errorf("volume %s/%s has the name of its tail and lacks the tags (rename or remove it): %w", g.info.Name, t.Name, ErrRefused)
+	}
+	return t, nil
 }
