@@ -167,17 +167,21 @@ func (e *Engine) Snapshot(ctx context.Context, source Handle, r CreateRequest) (
 	return e.copyThin(ctx, g, r, name, *lv, true)
 }
 
-// clone makes a writable thin copy: one command, two when it is to be larger.
+// clone makes a writable thin copy: one command, three when it is to be larger.
 func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name string) (Volume, error) {
 	_, src, err := e.find(ctx, *r.Source)
 	if err != nil {
 		return Volume{}, err
 	}
 	v, err := e.copyThin(ctx, g, r, name, *src, false)
-	if err != nil || v.LV.Size >= r.Size {
+	if err != nil || v.Phase() == vg.Ready {
 		return v, err
 	}
-	if err := e.grow(ctx, g, name, r.Size); err != nil {
+	err = e.grow(ctx, g, name, r.Size)
+	if err == nil {
+		err = e.mark(ctx, g, name, idTagOf(&v.LV), vg.Ready)
+	}
+	if err != nil {
 		if !errors.Is(err, vg.ErrNoRoom) {
 			return Volume{}, err
 		}
@@ -195,7 +199,7 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 // mounted file system meanwhile (dm_suspend), so that the copy needs no repair.
 func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name string, src vg.LV, readOnly bool) (Volume, error) {
 	phase := vg.Ready
-	if r.set != "" { // until all members are there
+	if r.set != "" || r.Size > src.Size { // until all members are there, or until it has its size
 		phase = vg.Creating
 	}
 	tags := e.tags(r, phase)

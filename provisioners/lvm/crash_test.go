@@ -123,7 +123,7 @@ func scenarios() []scenario {
 			}
 			return ""
 		}},
-		clone("clone", 10*gib), clone("clone-larger", 15*gib),
+		clone("clone", 10*gib), clone("clone-larger", 15*gib), cloneWithoutRoom(),
 	)
 	for source, params := range map[string]map[string]string{"thick-e": thick, "block-t": thick, "block-v": thick} {
 		all = append(all, fullCopy(source, params))
@@ -158,6 +158,30 @@ func clone(name string, size int64) scenario {
 		}
 		return ""
 	}}
+}
+
+// cloneWithoutRoom is a copy whose pool fills up as soon as it is there: whatever happened in
+// between, it is whole, or there is nothing of it, for another node is asked next.
+func cloneWithoutRoom() scenario {
+	sc := clone("clone-without-room", 15*gib)
+	act, check := sc.act, sc.check
+	sc.act = func(w *world) error {
+		if w.find("hf-a", "hfv-copy") != nil {
+			w.host.With("hf-a", func(g *lvmfake.Group) { g.PoolData = 95 })
+		}
+		err := act(w)
+		if errors.Is(err, vg.ErrNoRoom) {
+			return nil
+		}
+		return err
+	}
+	sc.check = func(w *world) string {
+		if count(w) == 4 {
+			return ""
+		}
+		return check(w)
+	}
+	return sc
 }
 
 // fullCopy is a copy byte by byte.

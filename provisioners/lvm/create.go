@@ -150,7 +150,7 @@ func (e *Engine) resume(ctx context.Context, r CreateRequest, v *Volume) (_ Volu
 		return Volume{}, true, e.remove(ctx, e.byUUID[v.Info.UUID], v.LV)
 	case nonce != r.nonce():
 		return Volume{}, false, fmt.Errorf("volume %s was made by another request (other size, class or source): %w", r.Name, ErrExists)
-	case v.LV.Size < r.Size: // a copy that did not get its size yet
+	case v.LV.Size < r.Size: // a copy of an earlier version of this driver that did not get its size yet
 		g := e.byUUID[v.Info.UUID]
 		if err := e.grow(ctx, g, v.LV.Name, r.Size); err != nil {
 			return Volume{}, false, err
