@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"holdfast.dev/provisioners/docker"
+	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/lvmfake"
 )
 
 // daemon speaks to a plugin as dockerd does (pkg/plugins/client.go and
@@ -103,6 +106,9 @@ func TestAsDockerSpeaks(t *testing.T) {
 	d.good("VolumeDriver.List", "{}", `{"Volumes":[]}`)
 	d.bad("VolumeDriver.Get", `{"Name":"pg.Data"}`, "volume pg.Data: not found")
 	d.good("VolumeDriver.Create", `{"Name":"pg.Data","Opts":{"size":"5Gi","kind":"thin","fsType":"ext4","vg":"hf-b","mkfsOptions":"-m 1 -i 65536"}}`, `{}`)
+	w.host.With("hf-b", func(g *lvmfake.Group) {
+		g.LVs[lvm.KindDocker.LV("pg.Data")].Created = time.Date(2026, 11, 26, 6, 35, 19, 0, time.UTC)
+	})
 	w.must(w.engine.RefreshAll(t.Context())) // LVM's own time
 	d.good("VolumeDriver.List", "{}", `{"Volumes":[{"Name":"pg.Data","CreatedAt":"2026-11-26T06:35:19Z"}]}`)
 	d.good("VolumeDriver.Path", `{"Name":"pg.Data"}`, `{"Mountpoint":""}`)

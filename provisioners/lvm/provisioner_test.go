@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,8 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/provisioners/lvm"
+	"holdfast.dev/provisioners/lvm/lvmfake"
+	"holdfast.dev/provisioners/lvm/vg"
 )
 
 // provisioner is the world's provisioner with an API server that has these objects.
@@ -130,7 +133,11 @@ func TestVolumeWhoseObjectWasPutBackStays(t *testing.T) {
 	}{
 		"Original": {"made with its volume", func(*corev1.PersistentVolume) {}, true},
 		"PutBack":  {"made an hour after its volume", func(pv *corev1.PersistentVolume) { pv.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Hour)) }, false},
-		"Stripped": {"the tool that put it back kept no annotations", func(pv *corev1.PersistentVolume) { pv.Annotations = nil }, false},
+		"Stripped": {"the tool that put it back kept no annotations", func(pv *corev1.PersistentVolume) {
+			pv.Annotations, pv.CreationTimestamp = nil, metav1.NewTime(time.Now().Add(time.Hour))
+		}, false},
+		"Old":        {"an earlier version wrote no annotation; LVM and the tags tell that it was made with its volume", func(pv *corev1.PersistentVolume) { pv.Annotations = nil }, true},
+		"Unreadable": {"what is there and no time was not written by this driver", func(pv *corev1.PersistentVolume) { pv.Annotations["holdfast.dev/provisioned-at"] = "today" }, false},
 		"GivenUp": {"a person named this very object", func(pv *corev1.PersistentVolume) {
 			pv.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Hour))
 			pv.Annotations["holdfast.dev/delete-volume"] = string(pv.UID)
@@ -150,6 +157,46 @@ func TestVolumeWhoseObjectWasPutBackStays(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), "kubectl annotate pv "+pv.Name+" holdfast.dev/delete-volume=uid-pv") {
 			t.Errorf("%s: it does not say what to do: %v", name, err)
 		}
+	}
+}
+
+// An object of an earlier version is compared with the volume itself, as the disk tells it.
+func TestVolumeOfAnEarlierVersion(t *testing.T) {
+	retag := func(key, value string) func(lv *lvmfake.LV) {
+		return func(lv *lvmfake.LV) {
+			lv.Tags = slices.DeleteFunc(lv.Tags, func(tag string) bool { return strings.HasPrefix(tag, key+"=") })
+			lv.Tags = append(lv.Tags, vg.Tag(key, value))
+		}
+	}
+	for name, c := range map[string]struct {
+		reason string
+		change func(lv *lvmfake.LV)
+		goes   bool
+	}{
+		"Its":          {"the volume of this very object", func(*lvmfake.LV) {}, true},
+		"MadeLongAgo":  {"the object was made anew, a year later", func(lv *lvmfake.LV) { lv.Created = lv.Created.AddDate(-1, 0, 0) }, false},
+		"NoTime":       {"LVM does not know", func(lv *lvmfake.LV) { lv.Created = time.Time{} }, false},
+		"OtherCluster": {"the cluster was made anew, and its objects put back", retag(vg.KeyCluster, "c0"), false},
+		"OtherClaim":   {"the claim was renamed on the way", retag(vg.KeyPVC, "other/gone"), false},
+		"OtherObject":  {"the same of the object", retag(vg.KeyPV, "pvc-other"), false},
+	} {
+		w := newWorld(t)
+		pv := w.released()
+		pv.Annotations = nil
+		w.host.With("hf-a", func(g *lvmfake.Group) { c.change(g.LVs["hfv-"+pv.Name]) })
+		w.restart()
+		err := w.provisioner(pv).Delete(t.Context(), pv)
+		if n := len(w.host.Volumes("hf-a")); (err == nil) != c.goes || (n == 0) != c.goes {
+			t.Errorf("%s (%s): %d volumes, %v", name, c.reason, n, err)
+		}
+	}
+	w := newWorld(t)
+	pv := w.released()
+	pv.Annotations = nil
+	w.restart()
+	w.host.Misbehave(func(lvmfake.Call) lvmfake.Mode { return lvmfake.Fail })
+	if err := w.provisioner(pv).Delete(t.Context(), pv); !errors.Is(err, lvm.ErrUnavailable) {
+		t.Errorf("LVM does not answer: %v", err)
 	}
 }
 
@@ -197,6 +244,8 @@ func TestObjectOfAReplacedDiskGoes(t *testing.T) {
 	if err := w.provisioner(pv).Delete(t.Context(), pv); !errors.Is(err, lvm.ErrHeld) {
 		t.Errorf("while its volume group is there: %v", err)
 	}
+	annotations := pv.Annotations
+	pv.Annotations = nil  // neither is it known whether the object was made with its volume
 	w.infos = w.infos[1:] // its place was given to another disk
 	w.restart()
 	w.host.Calls()
@@ -207,6 +256,7 @@ func TestObjectOfAReplacedDiskGoes(t *testing.T) {
 		t.Errorf("it ran %v", calls)
 	}
 	delete(pv.Labels, v1alpha1.LabelQuarantined)
+	pv.Annotations = annotations
 	if err := w.provisioner(pv).Delete(t.Context(), pv); status.Code(err) != codes.Unavailable {
 		t.Errorf("a group that is not there, without a quarantine: %v", err)
 	}

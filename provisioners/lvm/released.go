@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/provisioners/lvm/vg"
 )
 
 const (
@@ -39,6 +41,9 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 		p.log.Info("object goes, its volume is on a disk that was replaced and stays as it is", "volume", pv.Name, "handle", pv.Spec.CSI.VolumeHandle)
 		return nil
 	}
+	if err == nil {
+		err = p.original(ctx, now)
+	}
 	if err == nil && now.Labels[v1alpha1.LabelQuarantined] == "true" {
 		err = fmt.Errorf("its disk is quarantined (label %s): its data are evidence and may be wanted (it is deleted when the quarantine ends): %w", v1alpha1.LabelQuarantined, ErrHeld)
 	}
@@ -54,7 +59,8 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 
 // retired says whether a quarantined volume's object was deleted, as remediation does when
 // its disk was replaced, and its volume group is not one of this node any more. Then
-// there is nothing to wait for: the object goes, and nothing is done to any disk.
+// there is nothing to wait for: the object goes, and nothing is done to any disk. So
+// it does not matter either whether it is the object that was made with the volume.
 func (p *Provisioner) retired(pv *corev1.PersistentVolume) bool {
 	h, err := ParseHandle(pv.Spec.CSI.VolumeHandle)
 	return err == nil && pv.DeletionTimestamp != nil && pv.Labels[v1alpha1.LabelQuarantined] == "true" && p.service.engine.byUUID[h.Group] == nil
@@ -63,8 +69,7 @@ func (p *Provisioner) retired(pv *corev1.PersistentVolume) bool {
 // released returns the object as the API server has it right now when the volume may go by
 // it: what the caller knows of it may be old, and a person may have changed their mind. A
 // claim that names the volume keeps it, whatever its UID: objects that were put back from
-// a backup have new ones, and their volume looks released. So does one whose own object
-// was put back, when the claims are still to come.
+// a backup have new ones, and their volume looks released.
 func (p *Provisioner) released(ctx context.Context, pv *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
 	var now corev1.PersistentVolume
 	if err := p.api.Get(ctx, client.ObjectKey{Name: pv.Name}, &now); err != nil {
@@ -91,21 +96,46 @@ func (p *Provisioner) released(ctx context.Context, pv *corev1.PersistentVolume)
 	case claim.UID == ref.UID, claim.Spec.VolumeName == now.Name:
 		return nil, fmt.Errorf("claim %s/%s names it (put back from a backup? delete that claim, or set the policy to Retain): %w", ref.Namespace, ref.Name, ErrRefused)
 	}
-	return &now, original(&now)
+	return &now, nil
 }
 
 // original is nil for an object that this driver made with its volume, or that a person
-// has given up. That the claim of any other is not there tells nothing: it may be in the
-// part of the backup that comes next.
-func original(pv *corev1.PersistentVolume) error {
+// has given up. A volume whose object was put back looks released while the claims are
+// still to come: that the claim of any other object is not there tells nothing.
+func (p *Provisioner) original(ctx context.Context, pv *corev1.PersistentVolume) error {
 	if pv.Annotations[annDelete] == string(pv.UID) {
 		return nil
 	}
 	at, err := time.Parse(time.RFC3339, pv.Annotations[annProvisionedAt])
+	if pv.Annotations[annProvisionedAt] == "" {
+		if at, err = p.madeAt(ctx, pv); errors.Is(err, ErrUnavailable) {
+			return err
+		}
+	}
 	if late := pv.CreationTimestamp.Sub(at); err == nil && late > -madeWithin && late < madeWithin {
 		return nil
 	}
 	return fmt.Errorf("its object is of %s and was not made with its volume (annotation %s: %q): put back from a backup? Its claim may follow. "+
 		"When nobody wants the data: kubectl annotate pv %s %s=%s: %w", pv.CreationTimestamp.UTC().Format(time.RFC3339), annProvisionedAt, pv.Annotations[annProvisionedAt],
 		pv.Name, annDelete, pv.UID, ErrRefused)
+}
+
+// madeAt is when LVM made the volume of an object that has no annotation, as those of earlier
+// versions of this driver, which made the object right after the volume. A volume whose
+// tags name another object, claim or cluster tells nothing, and so does a time that is
+// not known.
+func (p *Provisioner) madeAt(ctx context.Context, pv *corev1.PersistentVolume) (time.Time, error) {
+	h, err := ParseHandle(pv.Spec.CSI.VolumeHandle)
+	if err != nil {
+		return time.Time{}, err
+	}
+	v, err := p.service.engine.Volume(ctx, h)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, ref := v.LV.Tags, pv.Spec.ClaimRef
+	if v.LV.Created == 0 || t.Get(vg.KeyPV) != pv.Name || t.Get(vg.KeyPVC) != ref.Namespace+"/"+ref.Name || t.Get(vg.KeyCluster) != p.service.engine.cluster {
+		return time.Time{}, fmt.Errorf("the tags of volume %s are not of volume %s: %w", h, pv.Name, ErrRefused)
+	}
+	return time.Unix(v.LV.Created, 0), nil
 }

@@ -62,6 +62,7 @@ func (c Call) Line() string { return c.Program + " " + strings.Join(c.Args, " ")
 // LV is a logical volume and what is in it.
 type LV struct {
 	Name, UUID     string
+	Created        time.Time // lv_time; the zero time is one that LVM does not know
 	Size           int64
 	Tags           []string
 	Pool, Origin   string

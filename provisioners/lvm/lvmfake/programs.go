@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // run does what a program does. The caller holds the lock.
@@ -154,7 +155,10 @@ func (h *Host) report(g *Group) (string, error) {
 	for _, name := range names {
 		l := g.LVs[name]
 		row := map[string]string{"lv_name": l.Name, "lv_uuid": l.UUID, "lv_attr": l.attr(), "lv_size": n(l.Size), "lv_tags": strings.Join(l.Tags, ","), "pool_lv": l.Pool,
-			"origin": l.Origin, "data_percent": "", "metadata_percent": "", "lv_health_status": "", "lv_time": "2026-11-26 06:35:19 +0000"}
+			"origin": l.Origin, "data_percent": "", "metadata_percent": "", "lv_health_status": "", "lv_time": ""}
+		if !l.Created.IsZero() {
+			row["lv_time"] = l.Created.Format("2006-01-02 15:04:05 -0700")
+		}
 		if h.groups[g.Info.Name].Missing {
 			row["lv_attr"] = row["lv_attr"][:8] + "p-"
 		}
@@ -190,7 +194,7 @@ func (h *Host) create(g *Group, l line) (string, error) {
 		}
 	}
 	g.Serial++
-	lv := &LV{Name: name, UUID: uuid(g.Info.Name, g.Serial), Tags: l.opt["--addtag"], Active: true}
+	lv := &LV{Name: name, UUID: uuid(g.Info.Name, g.Serial), Created: time.Now(), Tags: l.opt["--addtag"], Active: true}
 	raw := l.get("-L")
 	if l.get("--type") == "thin" {
 		raw = l.get("-V")
@@ -229,7 +233,7 @@ func (h *Host) snapshot(g *Group, origin string, l line) (string, error) {
 	}
 	g.Serial++
 	g.Seqno++
-	g.LVs[name] = &LV{Name: name, UUID: uuid(g.Info.Name, g.Serial), Tags: l.opt["--addtag"], Size: src.Size, Pool: src.Pool, Origin: origin, ReadOnly: l.get("-p") == "r",
+	g.LVs[name] = &LV{Name: name, UUID: uuid(g.Info.Name, g.Serial), Created: time.Now(), Tags: l.opt["--addtag"], Size: src.Size, Pool: src.Pool, Origin: origin, ReadOnly: l.get("-p") == "r",
 		Active: l.get("-k") == "n", Skip: l.get("-k") != "n", FS: src.FS, Data: src.Data, Grown: src.Grown}
 	return fmt.Sprintf("  Logical volume \"%s\" created.\n", name), nil
 }
