@@ -2,9 +2,12 @@ package docker_test
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,31 +32,34 @@ func options(t *testing.T, dir string, args ...string) *docker.Options {
 	return &o
 }
 
+// started is a daemon on the machine, as a new process, and what stops it.
+func started(t *testing.T, w *world, dir string) (*daemon, func()) {
+	t.Helper()
+	o := options(t, dir, "--default", "size=2Gi", "--refresh", "1s")
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- o.RunOn(ctx, w.infos, w.host, w.host, w.ns, w.boot, discard()) }()
+	wait.For(t, 10*time.Second, "it listens", func() bool { _, err := os.Stat(dir + "/holdfast.sock"); return err == nil })
+	st, err := os.Stat(dir + "/holdfast.sock")
+	w.must(err)
+	wait.For(t, 10*time.Second, "the socket is closed to others", func() bool { st, err = os.Stat(dir + "/holdfast.sock"); return err == nil && st.Mode().Perm() == 0o600 })
+	return connect(t, dir+"/holdfast.sock"), func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestDaemon: it serves, ends what an earlier process began, leaves its socket to the next
 // one, and that one knows who holds what.
 func TestDaemon(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
-	start := func() (*daemon, func()) {
-		o := options(t, dir, "--default", "size=2Gi", "--refresh", "1s")
-		if err := o.Validate(); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- o.RunOn(ctx, w.infos, w.host, w.host, w.ns, w.boot, discard()) }()
-		wait.For(t, 10*time.Second, "it listens", func() bool { _, err := os.Stat(dir + "/holdfast.sock"); return err == nil })
-		st, err := os.Stat(dir + "/holdfast.sock")
-		w.must(err)
-		wait.For(t, 10*time.Second, "the socket is closed to others", func() bool { st, err = os.Stat(dir + "/holdfast.sock"); return err == nil && st.Mode().Perm() == 0o600 })
-		return connect(t, dir+"/holdfast.sock"), func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	d, stop := start()
+	d, stop := started(t, w, dir)
 	at := `{"Mountpoint":"` + filepath.Join(dir, "mnt/hfd-db") + `"}`
 	d.good("VolumeDriver.Create", `{"Name":"db"}`, `{}`)
 	d.good("VolumeDriver.Mount", `{"Name":"db","ID":"c1"}`, at)
@@ -69,12 +75,65 @@ func TestDaemon(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	w.misbehave(nil)
-	d, stop = start()
+	d, stop = started(t, w, dir)
 	d.good("VolumeDriver.Unmount", `{"Name":"db","ID":"c1"}`, `{}`)
 	d.good("VolumeDriver.Path", `{"Name":"db"}`, at)
 	d.good("VolumeDriver.Unmount", `{"Name":"db","ID":"c2"}`, `{}`)
 	d.good("VolumeDriver.Path", `{"Name":"db"}`, `{"Mountpoint":""}`)
 	wait.For(t, 10*time.Second, "the half made volume is gone", func() bool { return w.lv("half") == nil })
+	stop()
+}
+
+// TestLateMount: the plugin is killed while mount(8) runs, the next one drops whom it was for,
+// and then the mount is there. It is known from then on, and it can be removed. A group
+// that hangs keeps Docker waiting for none of that.
+func TestLateMount(t *testing.T) {
+	t.Parallel() // it waits for what hangs
+	w := newWorld(t, groups()...)
+	dir := t.TempDir()
+	target := filepath.Join(dir, "mnt/hfd-db")
+	file := filepath.Join(dir, "state/holders/hfd-db.json")
+	d, stop := started(t, w, dir)
+	d.good("VolumeDriver.Create", `{"Name":"db","Opts":{"vg":"hf-a"}}`, `{}`)
+	w.misbehave(func(_ int, program string) lvmfake.Mode {
+		if program == "mount" {
+			return lvmfake.KillBefore
+		}
+		return lvmfake.Honest
+	})
+	d.bad("VolumeDriver.Mount", `{"Name":"db","ID":"c1"}`, "killed")
+	stop()
+	w.restart()
+	held := func() bool {
+		_, body := d.ask("VolumeDriver.Get", `{"Name":"db"}`)
+		return strings.Contains(body, `"holders":1`) && strings.Contains(body, `"Mountpoint":"`+target+`"`)
+	}
+	d, stop = started(t, w, dir)
+	wait.For(t, 10*time.Second, "the record is dropped", func() bool { _, err := os.Stat(file); return errors.Is(err, fs.ErrNotExist) })
+	_, err := w.host.Run(t.Context(), 0, "mount", "-t", "xfs", "/dev/hf-a/hfd-db", target)
+	w.must(err)
+	wait.For(t, 10*time.Second, "the mount has a record", held)
+	stop()
+	w.must(os.Remove(file)) // as if it had ended between the two
+	w.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Program == "lvm" && slices.Contains(c.Args, "hf-b") {
+			return lvmfake.Hang
+		}
+		return lvmfake.Honest
+	})
+	d, stop = started(t, w, dir)
+	if !held() {
+		t.Error("Docker is answered before it is known who holds what")
+	}
+	at := `{"Mountpoint":"` + target + `"}`
+	d.good("VolumeDriver.Mount", `{"Name":"db","ID":"c2"}`, at)
+	d.good("VolumeDriver.Unmount", `{"Name":"db","ID":"c2"}`, `{}`)
+	d.good("VolumeDriver.Path", `{"Name":"db"}`, at) // whose it was is not known
+	w.host.Misbehave(nil)
+	d.good("VolumeDriver.Remove", `{"Name":"db"}`, `{}`)
+	if m, _, err := w.host.At(target, ""); err != nil || m != nil || w.lv("db") != nil {
+		t.Errorf("after its removal: mount %+v, %v, volume %+v", m, err, w.lv("db"))
+	}
 	stop()
 }
 

@@ -116,6 +116,7 @@ func (d *Driver) vacate(ctx context.Context, v lvm.Volume) error {
 // is worked on beside the others, for one may hang; wait waits for all of them.
 func (d *Driver) Finish() (wait func()) {
 	var wg sync.WaitGroup
+	d.adopt()
 	for _, v := range d.seen() {
 		if v.Phase() == vg.Ready {
 			continue
@@ -151,6 +152,27 @@ func (d *Driver) Finish() (wait func()) {
 		})
 	}
 	return wg.Wait
+}
+
+// adopt gives each volume that is mounted a record. It lacks one when a mount ended after
+// the process that began it, and the next one had dropped its record: nobody was told,
+// and nobody would ask. Who holds it is not known; a call of Docker finds out.
+func (d *Driver) adopt() {
+	for _, v := range d.seen() {
+		if v.Phase() != vg.Ready {
+			continue
+		}
+		unlock, ok := d.locks.try(v.LV.Name)
+		if !ok {
+			continue
+		}
+		_, err := d.settleVolume(v)
+		unlock()
+		if err != nil {
+			d.Metrics.failed(opFinish)
+			d.Log.Info("it is not known whether the volume is mounted", "volume", nameOf(v), "error", err)
+		}
+	}
 }
 
 // finish removes a volume that is still in another phase than ready.

@@ -80,6 +80,12 @@ func (o *Options) run(ctx context.Context, m machine, log *slog.Logger) error {
 		Engine: engine, Groups: m.Groups, Mounts: m.Mounts, Present: m.Host.Present, Records: Files{Dir: records}, Namespaces: m.Namespaces,
 		MountDir: o.MountDir, Boot: m.Boot, Defaults: o.Defaults, Answer: DefaultAnswer, Metrics: NewMetrics(reg), Log: log,
 	})
+	// What is there, and who holds it, is known before Docker asks. A group that hangs is waited
+	// for a second.
+	if _, err := engine.Volumes(ctx); err != nil {
+		log.Info("not every volume group can be read", "error", err)
+	}
+	d.adopt()
 	var alive atomic.Int64
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error {
