@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,5 +142,30 @@ func TestClaimsHalfMadeVolumeIsNotFinished(t *testing.T) {
 		for _, c := range w.host.Calls() {
 			t.Errorf("%s: %s ran", phase, c.Line())
 		}
+	}
+}
+
+// Docker's names are one space over all pools: while a group of another pool cannot be read, a
+// volume of that name may be in it, and Docker must not get an empty one in its place.
+func TestNameIsTakenInAnyPool(t *testing.T) {
+	w := newWorld(t, append(groups(), lvm3())...)
+	w.made("data", map[string]string{"size": "5Gi", "pool": "log"})
+	w.restart()
+	w.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Program == "lvm" && slices.Contains(c.Args, "hf-c") {
+			return lvmfake.Fail
+		}
+		return lvmfake.Honest
+	})
+	opts := map[string]string{"size": "5Gi", "pool": "db"}
+	if err := w.create("data", opts); !errors.Is(err, lvm.ErrUnavailable) {
+		t.Errorf("while its group cannot be read: %v", err)
+	}
+	w.restart()
+	if err := w.create("data", opts); !errors.Is(err, lvm.ErrExists) {
+		t.Errorf("when it can: %v", err)
+	}
+	if n := len(w.host.Volumes("hf-a")) + len(w.host.Volumes("hf-b")); n != 0 {
+		t.Errorf("%d volumes were made", n)
 	}
 }

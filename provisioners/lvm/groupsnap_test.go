@@ -2,6 +2,7 @@ package lvm_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,5 +102,49 @@ func TestGroupSnapshotService(t *testing.T) {
 	}
 	if left := snapshotsOf(w, "hf-a"); len(left) > 0 || count(w) != 4 {
 		t.Errorf("left: %+v", left)
+	}
+}
+
+// Whether a snapshot is a member of a group snapshot is known from its tags. When they could
+// not be read it stays: what is left of a set would be no set.
+func TestMemberStaysWhileItsSetIsNotKnown(t *testing.T) {
+	w := neighbours(t)
+	_, all, err := w.engine.SnapshotGroup(t.Context(), "set", []lvm.Handle{handle("hfv-thin-x"), handle("hfv-block-v")}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.host.Calls()
+	w.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.N == 1 { // LVM answers again right after
+			return lvmfake.Fail
+		}
+		return lvmfake.Honest
+	})
+	s := lvm.NewService(w.engine, "test", nil)
+	if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: all[0].Handle.String()}); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v", err)
+	}
+	if left := snapshotsOf(w, "hf-a"); len(left) != 2 {
+		t.Errorf("of the set are left %+v", left)
+	}
+}
+
+// Disks were moved to another node together with their volumes: two groups have one of the
+// same name. A lock of that name is taken once.
+func TestGroupSnapshotOfEqualNames(t *testing.T) {
+	w := newWorld(t, groups()...)
+	a := w.must("twin", thin, lvm.XFS, gib)
+	if a.Info.Name != "hf-a" {
+		t.Fatalf("it is in %s", a.Info.Name)
+	}
+	other := *w.find("hf-a", "hfv-twin")
+	other.UUID, other.Tags = "other", slices.Clone(other.Tags)
+	other.Tags[0] = vg.Tag(vg.KeyID, "fedcba9876543210")
+	w.host.With("hf-b", func(g *lvmfake.Group) { g.LVs["hfv-twin"] = &other })
+	w.restart()
+	_, all, err := w.engine.SnapshotGroup(t.Context(), "set", []lvm.Handle{a.Handle, {Group: w.infos[1].UUID, LV: "hfv-twin"}}, 0)
+	if err != nil || len(all) != 2 || len(snapshotsOf(w, "hf-a")) != 1 || len(snapshotsOf(w, "hf-b")) != 1 {
+		t.Errorf("%d snapshots, %v", len(all), err)
 	}
 }

@@ -1,9 +1,11 @@
 package lvm_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,12 +15,14 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
 	"holdfast.dev/api/v1alpha1"
@@ -156,6 +160,33 @@ func TestVolumeWhoseObjectWasPutBackStays(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "kubectl annotate pv "+pv.Name+" holdfast.dev/delete-volume=uid-pv") {
 			t.Errorf("%s: it does not say what to do: %v", name, err)
+		}
+	}
+}
+
+// A claim is not there when the API server says so. A proxy before it, or a server without its
+// API, has an answer 404 for everything.
+func TestProxysWordOnAClaimIsNone(t *testing.T) {
+	answers := map[bool]error{
+		true:  apierrors.NewNotFound(corev1.Resource("persistentvolumeclaims"), "gone"),
+		false: apierrors.NewGenericServerResponse(http.StatusNotFound, "get", corev1.Resource("persistentvolumeclaims"), "gone", "404 page not found", 0, true),
+	}
+	for goes, answer := range answers {
+		w := newWorld(t)
+		pv := w.released()
+		api := fake.NewClientBuilder().WithObjects(pv).WithInterceptorFuncs(interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if _, claim := o.(*corev1.PersistentVolumeClaim); claim {
+					return answer
+				}
+				return c.Get(ctx, key, o, opts...)
+			}}).Build()
+		p := lvm.NewProvisioner(lvm.NewService(w.engine, "test", nil), api, slog.New(slog.DiscardHandler))
+		if err := p.Delete(t.Context(), pv); (err == nil) != goes || !goes && !errors.Is(err, lvm.ErrUnavailable) {
+			t.Errorf("%v: %v", answer, err)
+		}
+		if n := len(w.host.Volumes("hf-a")); (n == 0) != goes {
+			t.Errorf("%v: %d volumes", answer, n)
 		}
 	}
 }

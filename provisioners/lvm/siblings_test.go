@@ -83,3 +83,23 @@ func TestSnapshotIsOneByItsTags(t *testing.T) {
 		}
 	}
 }
+
+// What another owner half made, or is deleting, is that one's to end, also under a name of
+// ours: it is not made anew. A person's lvrename, or a restored group, brings that about.
+func TestHalfMadeVolumeOfAnotherKindStays(t *testing.T) {
+	for _, kind := range []lvm.Kind{lvm.KindDocker, lvm.KindSnapshot, lvm.KindEphemeral, lvm.KindTail} {
+		for _, phase := range []string{vg.Creating, vg.Deleting} {
+			w := neighbours(t)
+			w.must("new", thick, lvm.XFS, gib)
+			w.renamed("hfv-new", "hfv-new", vg.KeyKind, string(kind))
+			w.renamed("hfv-new", "hfv-new", vg.KeyIntent, phase+"/0123")
+			w.host.Calls()
+			if _, err := w.engine.Create(t.Context(), w.request("new", thick, lvm.XFS, gib)); !errors.Is(err, lvm.ErrRefused) || !strings.Contains(err.Error(), "was made as a "+string(kind)) {
+				t.Errorf("%s in phase %s: %v", kind, phase, err)
+			}
+			if l := w.find("hf-a", "hfv-new"); l == nil || l.Data != "data of new" {
+				t.Errorf("%s in phase %s: it is %+v", kind, phase, l)
+			}
+		}
+	}
+}

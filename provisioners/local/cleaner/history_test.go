@@ -6,10 +6,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -164,4 +167,27 @@ func TestBoundVolumeIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, c, func() bool { return w.offerable(uuidRaw) && !w.parts[uuidRaw].residue() })
+}
+
+// A cleaning ends while the controller notes that volumes are Bound. What one of them noted
+// and the other one wrote over would be a tenant's data that is wiped, or never cleaned.
+func TestNotesOfTwoAtOnce(t *testing.T) {
+	const n = 20
+	h := Histories{Dir: t.TempDir()}
+	var wg sync.WaitGroup
+	for i := range n {
+		volume := Tenancy{Volume: types.UID(strconv.Itoa(i))}
+		for _, note := range []func(string, Tenancy) error{h.NoteBound, h.NoteCleaned} {
+			wg.Go(func() {
+				if err := note("p", volume); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	got, err := h.Load("p")
+	if err != nil || len(got.Bound) != n || len(got.Cleaned) != n {
+		t.Errorf("%d Bound and %d cleaned are noted of %d each, %v", len(got.Bound), len(got.Cleaned), n, err)
+	}
 }
