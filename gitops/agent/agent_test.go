@@ -1,16 +1,14 @@
 package agent_test
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -35,7 +33,6 @@ import (
 	"holdfast.dev/gitops/agent"
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/render"
-	"holdfast.dev/gitops/signature"
 	"holdfast.dev/gitops/trust"
 	"holdfast.dev/salt"
 )
@@ -91,169 +88,6 @@ func configMap(name, value string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: default}\ndata: {value: \"" + value + "\"}\n"
 }
 
-// fakeHub stands in for the hub: the agent's half of the protocol is under test here.
-type fakeHub struct {
-	mu       sync.Mutex
-	revision int
-	files    map[string][]byte
-	report   protocol.Report
-	changed  chan struct{}
-	ask      map[string][]byte // a plan's bundle, until it is taken
-	answer   *protocol.PlanReport
-
-	commit []byte // of the revision, when it is signed
-	trust  *trust.Store
-	later  time.Duration // how far the hub's clock is ahead
-	issued []string      // how the agent came by its certificates
-	lose   int           // answers with certificates that do not arrive
-}
-
-// plan asks the agent what a bundle would change.
-func (h *fakeHub) plan(files map[string][]byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ask, h.answer = files, nil
-	close(h.changed)
-	h.changed = make(chan struct{})
-}
-
-func (h *fakeHub) answered() *protocol.PlanReport {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.answer
-}
-
-func (h *fakeHub) want(files map[string][]byte) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.revision++
-	h.files, h.commit = files, nil
-	close(h.changed)
-	h.changed = make(chan struct{})
-	return fmt.Sprint("r", h.revision)
-}
-
-// wantCommit wants a bundle by its commit.
-func (h *fakeHub) wantCommit(files map[string][]byte, commit []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.files, h.commit = files, commit
-	close(h.changed)
-	h.changed = make(chan struct{})
-}
-
-// name is the revision's; the caller holds h.mu.
-func (h *fakeHub) name() string {
-	if h.commit != nil {
-		return signature.CommitID(h.commit)
-	}
-	return fmt.Sprint("r", h.revision)
-}
-
-func (h *fakeHub) last() protocol.Report {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.report
-}
-
-// sign answers for certificates, as the hub does.
-func (h *fakeHub) sign(w http.ResponseWriter, r *http.Request, shown *x509.Certificate) {
-	var req protocol.CertificateRequest
-	_ = json.NewDecoder(r.Body).Decode(&req)
-	how, cert, err := "renewed", []byte(nil), error(nil)
-	if strings.HasSuffix(r.URL.Path, "/enroll") {
-		how = "enrolled"
-		id := trust.Identity{Kind: trust.Cluster, Name: strings.Split(r.URL.Path, "/")[3]}
-		cert, err = h.trust.Enroll(id, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), []byte(req.Request))
-	} else {
-		cert, err = h.trust.Renew(shown, []byte(req.Request))
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusUnauthorized)
-		return
-	}
-	roots, _ := h.trust.Roots()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.issued = append(h.issued, how)
-	if h.lose > 0 {
-		h.lose--
-		panic(http.ErrAbortHandler)
-	}
-	_ = json.NewEncoder(w).Encode(protocol.Certificate{Certificate: string(cert), Roots: string(roots)})
-}
-
-// setLate moves the hub's clock.
-func (h *fakeHub) setLate(by time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.later = by
-}
-
-func (h *fakeHub) now() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return time.Now().Add(h.later)
-}
-
-func (h *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var shown *x509.Certificate
-	if len(r.TLS.PeerCertificates) > 0 {
-		shown = r.TLS.PeerCertificates[0]
-	}
-	if strings.HasSuffix(r.URL.Path, "/enroll") || r.URL.Path == "/v1/renew" {
-		h.sign(w, r, shown)
-		return
-	}
-	if _, err := h.trust.Authenticate(shown); err != nil {
-		http.Error(w, err.Error(), http.StatusUnauthorized)
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	rev := h.name()
-	switch {
-	case strings.HasSuffix(r.URL.Path, "/commit"):
-		_, _ = w.Write(h.commit)
-	case strings.HasSuffix(r.URL.Path, "/desired"):
-		if r.URL.Query().Get("after") == rev && h.ask == nil {
-			changed := h.changed
-			h.mu.Unlock()
-			select {
-			case <-changed:
-			case <-r.Context().Done():
-			}
-			h.mu.Lock()
-			rev = h.name()
-		}
-		d := protocol.Desired{Revision: rev}
-		if h.ask != nil {
-			d.Plan = "question"
-		}
-		_ = json.NewEncoder(w).Encode(d)
-	case strings.HasSuffix(r.URL.Path, "/plans/question") && r.Method == http.MethodGet:
-		_ = json.NewEncoder(w).Encode(protocol.PlanFiles(h.ask))
-		h.ask = nil
-	case strings.HasSuffix(r.URL.Path, "/plans/question"):
-		h.answer = &protocol.PlanReport{}
-		_ = json.NewDecoder(r.Body).Decode(h.answer)
-		w.WriteHeader(http.StatusNoContent)
-	case strings.HasSuffix(r.URL.Path, "/report"):
-		var rep protocol.Report
-		if json.NewDecoder(r.Body).Decode(&rep) == nil {
-			h.report = rep
-		}
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		tw := tar.NewWriter(w)
-		for name, data := range h.files {
-			_ = tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg})
-			_, _ = tw.Write(data)
-		}
-		_ = tw.Close()
-	}
-}
-
 // rig is an agent at work on a real API server.
 type rig struct {
 	t    *testing.T
@@ -293,12 +127,13 @@ func newRig(t *testing.T, name string) *rig {
 	if err := c.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, c: c, hub: &fakeHub{changed: make(chan struct{})}, name: name, dir: t.TempDir()}
+	r := &rig{t: t, c: c, hub: &fakeHub{changed: make(chan struct{}), hold: protocol.MaxWait}, name: name, dir: t.TempDir()}
 	if r.hub.trust, err = trust.Open(t.TempDir(), r.hub.now); err != nil {
 		t.Fatal(err)
 	}
 	r.invite()
 	srv := httptest.NewUnstartedServer(r.hub)
+	srv.Config.ErrorLog = log.New(r.hub, "", 0)
 	srv.Listener = tls.NewListener(srv.Listener, r.hub.trust.Server(trust.Given{}).Config())
 	srv.Start()
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
