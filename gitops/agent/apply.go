@@ -71,6 +71,9 @@ func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]app
 	opts.WaitInterval = 200 * time.Millisecond
 	opts.WaitTimeout = 30 * time.Second
 	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
+	// Else an object never comes to a new version of its kind that has other fields:
+	// the API server merges in the version that its fields were last applied in.
+	opts.MigrateAPIVersion = true
 	objects := make([]*unstructured.Unstructured, len(u.objects))
 	for i, o := range u.objects {
 		objects[i] = o.DeepCopy()

@@ -156,7 +156,7 @@ func parseBundle(cluster string, files map[string][]byte) (idx render.Index, uni
 		u := unit{name: a.Name, version: a.Version, digest: a.Digest, requires: a.Requires, healthTimeout: a.HealthTimeout}
 		for _, o := range b.Objects(a.Name) {
 			obj := &unstructured.Unstructured{}
-			if err := yaml.Unmarshal(o.Data, &obj.Object); err != nil {
+			if err := yaml.Unmarshal(o.Data, obj); err != nil { // whole numbers as integers, as the API server reads them
 				return render.Index{}, nil, fmt.Errorf("read %s: %w", o.Path, err)
 			}
 			u.objects = append(u.objects, obj)

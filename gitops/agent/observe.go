@@ -89,9 +89,8 @@ func (a *Agent) pruneLeft(ctx context.Context, u *unitState, since time.Time) er
 // observe looks whether the cluster has every object as the bundle has it: the
 // dry run of an apply would change nothing.
 func (a *Agent) observe(ctx context.Context, u *unitState) error {
-	brings := bringsOf([]unit{u.unit})
 	for _, o := range u.objects {
-		if c := a.plans.try(ctx, o, brings); c != nil {
+		if c := a.plans.try(ctx, o, brought{}); c != nil {
 			what := "is not yet as the bundle has it"
 			if c.Message != "" {
 				what += ": " + c.Message

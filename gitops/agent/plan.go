@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,7 +17,6 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -98,7 +96,7 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 	for _, st := range list.Items {
 		stands[st.Name] = st.Status.AppliedDigest
 	}
-	brings := bringsOf(units)
+	brings := bringsOf(units, stands)
 	kept := map[string]map[string]bool{} // by addon, ids of the bundle
 	for _, u := range units {
 		kept[u.name] = map[string]bool{}
@@ -108,7 +106,8 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 			}
 			kept[u.name][object.UnstructuredToObjMetadata(o).String()] = true
 			var c *protocol.PlanChange
-			if !onlyChanged || stands[u.name] != u.digest {
+			// What is applied is tried, too, when its definition changes under it.
+			if !onlyChanged || stands[u.name] != u.digest || brings.definition(o) != nil {
 				c = p.try(ctx, o, brings)
 			}
 			if c == nil {
@@ -169,40 +168,28 @@ func objectName(m object.ObjMetadata) string {
 	return m.GroupKind.String() + " " + name
 }
 
-// brought is what a bundle makes possible that was not before.
-type brought struct {
-	namespaces map[string]bool
-	kinds      map[string]bool // Kind.group of its CustomResourceDefinitions
-}
-
-func bringsOf(units []unit) brought {
-	b := brought{map[string]bool{}, map[string]bool{}}
-	for _, u := range units {
-		for _, o := range u.objects {
-			switch o.GetKind() {
-			case "Namespace":
-				b.namespaces[o.GetName()] = true
-			case "CustomResourceDefinition":
-				group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-				kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-				b.kinds[kind+"."+group] = true
-			}
-		}
-	}
-	return b
-}
-
 // try asks the API server about one object; nil when it would stay as it is.
 func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings brought) *protocol.PlanChange {
 	c := &protocol.PlanChange{Object: objectName(object.UnstructuredToObjMetadata(o))}
 	opts := ssa.DefaultDiffOptions()
 	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
 	entry, existing, after, err := p.manager.Diff(ctx, o.DeepCopy(), opts)
-	switch {
-	case err != nil && p.comesFirst(err, o, brings):
-		c.Action, c.Message = protocol.PlanUnsure, "can be tried only when the namespace or the kind that the same change brings is there"
-	case err != nil:
+	if err != nil && !brings.comesFirst(err, o) {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
+		return c
+	}
+	if err == nil && entry.Action == ssa.SkippedAction {
+		return nil
+	}
+	if why := p.fits(ctx, o, after, err, brings); why != nil {
+		c.Action, c.Message = protocol.PlanRefused, oneLine(why)
+		return c
+	}
+	switch {
+	case err != nil && brings.definition(o) != nil:
+		c.Action, c.Message = protocol.PlanUnsure, "fits the definition that the same change brings, and can be tried only when that is there"
+	case err != nil:
+		c.Action, c.Message = protocol.PlanUnsure, "can be tried only when the namespace that the same change brings is there"
 	case entry.Action == ssa.CreatedAction:
 		c.Action = protocol.PlanCreate
 	case entry.Action == ssa.ConfiguredAction:
@@ -213,17 +200,25 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 	return c
 }
 
-// comesFirst is true when the refusal is only that something is not there yet
-// which the bundle brings.
-func (p *planner) comesFirst(err error, o *unstructured.Unstructured, brings brought) bool {
-	if brings.kinds[o.GroupVersionKind().GroupKind().String()] {
-		for cause := err; cause != nil; cause = errors.Unwrap(cause) {
-			if meta.IsNoMatchError(cause) {
-				return true
-			}
-		}
+// fits asks the definition that the bundle brings, if any, which the API server
+// does not have yet. after is the dry run's outcome, nil when nothing changed; err
+// is its refusal.
+func (p *planner) fits(ctx context.Context, o, after *unstructured.Unstructured, err error, brings brought) error {
+	if brings.definition(o) == nil {
+		return nil
 	}
-	return brings.namespaces[o.GetNamespace()] && strings.Contains(err.Error(), fmt.Sprintf("namespaces %q not found", o.GetNamespace()))
+	live, whole := &unstructured.Unstructured{}, o
+	live.SetGroupVersionKind(o.GroupVersionKind())
+	if p.client.Get(ctx, client.ObjectKeyFromObject(o), live) != nil {
+		live = nil // there is none, or none of this version
+	}
+	switch {
+	case after != nil:
+		whole = after
+	case err == nil && live != nil:
+		whole = live
+	}
+	return brings.fits(ctx, o, live, whole)
 }
 
 // serverFields are the server's own and say nothing about a change.

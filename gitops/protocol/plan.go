@@ -41,8 +41,8 @@ type PlanAction string
 
 // Actions. Refused: the API server, or a webhook, would not take it, or it is of a
 // data-bearing kind and dropped without a person's approval. Held: it was dropped
-// before, or is retained, and stays. Unsure: it needs a kind or
-// a namespace that the change itself brings, so that no server can try it yet.
+// before, or is retained, and stays. Unsure: it needs a namespace, a kind or a schema
+// of its kind that the change itself brings, so that no server can try it yet.
 const (
 	PlanCreate  PlanAction = "create"
 	PlanChanged PlanAction = "change"

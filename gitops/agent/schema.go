@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/install"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+)
+
+// brought is what a bundle makes possible, or impossible, that was not before.
+type brought struct {
+	namespaces map[string]bool
+	// definitions by Kind.group, but for those of addons that are applied as the
+	// bundle has them: of these the API server itself knows best.
+	definitions map[string]*apiextensions.CustomResourceDefinition
+}
+
+// bringsOf looks through a bundle; stands are the digests that are applied, by addon.
+func bringsOf(units []unit, stands map[string]string) brought {
+	b := brought{map[string]bool{}, map[string]*apiextensions.CustomResourceDefinition{}}
+	for _, u := range units {
+		for _, o := range u.objects {
+			switch {
+			case o.GetKind() == "Namespace":
+				b.namespaces[o.GetName()] = true
+			case o.GetKind() == "CustomResourceDefinition" && stands[u.name] != u.digest:
+				// The API server says of one that cannot be read what is wrong with it.
+				if crd, err := readDefinition(o); err == nil {
+					b.definitions[crd.Spec.Names.Kind+"."+crd.Spec.Group] = crd
+				}
+			}
+		}
+	}
+	return b
+}
+
+func (b brought) definition(o *unstructured.Unstructured) *apiextensions.CustomResourceDefinition {
+	return b.definitions[o.GroupVersionKind().GroupKind().String()]
+}
+
+// comesFirst is true when the refusal may be only for what the bundle brings and
+// the API server does not have yet: a namespace, a kind, or another schema of it.
+func (b brought) comesFirst(err error, o *unstructured.Unstructured) bool {
+	return b.definition(o) != nil && bySchema(err) ||
+		b.namespaces[o.GetNamespace()] && strings.Contains(err.Error(), fmt.Sprintf("namespaces %q not found", o.GetNamespace()))
+}
+
+// bySchema is true for a refusal that another schema of the kind could explain.
+func bySchema(err error) bool {
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		if meta.IsNoMatchError(cause) {
+			return true
+		}
+	}
+	// What does not fit the schema at all is an internal error to server-side apply
+	// (structuredmerge.go of k8s.io/apimachinery).
+	return apierrors.IsInvalid(err) || strings.Contains(err.Error(), "failed to create typed patch object")
+}
+
+func readDefinition(o *unstructured.Unstructured) (*apiextensions.CustomResourceDefinition, error) {
+	data, err := json.Marshal(o.Object)
+	if err != nil {
+		return nil, err
+	}
+	var given apiextensionsv1.CustomResourceDefinition
+	if err := json.Unmarshal(data, &given); err != nil {
+		return nil, err
+	}
+	scheme := runtime.NewScheme()
+	install.Install(scheme)
+	scheme.Default(&given)
+	crd := &apiextensions.CustomResourceDefinition{}
+	return crd, scheme.Convert(&given, crd, nil)
+}
+
+// fits is an error when the API server would refuse the object once it has the
+// definition that the bundle brings, as its own handler of custom resources does.
+// o is the object of the bundle, live what there is under its name (nil for
+// nothing), and whole what o makes of live, or o itself when that is not known: then
+// a required field that somebody else owns counts as missing. Webhooks and
+// admission policies are not asked.
+func (b brought) fits(ctx context.Context, o, live, whole *unstructured.Unstructured) error {
+	crd := b.definition(o)
+	if crd == nil {
+		return nil
+	}
+	version := o.GroupVersionKind().Version
+	props, err := apiextensions.GetSchemaForVersion(crd, version)
+	if err != nil || !apiextensions.HasServedCRDVersion(crd, version) {
+		return refusedBy(crd, fmt.Errorf("it does not serve version %s", version))
+	}
+	if namespaced := crd.Spec.Scope == apiextensions.NamespaceScoped; namespaced != (o.GetNamespace() != "") {
+		return refusedBy(crd, fmt.Errorf("metadata.namespace is %q, and its scope is %s", o.GetNamespace(), crd.Spec.Scope))
+	}
+	if props == nil || props.OpenAPIV3Schema == nil {
+		return nil
+	}
+	schema, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
+	if err != nil {
+		return refusedBy(crd, err)
+	}
+	validator, _, err := validation.NewSchemaValidator(props.OpenAPIV3Schema)
+	if err != nil {
+		return refusedBy(crd, err)
+	}
+	// Only of o are unknown fields a mistake: whole has those that were dropped, too.
+	unknown := pruning.PruneWithOptions(o.DeepCopy().Object, schema, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	slices.Sort(unknown)
+	var errs []error
+	for _, path := range unknown {
+		errs = append(errs, fmt.Errorf("%s: unknown field", path))
+	}
+	after := stored(crd, version, schema, whole)
+	var before any
+	if live != nil {
+		before = stored(crd, version, schema, live)
+	}
+	var faults field.ErrorList
+	faults = append(faults, validation.ValidateCustomResource(nil, after, validator)...)
+	faults = append(faults, objectmeta.Validate(nil, after, schema, false)...)
+	faults = append(faults, listtype.ValidateListSetsAndMaps(nil, schema, after)...)
+	if rules := cel.NewValidator(schema, true, celconfig.PerCallLimit); rules != nil && len(faults) == 0 {
+		faults, _ = rules.Validate(ctx, nil, schema, after, before, celconfig.RuntimeCELCostBudget)
+	}
+	for _, f := range faults {
+		errs = append(errs, f)
+	}
+	return refusedBy(crd, errors.Join(errs...))
+}
+
+// stored is the object as the API server would validate it: without what the
+// schema does not know, and with its defaults. The status is others' to write.
+func stored(crd *apiextensions.CustomResourceDefinition, version string, schema *structuralschema.Structural, o *unstructured.Unstructured) map[string]any {
+	obj := o.DeepCopy().Object
+	if sub, err := apiextensions.GetSubresourcesForVersion(crd, version); err == nil && sub != nil && sub.Status != nil {
+		delete(obj, "status")
+	}
+	pruning.Prune(obj, schema, true)
+	defaulting.PruneNonNullableNullsWithoutDefaults(obj, schema)
+	defaulting.Default(obj, schema)
+	return obj
+}
+
+func refusedBy(crd *apiextensions.CustomResourceDefinition, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the CustomResourceDefinition %s of the same bundle does not take it: %w", crd.Name, err)
+}
