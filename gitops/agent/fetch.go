@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -14,20 +17,65 @@ import (
 	"holdfast.dev/gitops/render"
 )
 
+const (
+	refusedAgain    = time.Minute // doubled after each further refusal of the same revision
+	refusedAgainMax = 30 * time.Minute
+)
+
 // fetched is a new bundle, or the hub's wish to hear a report.
 type fetched struct {
 	report           bool
 	revision, digest string
+	signers          string // hash of the keys by which it was judged
 	units            []unit
 	deletions        []fleet.Deletion
 	err              error
 }
 
+// refusal is that of the newest revision. A revision is a commit: the same bundle
+// under another signature is another one, and is looked at when the hub says so. The
+// same one is looked at again when the trusted keys are others, and now and then.
+type refusal struct {
+	revision, signers string
+	times             int
+	again             time.Time
+}
+
+func (r refusal) next(f fetched, now time.Time) refusal {
+	if f.err == nil {
+		return refusal{}
+	}
+	n := refusal{revision: f.revision, signers: f.signers}
+	if r.revision == f.revision {
+		n.times = r.times + 1
+	}
+	n.again = now.Add(min(refusedAgainMax, refusedAgain<<min(n.times, 5)))
+	return n
+}
+
+func (r refusal) due(signers string, now time.Time) bool {
+	return r.revision != "" && (signers != r.signers || !now.Before(r.again))
+}
+
+// signers names the trusted keys by their hash.
+func (a *Agent) signers() string {
+	if a.opts.SignersFile == "" {
+		return ""
+	}
+	data, err := os.ReadFile(a.opts.SignersFile)
+	if err != nil {
+		return err.Error()
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
 // fetchLoop brings each new revision to Run.
 func (a *Agent) fetchLoop(ctx context.Context) {
 	after, pause := "", retryAfter
+	var refused refusal
 	for ctx.Err() == nil {
-		f, err := a.fetch(ctx, after)
+		f, err := a.fetch(ctx, after, refused)
 		if err != nil {
 			a.log.Info("hub does not answer; the cluster stays as it is", "error", err.Error())
 			select {
@@ -44,7 +92,7 @@ func (a *Agent) fetchLoop(ctx context.Context) {
 		select {
 		case a.fetched <- *f:
 			if !f.report {
-				after = f.revision
+				after, refused = f.revision, refused.next(*f, time.Now())
 				continue
 			}
 			select { // a report that does not arrive must not be asked for at full speed
@@ -57,26 +105,27 @@ func (a *Agent) fetchLoop(ctx context.Context) {
 }
 
 // fetch returns nil when there is nothing new. A bundle that cannot be
-// verified is a result too: it is reported, and not asked for again.
-func (a *Agent) fetch(ctx context.Context, after string) (*fetched, error) {
+// verified is a result too: it is reported, and not asked for again until that is due.
+func (a *Agent) fetch(ctx context.Context, after string, refused refusal) (*fetched, error) {
 	d, err := a.hub.desired(ctx, after)
 	if err == nil && d.Plan != "" {
 		err = a.plans.take(ctx, d.Plan, d.PlanChanged, a.log)
 	}
+	signers := a.signers() // before they are used: a change meanwhile is another one
 	switch {
 	case err != nil:
 		return nil, err
-	case d.Revision != "" && d.Revision != after:
+	case d.Revision != "" && (d.Revision != after || refused.due(signers, time.Now())):
 	case d.Unheard:
 		return &fetched{report: true}, nil
 	default:
 		return nil, nil
 	}
+	f := &fetched{revision: d.Revision, signers: signers}
 	files, err := a.hub.bundle(ctx, d.Revision)
 	if err != nil {
 		return nil, err
 	}
-	f := &fetched{revision: d.Revision}
 	var idx render.Index
 	idx, f.units, f.err = parseBundle(a.opts.Cluster, files)
 	f.digest, f.deletions = idx.Digest, idx.Deletions

@@ -3,11 +3,13 @@ package agent_test
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -37,28 +39,39 @@ func published(t *testing.T, key ssh.Signer, cluster string, files map[string][]
 	return raw
 }
 
+func newKey(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// trust makes the keys those that may sign, all at once, as the kubelet does.
+func (r *rig) trust(keys ...ssh.Signer) {
+	r.t.Helper()
+	r.keys = filepath.Join(r.dir, "allowed_signers")
+	var text string
+	for _, key := range keys {
+		text += "hub namespaces=\"git\" " + string(ssh.MarshalAuthorizedKey(key.PublicKey()))
+	}
+	if err := errors.Join(os.WriteFile(r.keys+".new", []byte(text), 0o600), os.Rename(r.keys+".new", r.keys)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // TestOnlySignedIsApplied: an agent that demands signatures refuses, says why,
 // and leaves the cluster as it is.
 func TestOnlySignedIsApplied(t *testing.T) {
-	var keys []ssh.Signer
-	for range 2 {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := ssh.NewSignerFromKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, s)
-	}
-	hub, evil := keys[0], keys[1]
+	hub, evil := newKey(t), newKey(t)
 	r := newRig(t, "signed-1")
 	r.stop()
-	r.keys = filepath.Join(r.dir, "allowed_signers")
-	if err := os.WriteFile(r.keys, []byte("hub namespaces=\"git\" "+string(ssh.MarshalAuthorizedKey(hub.PublicKey()))), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	r.trust(hub)
 	r.start()
 	fleet := func(version int) map[string][]byte {
 		return bundle(t, r.name, map[string]addon{"one": {fmt.Sprintf("0.1.%d", version), map[string]string{"a.yaml": configMap("signed", fmt.Sprint(version))}}})
@@ -118,4 +131,39 @@ func TestOnlySignedIsApplied(t *testing.T) {
 	if r.value("signed") != "2" {
 		t.Errorf("without anybody who may sign, %q was applied", r.value("signed"))
 	}
+}
+
+// TestKeysAreRenewed: a cluster that is told of the hub's new key after the hub
+// signs with it refused that bundle until its agent was restarted.
+func TestKeysAreRenewed(t *testing.T) {
+	old, next := newKey(t), newKey(t)
+	r := newRig(t, "signed-3")
+	r.stop()
+	r.trust(old)
+	r.hub.holdFor(100 * time.Millisecond) // the hub itself answers within a minute
+	r.start()
+	fleet := func(version string) map[string][]byte {
+		return bundle(t, r.name, map[string]addon{"one": {"0.1." + version, map[string]string{"a.yaml": configMap("renewed", version)}}})
+	}
+	refused := func(commit []byte) {
+		t.Helper()
+		r.until("the refusal", func() bool {
+			rep := r.hub.last()
+			return rep.Refused == signature.CommitID(commit) && strings.Contains(rep.Error, "of nobody who may sign")
+		})
+	}
+	// The very same bundle, published again under a key that is trusted.
+	first := fleet("1")
+	stranger := published(t, next, r.name, first, 1700000000)
+	r.hub.wantCommit(first, stranger)
+	refused(stranger)
+	r.hub.wantCommit(first, published(t, old, r.name, first, 1700000000))
+	r.until("the bundle under another signature", func() bool { return r.settled(first) })
+	// The very same commit, when its key has become a trusted one.
+	second := fleet("2")
+	commit := published(t, next, r.name, second, 1700000100)
+	r.hub.wantCommit(second, commit)
+	refused(commit)
+	r.trust(old, next)
+	r.until("the bundle under the new key", func() bool { return r.settled(second) && r.hub.last().Refused == "" })
 }
