@@ -17,7 +17,9 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
@@ -174,6 +176,10 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 	opts := ssa.DefaultDiffOptions()
 	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
 	entry, existing, after, err := p.manager.Diff(ctx, o.DeepCopy(), opts)
+	if err != nil && strings.Contains(err.Error(), "to last applied version") {
+		existing, after, err = p.moved(ctx, o)
+		entry = &ssa.ChangeSetEntry{Action: ssa.ConfiguredAction}
+	}
 	if err != nil && !brings.comesFirst(err, o) {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
 		return c
@@ -198,6 +204,23 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 		return nil
 	}
 	return c
+}
+
+// moved tries an object that comes to another version of its kind, with fields that
+// the version before does not have. The API server merges in the version that the
+// object was last applied in, and so refuses every dry run of an apply; the agent's
+// apply moves the object's managed fields first.
+func (p *planner) moved(ctx context.Context, o *unstructured.Unstructured) (existing, after *unstructured.Unstructured, err error) {
+	existing, after = &unstructured.Unstructured{}, o.DeepCopy()
+	existing.SetGroupVersionKind(o.GroupVersionKind())
+	if err := p.client.Get(ctx, client.ObjectKeyFromObject(o), existing); err != nil {
+		return nil, nil, err
+	}
+	data, err := json.Marshal(o.Object)
+	if err != nil {
+		return nil, nil, err
+	}
+	return existing, after, p.client.Patch(ctx, after, client.RawPatch(types.MergePatchType, data), client.DryRunAll, client.FieldOwner(fieldOwner), client.FieldValidation(metav1.FieldValidationStrict))
 }
 
 // fits asks the definition that the bundle brings, if any, which the API server

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,23 @@ func widget(apiVersion, kind, spec string) string {
 	return "apiVersion: plan.example.com/" + apiVersion + "\nkind: " + kind + "\nmetadata: {name: w, namespace: default}\nspec: {" + spec + "}\n"
 }
 
+// said asks what would become of the object of a kind.
+func (r *rig) said(files map[string][]byte, kind string) (said protocol.PlanChange) {
+	r.t.Helper()
+	r.hub.plan(files)
+	r.until("the answer", func() bool { return r.hub.answered() != nil })
+	got := *r.hub.answered()
+	if got.Error != "" {
+		r.t.Fatalf("answer %+v", got)
+	}
+	for _, c := range got.Changes {
+		if c.Object == kind+".plan.example.com default/w" || c.Object == kind+".plan.example.com w" {
+			said = c
+		}
+	}
+	return said
+}
+
 // TestDefinitionWithItsObjects: a commit that changed a definition and used what
 // was new in it was refused for good, as the API server knew the old schema alone;
 // and one that broke the objects that there are was found out when it was applied.
@@ -55,7 +73,7 @@ func TestDefinitionWithItsObjects(t *testing.T) {
 	r.until("the first bundle", func() bool { return r.settled(first) })
 
 	coloured := widgets("Widget", version("v1", true, "properties: {"+size+", color: {type: string, enum: [red, blue]}, tags: {type: array, x-kubernetes-list-type: set, items: {type: string}}}"))
-	twice := widgets("Widget", v1, version("v2", false, "properties: {count: {type: integer}}"))
+	twice := widgets("Widget", version("v1", false, "properties: {"+size+"}"), version("v2", true, "properties: {"+size+", count: {type: integer}}"))
 	ruled := widgets("Widget", version("v1", true, "properties: {"+size+", step: {type: integer}}, x-kubernetes-validations: [{rule: '!has(self.step) || self.step <= self.size', message: a step too far}]"))
 	gadgets := map[string]string{"w.yaml": widgets("Widget", v1), "g.yaml": widgets("Gadget", v1)}
 	cases := map[string]struct {
@@ -86,18 +104,7 @@ func TestDefinitionWithItsObjects(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			r.hub.plan(tc.files)
-			r.until("the answer", func() bool { return r.hub.answered() != nil })
-			got := *r.hub.answered()
-			if got.Error != "" {
-				t.Fatalf("answer %+v", got)
-			}
-			var said protocol.PlanChange
-			for _, c := range got.Changes {
-				if c.Object == tc.object+".plan.example.com default/w" || c.Object == tc.object+".plan.example.com w" {
-					said = c
-				}
-			}
+			said := r.said(tc.files, tc.object)
 			if said.Action != tc.action {
 				t.Errorf("%s: %q with %q, want %q", tc.reason, said.Action, said.Message, tc.action)
 			}
@@ -109,8 +116,22 @@ func TestDefinitionWithItsObjects(t *testing.T) {
 		})
 	}
 
-	for _, name := range []string{"NewField", "NewVersion"} { // and what was let through goes in
-		r.hub.want(cases[name].files)
-		r.until(name+" to be applied", func() bool { return r.settled(cases[name].files) })
+	// And what was let through goes in.
+	r.hub.want(cases["NewField"].files)
+	r.until("the new field to be applied", func() bool { return r.settled(cases["NewField"].files) })
+	// The new version comes in one commit, and is used in the next.
+	both := one(twice, widget("v1", "Widget", "size: 2"))
+	r.hub.want(both)
+	r.until("the new version", func() bool { return r.settled(both) })
+	next := cases["NewVersion"].files
+	if c := r.said(next, "Widget"); c.Action != protocol.PlanChanged || !slices.Contains(c.Fields, "spec.count") {
+		t.Errorf("an object that comes to the new version: %+v", c)
 	}
+	for _, spec := range []string{"count: two", "cuont: 2"} {
+		if c := r.said(one(twice, widget("v2", "Widget", spec)), "Widget"); c.Action != protocol.PlanRefused || !strings.Contains(c.Message, "spec.c") {
+			t.Errorf("one with %s: %+v", spec, c)
+		}
+	}
+	r.hub.want(next)
+	r.until("the object at the new version", func() bool { return r.settled(next) })
 }
