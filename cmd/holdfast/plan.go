@@ -80,6 +80,9 @@ func printPlan(w io.Writer, format output.Format, plan protocol.Plan) error {
 			}
 			rows = append(rows, []string{c.Cluster, action, ch.Addon, ch.Object, what})
 		}
+		if c.Omitted > 0 {
+			rows = append(rows, []string{c.Cluster, "…", "", "", fmt.Sprintf("%d more changes, which the agent does not name", c.Omitted)})
+		}
 	}
 	if err := output.Print(w, format, plan, []string{"CLUSTER", "ACTION", "ADDON", "OBJECT", "WHAT"}, rows); err != nil {
 		return err

@@ -354,6 +354,7 @@ func (a *Agent) save(ctx context.Context, u *unitState, v verdict) {
 		}
 		message += "not pruned: " + h
 	}
+	message = clip(message, maxText)
 	now := nowMicro()
 	err := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
 		s.DesiredDigest, s.Health, s.Message = u.digest, v.health, message
@@ -401,7 +402,7 @@ func (a *Agent) remove(ctx context.Context, name string) bool {
 		message += "; " + oneLine(err)
 	}
 	if uerr := a.store.update(ctx, name, func(s *v1alpha1.AddonStatusStatus) {
-		s.Inventory, s.Message = kept, message
+		s.Inventory, s.Message = kept, clip(message, maxText)
 	}); uerr != nil {
 		a.log.Info("addon status not written", "addon", name, "error", uerr.Error())
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
@@ -240,11 +241,23 @@ func (r *recorder) taken() map[object.ObjMetadata]applied {
 	return r.seen
 }
 
+// maxText bounds what is said of one object or addon, in bytes.
+const maxText = 1024
+
 // oneLine makes an error fit into a status message: one line, bounded.
 func oneLine(err error) string {
-	s := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
-	if len(s) > 1024 {
-		s = s[:1021] + "..."
+	return clip(strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " "), maxText)
+}
+
+// clip cuts a text to a number of bytes, and says in it how many it cut.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
 	}
-	return s
+	const room = len("… (1000000000 bytes more)")
+	end := limit - room
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return fmt.Sprintf("%s… (%d bytes more)", s[:end], len(s)-end)
 }

@@ -20,6 +20,11 @@ import (
 const (
 	refusedAgain    = time.Minute // doubled after each further refusal of the same revision
 	refusedAgainMax = 30 * time.Minute
+
+	// What an agent takes, which has 256 MiB of memory and keeps its inventory in
+	// objects of at most 1.5 MiB.
+	maxBundle  = 32 << 20 // bytes of all files
+	maxObjects = 10_000
 )
 
 // fetched is a new bundle, or the hub's wish to hear a report.
@@ -123,6 +128,10 @@ func (a *Agent) fetch(ctx context.Context, after string, refused refusal) (*fetc
 	}
 	f := &fetched{revision: d.Revision, signers: signers}
 	files, err := a.hub.bundle(ctx, d.Revision)
+	if errors.Is(err, errTooLarge) {
+		f.err = err
+		return f, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +200,13 @@ func (a *Agent) accept(f fetched) {
 // cluster, one without addons and one that is not whole are refused: what it
 // does not name would be pruned.
 func parseBundle(cluster string, files map[string][]byte) (idx render.Index, units []unit, err error) {
+	size := 0
+	for _, data := range files {
+		size += len(data)
+	}
+	if size > maxBundle || len(files)-1 > maxObjects {
+		return render.Index{}, nil, fmt.Errorf("the bundle has %d objects of %d bytes, and an agent takes %d of %d; give the cluster fewer or smaller ones", len(files)-1, size, maxObjects, maxBundle)
+	}
 	b, err := render.ParseBundle(files)
 	if err != nil {
 		return render.Index{}, nil, err

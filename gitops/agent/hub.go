@@ -20,8 +20,12 @@ import (
 	"holdfast.dev/gitops/protocol"
 )
 
-// maxBundle is the largest bundle that is read, in bytes.
-const maxBundle = 64 << 20
+// maxReply is the largest reply of the hub that is read, in bytes: a whole bundle
+// (maxBundle) as a tar stream, or in JSON, which makes it a third larger.
+const maxReply = 64 << 20
+
+// errTooLarge is a reply that would be as large at the next try.
+var errTooLarge = fmt.Errorf("the hub answers with more than %d bytes, which is all that an agent reads; give the cluster fewer or smaller objects", maxReply)
 
 // hubClient speaks to the hub as one cluster.
 type hubClient struct {
@@ -107,7 +111,7 @@ func (h *hubClient) do(ctx context.Context, timeout time.Duration, method, path 
 		return nil, explain(err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBundle+1))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +121,8 @@ func (h *hubClient) do(ctx context.Context, timeout time.Duration, method, path 
 	if resp.StatusCode/100 != 2 {
 		return nil, fmt.Errorf("hub answered %s: %.200s", resp.Status, strings.TrimSpace(string(data)))
 	}
-	if len(data) > maxBundle {
-		return nil, fmt.Errorf("hub answered with more than %d bytes", maxBundle)
+	if len(data) > maxReply {
+		return nil, errTooLarge
 	}
 	return data, nil
 }

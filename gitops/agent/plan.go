@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -28,8 +29,11 @@ import (
 )
 
 const (
-	planLimit = protocol.PlanWait - 10*time.Second // for one answer
-	maxFields = 20                                 // that are named of one object
+	planLimit  = protocol.PlanWait - 10*time.Second // for one answer
+	maxFields  = 20                                 // that are named of one object
+	maxPath    = 200                                // bytes of one of them
+	maxChanges = 200                                // of one action that an answer names
+	maxAnswer  = 4 << 20                            // bytes that the hub takes
 )
 
 // planner answers what a bundle would change, by the API server's own dry run.
@@ -52,6 +56,9 @@ func newPlanner(cluster string, c client.Client, hub *hubClient) *planner {
 func (p *planner) take(ctx context.Context, id string, onlyChanged bool, log *slog.Logger) error {
 	path := "/plans/" + url.PathEscape(id)
 	body, err := p.hub.do(ctx, time.Minute, http.MethodGet, path, nil)
+	if errors.Is(err, errTooLarge) { // so it is when it is asked again
+		return p.send(ctx, path, protocol.PlanReport{Cluster: p.cluster, Error: oneLine(err)})
+	}
 	if err != nil {
 		return fmt.Errorf("fetch plan: %w", err)
 	}
@@ -77,7 +84,15 @@ func (p *planner) answer(ctx context.Context, path string, body []byte, onlyChan
 	} else if err := p.plan(ctx, units, idx.Deletions, onlyChanged, &rep); err != nil {
 		rep.Error = oneLine(err)
 	}
+	return p.send(ctx, path, rep)
+}
+
+func (p *planner) send(ctx context.Context, path string, rep protocol.PlanReport) error {
+	bound(&rep)
 	data, err := json.Marshal(rep)
+	if err == nil && len(data) > maxAnswer {
+		data, err = json.Marshal(protocol.PlanReport{Cluster: p.cluster, Error: fmt.Sprintf("the answer has %d bytes, and the hub takes %d; make the change in smaller steps", len(data), maxAnswer)})
+	}
 	if err != nil {
 		return err
 	}
@@ -131,6 +146,21 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 		return cmp.Or(strings.Compare(a.Addon, b.Addon), strings.Compare(string(a.Action), string(b.Action)), strings.Compare(a.Object, b.Object))
 	})
 	return nil
+}
+
+// bound names so many changes of each action, and counts the others. What is held
+// stays: the hub judges each one.
+func bound(rep *protocol.PlanReport) {
+	named := map[protocol.PlanAction]int{}
+	kept := rep.Changes[:0]
+	for _, c := range rep.Changes {
+		if named[c.Action]++; named[c.Action] > maxChanges && c.Action != protocol.PlanHeld {
+			rep.Omitted++
+			continue
+		}
+		kept = append(kept, c)
+	}
+	rep.Changes = kept
 }
 
 // pruned is what becomes of an inventory entry that the bundle no longer has.
@@ -270,10 +300,18 @@ func changedFields(before, after map[string]any) []string {
 		}
 	}
 	walk("", before, after)
-	if len(out) > maxFields {
-		out = append(out[:maxFields], fmt.Sprintf("and %d more", len(out)-maxFields))
+	return someOf(out)
+}
+
+// someOf bounds how many fields are named.
+func someOf(fields []string) []string {
+	for i := range fields {
+		fields[i] = clip(fields[i], maxPath)
 	}
-	return out
+	if len(fields) > maxFields {
+		fields = append(fields[:maxFields], fmt.Sprintf("and %d more", len(fields)-maxFields))
+	}
+	return fields
 }
 
 func keysOf(maps ...map[string]any) []string {

@@ -75,3 +75,14 @@ func TestPlan(t *testing.T) {
 		t.Error("the plan changed something")
 	}
 }
+
+// TestTooLarge: what an agent cannot read at all it says, and does not ask for it
+// again and again as if the hub were away.
+func TestTooLarge(t *testing.T) {
+	r := newRig(t, "c14")
+	const want = "more than 67108864 bytes, which is all that an agent reads; give the cluster fewer or smaller objects"
+	r.hub.want(map[string][]byte{"bundle.yaml": make([]byte, 65<<20)})
+	r.until("the refusal of the bundle", func() bool { return strings.Contains(r.hub.last().Error, want) })
+	r.hub.plan(map[string][]byte{"bundle.yaml": make([]byte, 51<<20)})
+	r.until("the refusal of the question", func() bool { a := r.hub.answered(); return a != nil && strings.Contains(a.Error, want) })
+}

@@ -30,8 +30,11 @@ type PlanReport struct {
 	Cluster string `json:"cluster"`
 	// Error says why there is no answer, or not a whole one.
 	Error string `json:"error,omitempty"`
-	// Changes are all but what would stay as it is.
+	// Changes are all but what would stay as it is; of each action but Held at most so
+	// many as an agent names.
 	Changes []PlanChange `json:"changes"`
+	// Omitted counts those that are not named.
+	Omitted int `json:"omitted,omitempty"`
 	// Unchanged counts the rest.
 	Unchanged int `json:"unchanged"`
 }
