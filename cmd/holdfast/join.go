@@ -19,8 +19,8 @@ const agentImage = "registry.holdfast.dev/holdfast-agent:v0.1.0"
 
 // joinFlags say which hub is joined.
 type joinFlags struct {
-	dataDir, hubURL, hubCA, image string
-	admin                         bool
+	dataDir, hubURL, hubCA, image, apply string
+	admin                                bool
 }
 
 func newJoin() *cobra.Command {
@@ -60,6 +60,7 @@ With --admin, and a person's name if there are several, the credential is printe
 	fs.StringVar(&j.hubURL, "hub", "", "URL under which the hub is reached; its certificate will have this name")
 	fs.StringVar(&j.hubCA, "hub-ca-file", "", "PEM file with the authorities of the hub's certificate, if it is not of the hub's own authority")
 	fs.StringVar(&j.image, "image", agentImage, "image of the agent")
+	fs.StringVar(&j.apply, "apply", "agent", "who applies the bundle: agent, or other (Flux, Argo CD; the agent may only read)")
 	fs.BoolVar(&j.admin, "admin", false, "print the credential of a person instead")
 	return cmd
 }
@@ -109,11 +110,14 @@ func (j *joinFlags) cluster(cmd *cobra.Command, name string) error {
 	if j.hubURL == "" {
 		return errors.New("--hub is empty; give the URL under which the cluster reaches the hub")
 	}
+	if j.apply != "agent" && j.apply != "other" { // before the invitation, which ends what the cluster had
+		return fmt.Errorf("--apply=%s is not known; give agent or other", j.apply)
+	}
 	s, roots, err := j.store()
 	if err != nil {
 		return err
 	}
-	o := bootstrap.Options{Cluster: name, Hub: j.hubURL, HubCA: roots, Image: j.image}
+	o := bootstrap.Options{Cluster: name, Hub: j.hubURL, HubCA: roots, Image: j.image, Apply: j.apply}
 	if o.StatusCRD, err = salt.Data.ReadFile("states/crds/files/holdfast.dev_addonstatuses.yaml"); err != nil {
 		return err
 	}

@@ -156,7 +156,7 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	a := &Agent{
 		opts: o, log: log, hub: hub,
 		apply:   newApplier(c),
-		plans:   newPlanner(o.Cluster, c, hub),
+		plans:   newPlanner(o, c, hub),
 		store:   &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
 		changed: make(chan string, 1024),
 		fetched: make(chan fetched),

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -98,6 +99,8 @@ type rig struct {
 	keys string // file with those who may sign; empty for not asked for
 	name string
 	stop func()
+	// As whom the agent works, and where its identity is, if it is not the administrator.
+	as, identity string
 	// How objects come into the cluster, if not by the agent.
 	apply, addons string
 	grace         time.Duration
@@ -175,14 +178,17 @@ func (r *rig) put(token string, roots []byte) {
 }
 
 func (r *rig) options() agent.Options {
+	identity := cmp.Or(r.identity, "default/identity-"+r.name)
 	return agent.Options{Cluster: r.name, Hub: r.url, TokenFile: filepath.Join(r.dir, "token"), HubCAFile: filepath.Join(r.dir, "ca.crt"),
-		Identity: "default/identity-" + r.name, SignersFile: r.keys, Apply: r.apply, AddonsDir: r.addons, PruneGrace: r.grace}
+		Identity: identity, SignersFile: r.keys, Apply: r.apply, AddonsDir: r.addons, PruneGrace: r.grace}
 }
 
 // start starts an agent; stop ends it as abruptly as a test can.
 func (r *rig) start() {
 	r.t.Helper()
-	a, err := agent.New(cluster.ForTest(r.t).RESTConfig(), r.options(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	cfg := cluster.ForTest(r.t).RESTConfig()
+	cfg.Impersonate.UserName = r.as
+	a, err := agent.New(cfg, r.options(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -58,6 +58,9 @@ func (a *Agent) leave(ctx context.Context, u *unitState) error {
 		}
 	}
 	if err := a.watch.watch(ctx, u.unit); err != nil {
+		if why := a.observe(ctx, u); why != nil {
+			return why // it knows better what is not there, or not to be seen
+		}
 		return &waitError{"waits for its kinds: " + oneLine(err)}
 	}
 	return a.observe(ctx, u)

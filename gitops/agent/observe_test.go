@@ -1,8 +1,10 @@
 package agent_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,23 @@ import (
 	"holdfast.dev/internal/hostexec"
 )
 
+// applyAs applies a bundle as Flux does: server-side, with a name of its own.
+func (r *rig) applyAs(files map[string][]byte, owner client.FieldOwner) {
+	r.t.Helper()
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		if path == "bundle.yaml" {
+			continue
+		}
+		o := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(files[path], o); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.c.Apply(r.t.Context(), client.ApplyConfigurationFromUnstructured(o), owner, client.ForceOwnership); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 // TestAnotherApplies: with Flux or Argo CD at work the agent applies and prunes
 // nothing, and reports health for what they applied, at exactly that digest.
 func TestAnotherApplies(t *testing.T) {
@@ -27,21 +46,6 @@ func TestAnotherApplies(t *testing.T) {
 	r.apply = agent.ApplyOther
 	r.start()
 	files := bundle(t, "c10", map[string]addon{"one": {"0.1.0", map[string]string{"a.yaml": configMap("other-a", "1"), "b.yaml": configMap("other-b", "1")}}})
-	other := func(files map[string][]byte) { // as Flux does: server-side, with a name of its own
-		t.Helper()
-		for path, data := range files {
-			if path == "bundle.yaml" {
-				continue
-			}
-			o := &unstructured.Unstructured{}
-			if err := yaml.Unmarshal(data, &o.Object); err != nil {
-				t.Fatal(err)
-			}
-			if err := r.c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("kustomize-controller"), client.ForceOwnership); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	r.hub.want(files)
 	r.until("the wait", func() bool {
 		a := r.hub.last().Addons
@@ -50,7 +54,7 @@ func TestAnotherApplies(t *testing.T) {
 	if r.value("other-a") != "" {
 		t.Fatal("the agent applied what another is to apply")
 	}
-	other(files)
+	r.applyAs(files, "kustomize-controller")
 	r.until("health of what the other applied", func() bool { return r.settled(files) })
 
 	next := bundle(t, "c10", map[string]addon{"one": {"0.2.0", map[string]string{"a.yaml": configMap("other-a", "2")}}})
@@ -59,7 +63,7 @@ func TestAnotherApplies(t *testing.T) {
 		a := r.hub.last().Addons
 		return len(a) == 1 && strings.Contains(a[0].Message, "waits for") && a[0].AppliedDigest != a[0].DesiredDigest
 	})
-	other(next)
+	r.applyAs(next, "kustomize-controller")
 	r.until("health of the change", func() bool { return r.settled(next) })
 	if r.value("other-b") != "1" {
 		t.Error("the agent pruned what another applied")

@@ -39,15 +39,16 @@ const (
 // planner answers what a bundle would change, by the API server's own dry run.
 // It shares nothing with Run and changes nothing.
 type planner struct {
-	cluster string
-	client  client.Client
-	manager *ssa.ResourceManager
-	hub     *hubClient
-	one     sync.Mutex
+	cluster   string
+	looksOnly bool // another applies: a dry run that is not allowed is no fault
+	client    client.Client
+	manager   *ssa.ResourceManager
+	hub       *hubClient
+	one       sync.Mutex
 }
 
-func newPlanner(cluster string, c client.Client, hub *hubClient) *planner {
-	return &planner{cluster: cluster, client: c, hub: hub,
+func newPlanner(o Options, c client.Client, hub *hubClient) *planner {
+	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, client: c, hub: hub,
 		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}
 }
 
@@ -209,6 +210,9 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 	if err != nil && strings.Contains(err.Error(), "to last applied version") {
 		existing, after, err = p.moved(ctx, o)
 		entry = &ssa.ChangeSetEntry{Action: ssa.ConfiguredAction}
+	}
+	if err != nil && p.looksOnly && mayNot(err) {
+		return p.compare(ctx, o, brings)
 	}
 	if err != nil && !brings.comesFirst(err, o) {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)

@@ -9,7 +9,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -33,6 +32,9 @@ type Options struct {
 	// Signers are the keys of which one must have signed a bundle; empty for none.
 	Signers []byte
 	Image   string
+	// Apply is who applies the bundle, as the agent's flag has it: "agent" (also when
+	// empty), or "other"; then the agent may read, and write nothing but its own.
+	Apply string
 	// StatusCRD is the AddonStatus CustomResourceDefinition, which the agent needs before it can install anything.
 	StatusCRD []byte
 }
@@ -52,20 +54,23 @@ func Manifests(o Options) ([]byte, error) {
 		secret["allowed_signers"] = o.Signers
 		args = append(args, "--allowed-signers-file=/var/run/secrets/holdfast/allowed_signers")
 	}
+	rights := everything(labels)
+	switch o.Apply {
+	case "", "agent":
+	case "other":
+		args = append(args, "--apply=other")
+		rights = reading(labels)
+	default:
+		return nil, fmt.Errorf("write agent manifests: apply %q is not known; give agent or other", o.Apply)
+	}
 	objects := []any{
 		&corev1.Namespace{TypeMeta: typ("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: Namespace, Labels: map[string]string{
 			// disk-monitor is privileged: it reads the kernel log and the disks.
 			"pod-security.kubernetes.io/enforce": "privileged", "pod-security.kubernetes.io/audit": "privileged", "pod-security.kubernetes.io/warn": "privileged"}}},
 		&corev1.ServiceAccount{TypeMeta: typ("v1", "ServiceAccount"), ObjectMeta: meta},
-		// The agent installs addons, their RBAC included: whoever may grant every
-		// right must have every right (RBAC escalation check).
-		&rbacv1.ClusterRoleBinding{TypeMeta: typ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
-			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: name, Namespace: Namespace}}},
 		&corev1.Secret{TypeMeta: typ("v1", "Secret"), ObjectMeta: metav1.ObjectMeta{Name: name + "-hub", Namespace: Namespace, Labels: labels}, Data: secret},
-		deployment(meta, labels, o.Image, args),
 	}
+	objects = append(append(objects, rights...), deployment(meta, labels, o.Image, args))
 	out := bytes.NewBuffer(bytes.TrimSpace(o.StatusCRD))
 	for _, obj := range objects {
 		data, err := yaml.Marshal(obj)
