@@ -150,13 +150,17 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
 	hub := newHubClient(o, c, log)
+	plans, err := newPlanner(o, c, hub)
+	if err != nil {
+		return nil, err
+	}
 	if o.PruneGrace == 0 {
 		o.PruneGrace = pruneGrace
 	}
 	a := &Agent{
 		opts: o, log: log, hub: hub,
 		apply:   newApplier(c),
-		plans:   newPlanner(o, c, hub),
+		plans:   plans,
 		store:   &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
 		changed: make(chan string, 1024),
 		fetched: make(chan fetched),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -48,8 +49,8 @@ func (p *planner) compare(ctx context.Context, o *unstructured.Unstructured, bri
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
 		return c
 	}
-	want, err := asStored(o)
-	if err != nil {
+	want := o.DeepCopy()
+	if err := normalize.UnstructuredWithScheme(want, p.builtin); err != nil {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
 		return c
 	}
@@ -60,17 +61,11 @@ func (p *planner) compare(ctx context.Context, o *unstructured.Unstructured, bri
 	return c
 }
 
-// asStored writes an object as the API server would, with its spelling of
-// quantities and without what is empty.
-func asStored(o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	known := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme} {
-		if err := add(known); err != nil {
-			return nil, err
-		}
-	}
-	o = o.DeepCopy()
-	return o, normalize.UnstructuredWithScheme(o, known)
+// builtin are the kinds of which the API server writes what it was given in a way of
+// its own: quantities, and without what is empty. Custom resources it keeps as they are.
+func builtin() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	return s, errors.Join(scheme.AddToScheme(s), apiextensionsv1.AddToScheme(s))
 }
 
 // lacking names the fields of want that have does not have with their values. What

@@ -20,6 +20,7 @@ import (
 	"github.com/fluxcd/pkg/ssa"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -41,15 +42,17 @@ const (
 type planner struct {
 	cluster   string
 	looksOnly bool // another applies: a dry run that is not allowed is no fault
+	builtin   *runtime.Scheme
 	client    client.Client
 	manager   *ssa.ResourceManager
 	hub       *hubClient
 	one       sync.Mutex
 }
 
-func newPlanner(o Options, c client.Client, hub *hubClient) *planner {
-	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, client: c, hub: hub,
-		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}
+func newPlanner(o Options, c client.Client, hub *hubClient) (*planner, error) {
+	known, err := builtin()
+	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, builtin: known, client: c, hub: hub,
+		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}, err
 }
 
 // take fetches a question; it is answered beside the agent's work. With onlyChanged,
