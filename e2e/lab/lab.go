@@ -171,8 +171,12 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	if err := l.startFleet(ctx); err != nil {
 		return err
 	}
+	token, err := l.metricsToken(ctx)
+	if err != nil {
+		return err
+	}
 	if l.Monitoring, err = monitoring.Start(ctx, monitoring.Options{
-		Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address(), ScrapeInterval: scrapeInterval,
+		Token: token, Dir: filepath.Join(l.dir, "monitoring"), ProxyURL: "http://" + proxy.Address(), ScrapeInterval: scrapeInterval,
 		Addons: append([]string{"disk-monitor", "local-volume-provisioner", "remediation-controller"}, l.o.Addons...)}); err != nil {
 		return err
 	}

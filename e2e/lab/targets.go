@@ -2,13 +2,18 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/e2e/lab/monitoring"
@@ -46,11 +51,11 @@ func (l *Lab) watchTargets(ctx context.Context) {
 
 func (l *Lab) targets(ctx context.Context) ([]monitoring.Target, error) {
 	var targets []monitoring.Target
-	add := func(job, host, port, node string) {
-		targets = append(targets, monitoring.Target{Job: job, Address: net.JoinHostPort(host, port), Labels: map[string]string{"cluster": ClusterName, "node": node}})
+	add := func(job, host, port, node, scheme string) {
+		targets = append(targets, monitoring.Target{HTTPS: scheme == "https", Job: job, Address: net.JoinHostPort(host, port), Labels: map[string]string{"cluster": ClusterName, "node": node}})
 	}
 	for _, n := range l.Nodes {
-		add("disk-monitor", n.Address, "9808", n.Name)
+		add("disk-monitor", n.Address, "9808", n.Name, "")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -67,10 +72,33 @@ func (l *Lab) targets(ctx context.Context) ([]monitoring.Target, error) {
 		for _, c := range p.Spec.Containers {
 			for _, port := range c.Ports {
 				if port.Name == metricsPort {
-					add(job, p.Status.PodIP, strconv.Itoa(int(port.ContainerPort)), p.Spec.NodeName)
+					add(job, p.Status.PodIP, strconv.Itoa(int(port.ContainerPort)), p.Spec.NodeName, p.Annotations["prometheus.io/scheme"])
 				}
 			}
 		}
 	}
 	return targets, nil
+}
+
+// metricsToken is a token of who may read the metrics that are served over HTTPS, as
+// the addon's own ClusterRole says; that role comes with the first push.
+func (l *Lab) metricsToken(ctx context.Context) (string, error) {
+	const role = "holdfast-storage-scheduler-metrics"
+	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus", Namespace: metav1.NamespaceDefault}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](24 * 3600)}}
+	err := l.Client.Create(ctx, sa)
+	if err == nil {
+		err = l.Client.Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: sa.Name, Namespace: sa.Namespace}},
+		})
+	}
+	if err == nil {
+		err = l.Client.SubResource("token").Create(ctx, sa, request)
+	}
+	if err != nil {
+		return "", fmt.Errorf("make a token for Prometheus: %w", err)
+	}
+	return request.Status.Token, nil
 }

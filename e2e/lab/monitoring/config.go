@@ -24,6 +24,7 @@ const (
 	rulesGlob   = "*/alerts.yaml"
 	rulesDir    = "rules"
 	targetsFile = "targets.json"
+	tokenFile   = "token"
 )
 
 // ruleFile is a file of Prometheus rules
@@ -98,15 +99,22 @@ func shorten(name string, data []byte, limit time.Duration) ([]byte, error) {
 }
 
 // prometheusConfig scrapes what targets.json lists. A target's job is one of its
-// labels there, which takes precedence over job_name.
+// labels there, which takes precedence over job_name; the token is for those with https.
 func prometheusConfig(o Options, self, alertmanager string) map[string]any {
-	scrape := map[string]any{
-		"job_name":        "holdfast",
-		"file_sd_configs": []any{map[string]any{"files": []string{filepath.Join(o.Dir, targetsFile)}}},
+	scrape := func(scheme string) map[string]any {
+		c := map[string]any{
+			"job_name":        "holdfast-" + scheme,
+			"file_sd_configs": []any{map[string]any{"files": []string{filepath.Join(o.Dir, targetsFile)}}},
+			"relabel_configs": []any{map[string]any{"source_labels": []string{model.SchemeLabel}, "regex": scheme, "action": "keep"}},
+		}
+		if o.ProxyURL != "" {
+			c["proxy_url"] = o.ProxyURL
+		}
+		return c
 	}
-	if o.ProxyURL != "" {
-		scrape["proxy_url"] = o.ProxyURL
-	}
+	secure := scrape("https")
+	secure["tls_config"] = map[string]any{"insecure_skip_verify": true}
+	secure["authorization"] = map[string]any{"credentials_file": filepath.Join(o.Dir, tokenFile)}
 	interval := model.Duration(o.ScrapeInterval).String()
 	return map[string]any{
 		"global": map[string]any{
@@ -118,7 +126,7 @@ func prometheusConfig(o Options, self, alertmanager string) map[string]any {
 			map[string]any{"static_configs": []any{map[string]any{"targets": []string{alertmanager}}}},
 		}},
 		"scrape_configs": []any{
-			scrape,
+			scrape("http"), secure,
 			map[string]any{"job_name": "prometheus", "static_configs": []any{map[string]any{"targets": []string{self}}}},
 		},
 	}
@@ -166,6 +174,10 @@ func (p *Pair) SetTargets(targets []Target) error {
 			if !model.LegacyValidation.IsValidLabelName(name) {
 				return fmt.Errorf("set targets: %s: the label name %q is not valid", t.Address, name)
 			}
+		}
+		g.Labels[model.SchemeLabel] = "http"
+		if t.HTTPS {
+			g.Labels[model.SchemeLabel] = "https"
 		}
 		groups = append(groups, g)
 	}

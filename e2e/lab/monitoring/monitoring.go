@@ -22,6 +22,7 @@ import (
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 
 	"holdfast.dev/addons"
+	"holdfast.dev/internal/atomicfile"
 	"holdfast.dev/internal/hostexec"
 )
 
@@ -55,13 +56,17 @@ type Options struct {
 	MaxFor time.Duration
 	// ProxyURL is the HTTP proxy of every scrape; empty for none.
 	ProxyURL string
+	// Token is what is shown to targets with HTTPS, whose certificates nobody checks:
+	// a pod's has no name that it could be checked against.
+	Token string
 	// ScrapeInterval and EvaluationInterval are 1 s when they are 0. A scrape
 	// that takes longer than its interval counts as failed.
 	ScrapeInterval, EvaluationInterval time.Duration
 }
 
-// Target is something to scrape, at http://Address/metrics.
+// Target is something to scrape, at http://Address/metrics, or https.
 type Target struct {
+	HTTPS bool
 	// Job is the addon's name: the rules select by it.
 	Job string
 	// Address is host:port.
@@ -85,7 +90,7 @@ func Start(ctx context.Context, o Options) (*Pair, error) {
 		return nil, err
 	}
 	p := &Pair{dir: o.Dir, client: &http.Client{Transport: &http.Transport{}, Timeout: callTimeout}}
-	err := errors.Join(writeRules(o), p.SetTargets(o.Targets), writeYAML(filepath.Join(o.Dir, "alertmanager.yaml"), alertmanagerConfig()))
+	err := errors.Join(writeRules(o), p.SetTargets(o.Targets), atomicfile.Write(filepath.Join(o.Dir, tokenFile), []byte(o.Token), 0o600), writeYAML(filepath.Join(o.Dir, "alertmanager.yaml"), alertmanagerConfig()))
 	if err != nil {
 		return nil, err
 	}
