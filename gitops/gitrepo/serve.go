@@ -8,26 +8,101 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"holdfast.dev/internal/hostexec"
 )
 
+// mirrorTimeout bounds one fetch into a mirror, the first of a long history too.
+const mirrorTimeout = 2 * time.Minute
+
 // Mirror brings one branch, with its history and nothing else, into a bare
-// repository of its own at dir, which is made when it is not there. Git gives
-// who may fetch from a repository any object that is in it, whatever refs are
-// hidden (gitnamespaces(7), "Security"): what must not be read must not be there.
-func (r *Repo) Mirror(ctx context.Context, dir, branch string) error {
-	ref := "refs/heads/" + branch
-	if _, err := os.Stat(filepath.Join(dir, "HEAD")); errors.Is(err, fs.ErrNotExist) {
-		if _, err := r.git(ctx, nil, "init", "-q", "--bare", "--initial-branch="+branch, dir); err != nil {
-			return fmt.Errorf("make mirror of %s: %w", branch, err)
-		}
+// repository of its own at dir. Git gives who may fetch from a repository any
+// object that is in it, whatever refs are hidden (gitnamespaces(7), "Security"):
+// what must not be read must not be there.
+//
+// A mirror is a copy: with anew, or when git cannot bring it up to date (a fetch
+// that was killed leaves locks), another takes its place. One call at a time may
+// be for a dir. ctx should not be a request's: its end kills git between two steps.
+func (r *Repo) Mirror(ctx context.Context, dir, branch string, anew bool) error {
+	if !anew && r.fetch(ctx, dir, branch) == nil {
+		return nil
 	}
-	if _, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,
-		Args: []string{"-c", "gc.autoDetach=false", "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", r.dir, "+" + ref + ":" + ref}}); err != nil {
+	if err := r.apart(dir); err != nil {
+		return fmt.Errorf("mirror %s: %w", branch, err)
+	}
+	if err := r.replace(ctx, dir, branch); err != nil {
 		return fmt.Errorf("mirror %s: %w", branch, err)
 	}
 	return nil
+}
+
+// fetch brings the branch into a mirror that is there.
+func (r *Repo) fetch(ctx context.Context, dir, branch string) error {
+	ref := "refs/heads/" + branch
+	// --git-dir, for git would look for another repository above one that it cannot read.
+	_, err := hostexec.Run(ctx, mirrorTimeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,
+		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", r.dir, "+" + ref + ":" + ref}})
+	return err
+}
+
+// replace makes a mirror and then puts it at dir. It is made where nothing else has
+// ever been: a git that an earlier hub left behind may still write to what it began.
+func (r *Repo) replace(ctx context.Context, dir, branch string) error {
+	parent, name := filepath.Split(dir)
+	making := filepath.Join(parent, ".making", name)
+	_ = os.RemoveAll(making) // what cannot be removed now is in nobody's way
+	if err := os.MkdirAll(making, 0o700); err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(making, "")
+	if err != nil {
+		return err
+	}
+	made, old := filepath.Join(work, "new"), filepath.Join(work, "old")
+	_, err = r.git(ctx, nil, "init", "-q", "--bare", "--initial-branch="+branch, made)
+	if err == nil {
+		err = r.fetch(ctx, made, branch)
+	}
+	if err == nil {
+		if err = os.Rename(dir, old); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = os.Rename(made, dir)
+	}
+	_ = os.RemoveAll(making)
+	return err
+}
+
+// apart is an error when dir is the repository itself, or holds it: that one is no
+// copy, and must never be replaced.
+func (r *Repo) apart(dir string) error {
+	there, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	at, err := filepath.EvalSymlinks(r.dir)
+	if err != nil {
+		return err
+	}
+	for {
+		here, err := os.Stat(at)
+		if err != nil {
+			return err
+		}
+		if os.SameFile(here, there) {
+			return fmt.Errorf("%s is where the fleet's repository %s lies (move the repository, or use another data directory)", dir, r.dir)
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+		at = filepath.Dir(at)
+	}
 }
 
 // UploadPack answers one request of git's smart HTTP protocol about a mirror

@@ -1,11 +1,17 @@
 package hub
 
 import (
+	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -13,9 +19,83 @@ const (
 	maxGitRequest = 4 << 20 // bytes: what a client has and wants
 )
 
-// mirrorOf is the repository that holds a cluster's branch and nothing else.
-func (h *Hub) mirrorOf(cluster string) string {
-	return filepath.Join(h.opts.DataDir, "git", cluster+".git")
+// mirrors are the repositories that git clients read, each with a cluster's branch
+// and nothing else. They are copies, and what an earlier hub left of one is not
+// looked at: it may have been killed in the middle.
+type mirrors struct {
+	dir string
+	// bring brings a branch into a mirror, or makes the mirror anew (gitrepo.Repo.Mirror).
+	bring func(ctx context.Context, dir, branch string, anew bool) error
+
+	mu        sync.Mutex
+	byCluster map[string]*mirror
+}
+
+// mirror is one of them.
+type mirror struct {
+	turn   *semaphore.Weighted // of one, to change it; it guards what is below
+	commit string              // that it has; empty when it is to be made anew
+}
+
+func (m *mirrors) of(cluster string) *mirror {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byCluster == nil {
+		m.byCluster = map[string]*mirror{}
+	}
+	if m.byCluster[cluster] == nil {
+		m.byCluster[cluster] = &mirror{turn: semaphore.NewWeighted(1)}
+	}
+	return m.byCluster[cluster]
+}
+
+// path is where a cluster's mirror is.
+func (m *mirrors) path(cluster string) string { return filepath.Join(m.dir, cluster+".git") }
+
+// update brings a cluster's mirror to a commit. Clusters do not wait for each other.
+// ctx ends the waiting, not what was begun: others want it, too.
+func (m *mirrors) update(ctx context.Context, cluster, commit string) error {
+	one := m.of(cluster)
+	if err := one.turn.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer one.turn.Release(1)
+	if one.commit == commit {
+		return nil
+	}
+	anew := one.commit == ""
+	one.commit = "" // until it is known
+	if err := m.bring(context.WithoutCancel(ctx), m.path(cluster), BranchPrefix+cluster, anew); err != nil {
+		return err
+	}
+	one.commit = commit
+	return nil
+}
+
+// doubt has a mirror that git could not read made anew before it is read again.
+func (m *mirrors) doubt(ctx context.Context, cluster string) {
+	one := m.of(cluster)
+	if one.turn.Acquire(ctx, 1) == nil {
+		one.commit = ""
+		one.turn.Release(1)
+	}
+}
+
+// refs is git's list of the refs of a cluster's mirror, which is at commit then. A
+// mirror that cannot be read is made anew, once.
+func (h *Hub) refs(ctx context.Context, cluster, commit, protocol string) ([]byte, error) {
+	var err error
+	for range 2 {
+		if err = h.mirrors.update(ctx, cluster, commit); err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer
+		if err = h.repo.UploadPack(ctx, h.mirrors.path(cluster), protocol, true, nil, &out); err == nil {
+			return out.Bytes(), nil
+		}
+		h.mirrors.doubt(ctx, cluster)
+	}
+	return nil, err
 }
 
 // getRefs begins a git fetch of the cluster's branch, for Flux, Argo CD and people.
@@ -25,16 +105,12 @@ func (h *Hub) getRefs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only git fetch is served here", http.StatusForbidden)
 		return
 	}
-	h.mu.Lock()
-	commit := h.heads[cluster].commit
-	h.mu.Unlock()
-	if commit == "" {
-		http.Error(w, "nothing is published to "+cluster+" yet", http.StatusNotFound)
+	commit, ok := h.head(w, cluster)
+	if !ok {
 		return
 	}
-	h.gitMu.Lock()
-	err := h.repo.Mirror(r.Context(), h.mirrorOf(cluster), BranchPrefix+cluster)
-	h.gitMu.Unlock()
+	protocol := r.Header.Get("Git-Protocol")
+	refs, err := h.refs(r.Context(), cluster, commit, protocol)
 	if err == nil {
 		err = h.taking(r.Context(), cluster)
 	}
@@ -45,21 +121,32 @@ func (h *Hub) getRefs(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-"+uploadPack+"-advertisement")
 	w.Header().Set("Cache-Control", "no-store")
-	protocol := r.Header.Get("Git-Protocol")
 	if protocol != "version=2" {
 		service := "# service=" + uploadPack + "\n"
-		if _, err := fmt.Fprintf(w, "%04x%s0000", len(service)+4, service); err != nil {
-			return // the client is gone
-		}
+		refs = slices.Concat(fmt.Appendf(nil, "%04x%s0000", len(service)+4, service), refs)
 	}
-	if err := h.repo.UploadPack(r.Context(), h.mirrorOf(cluster), protocol, true, nil, w); err != nil {
-		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
-		panic(http.ErrAbortHandler) // the client must see a broken stream, not a short one
+	if _, err := w.Write(refs); err != nil {
+		return // the client is gone
 	}
+}
+
+// head is the cluster's published commit; false, and the answer given, when it has none.
+func (h *Hub) head(w http.ResponseWriter, cluster string) (string, bool) {
+	h.mu.Lock()
+	commit := h.heads[cluster].commit
+	h.mu.Unlock()
+	if commit == "" {
+		http.Error(w, "nothing is published to "+cluster+" yet", http.StatusNotFound)
+	}
+	return commit, commit != ""
 }
 
 func (h *Hub) postUploadPack(w http.ResponseWriter, r *http.Request) {
 	cluster := r.PathValue("cluster")
+	commit, ok := h.head(w, cluster)
+	if !ok {
+		return
+	}
 	body := io.Reader(http.MaxBytesReader(w, r.Body, maxGitRequest))
 	if r.Header.Get("Content-Encoding") == "gzip" {
 		z, err := gzip.NewReader(body)
@@ -67,12 +154,18 @@ func (h *Hub) postUploadPack(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the request is not gzip", http.StatusBadRequest)
 			return
 		}
-		body = io.LimitReader(z, maxGitRequest)
+		body = http.MaxBytesReader(w, z, maxGitRequest) // z holds nothing that must be closed
+	}
+	if err := h.mirrors.update(r.Context(), cluster, commit); err != nil {
+		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
+		http.Error(w, "the hub cannot read the branch", http.StatusInternalServerError)
+		return
 	}
 	w.Header().Set("Content-Type", "application/x-"+uploadPack+"-result")
 	w.Header().Set("Cache-Control", "no-store")
-	if err := h.repo.UploadPack(r.Context(), h.mirrorOf(cluster), r.Header.Get("Git-Protocol"), false, body, w); err != nil {
+	if err := h.repo.UploadPack(r.Context(), h.mirrors.path(cluster), r.Header.Get("Git-Protocol"), false, body, w); err != nil {
 		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
-		panic(http.ErrAbortHandler)
+		h.mirrors.doubt(r.Context(), cluster)
+		panic(http.ErrAbortHandler) // the client must see a broken stream, not a short one
 	}
 }

@@ -92,6 +92,44 @@ func TestGitFetch(t *testing.T) {
 	}
 }
 
+// TestGitFetchFromABrokenMirror: what cannot be read is made anew within the request,
+// under a running hub and under one that finds what an earlier one left.
+func TestGitFetchFromABrokenMirror(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	canary := f.credential(trust.Identity{Kind: trust.Cluster, Name: "canary"})
+	mirror := filepath.Join(f.opts.DataDir, "git", "canary.git")
+	want := f.git(f.bare, "rev-parse", "rendered/canary")
+	clone := func(reason string) {
+		t.Helper()
+		if _, err := f.gitAs(canary, "clone", "-q", "-b", "rendered/canary", url+"/v1/clusters/canary/git", filepath.Join(t.TempDir(), "clone")); err != nil {
+			t.Errorf("%s: %v", reason, err)
+		}
+		if got := f.git(mirror, "rev-parse", "rendered/canary"); got != want {
+			t.Errorf("%s: the mirror is at %s, want %s", reason, got, want)
+		}
+	}
+	clone("the first request")
+	truncated := func() {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(mirror, "HEAD"), []byte("ref:"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	truncated()
+	clone("a HEAD that was cut off")
+	stop()
+	if err := os.RemoveAll(filepath.Join(mirror, "objects", "pack")); err != nil {
+		t.Fatal(err)
+	}
+	truncated()
+	url, stop = f.start()
+	f.await(url, "status", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	clone("what a killed hub left")
+}
+
 func pkt(s string) string { return fmt.Sprintf("%04x%s", len(s)+4, s) }
 
 func (a *agent) uploadPack(version, body string) []byte {

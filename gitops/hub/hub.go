@@ -88,7 +88,7 @@ type Hub struct {
 	wake  chan struct{}
 	lock  *os.File // one hub a repository
 
-	gitMu   sync.Mutex // held while a mirror is brought up to date
+	mirrors mirrors
 	stateMu sync.Mutex // held while the rollout's state is written; taken before mu
 
 	mu       sync.Mutex // guards everything below
@@ -133,6 +133,10 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 	case !bare:
 		return nil, fmt.Errorf("open git repository %s: it has a work tree; the hub needs a bare one (git init --bare)", o.Repo)
 	}
+	dataDir, err := filepath.Abs(o.DataDir) // git works elsewhere
+	if err != nil {
+		return nil, err
+	}
 	store, err := trust.Open(o.DataDir, time.Now)
 	if err != nil {
 		return nil, err
@@ -149,6 +153,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		lock: lock,
 		opts: o, log: log, repo: repo, now: time.Now,
 		cache:    newCache(o),
+		mirrors:  mirrors{dir: filepath.Join(dataDir, "git"), bring: repo.Mirror},
 		trust:    store,
 		own:      own,
 		tls:      store.Server(o.TLS),
