@@ -1,6 +1,7 @@
 // Package atomicfile replaces whole files: at every time a reader, and whoever
-// comes after a crash, sees the old content or the new, never a part. What lies
-// below another root, on a node, is internal/hostfs's to write.
+// comes after the writer was killed, sees the old content or the new, never a part.
+// After a power cut that is so for [Write] alone. What lies below another root, on a
+// node, is internal/hostfs's to write.
 package atomicfile
 
 import (
@@ -11,7 +12,7 @@ import (
 )
 
 // Write replaces name's content, durably: when it returns nil, the new content
-// outlives a power cut; until then the old one does. The mode is perm whatever
+// outlives a power cut; until then one of the two does, whole. The mode is perm whatever
 // the umask is. A crash may leave a file .NAME-NUMBER beside it.
 func Write(name string, data []byte, perm fs.FileMode) error {
 	err := ReplaceFunc(name, perm, func(f *os.File) error {
@@ -27,6 +28,9 @@ func Write(name string, data []byte, perm fs.FileMode) error {
 }
 
 // Replace is Write for what need not outlive a power cut: it waits for no disk.
+// After one the file may be old, new, empty, cut off or gone: the name can reach the
+// disk before the content does. It is for what can be made anew, and whose reader
+// notices when it is not whole.
 func Replace(name string, data []byte, perm fs.FileMode) error {
 	return ReplaceFunc(name, perm, func(f *os.File) error {
 		_, err := f.Write(data)
