@@ -57,16 +57,19 @@ func takeEffort(dataDir, commit string) (effort, bool) {
 // byte of the result.
 type fileCache struct{ dir string }
 
-// Get returns what was put under the key, if anything.
+// Get returns what was put under the key, if anything. What cannot be read is
+// removed, for it would be in Put's way, and counts as absent.
 func (c fileCache) Get(key string) ([]byte, bool, error) {
 	data, err := os.ReadFile(c.path(key))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false, nil
+	if err == nil {
+		return data, true, nil
 	}
-	if err != nil {
-		return nil, false, fmt.Errorf("read render cache: %w", err)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if rerr := os.RemoveAll(c.path(key)); rerr != nil {
+			return nil, false, fmt.Errorf("read render cache: %w", errors.Join(err, rerr))
+		}
 	}
-	return data, true, nil
+	return nil, false, nil
 }
 
 // Put stores data under the key.

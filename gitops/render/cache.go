@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -83,10 +84,32 @@ func loadTraces(cache Cache, key string) (*traces, error) {
 	if err != nil || !ok {
 		return t, err
 	}
-	if json.Unmarshal(data, &t.list) != nil {
-		t.list = nil // a damaged entry costs a render
-	}
+	t.list = decodeTraces(key, data)
 	return t, nil
+}
+
+// encodeTraces writes traces with a hash of them: a trace that has lost a read by a
+// damage, and is JSON still, would match what it must not.
+func encodeTraces(key string, list []trace) ([]byte, error) {
+	data, err := json.Marshal(list)
+	if err != nil {
+		return nil, fmt.Errorf("write traces: %w", err)
+	}
+	return fmt.Appendf(nil, "%s\n%s", traceSum(key, data), data), nil
+}
+
+// decodeTraces returns none for a damaged entry, which costs a render.
+func decodeTraces(key string, data []byte) (list []trace) {
+	sum, data, _ := bytes.Cut(data, []byte("\n"))
+	if string(sum) != traceSum(key, data) || json.Unmarshal(data, &list) != nil {
+		return nil
+	}
+	return list
+}
+
+func traceSum(key string, data []byte) string {
+	sum := sha256.Sum256(append([]byte(key), data...))
+	return hex.EncodeToString(sum[:])
 }
 
 // find returns the output that a rendering with these inputs would have, or nil,
@@ -132,9 +155,9 @@ func (t *traces) save() error {
 	if !t.dirty {
 		return nil
 	}
-	data, err := json.Marshal(t.list)
+	data, err := encodeTraces(t.key, t.list)
 	if err != nil {
-		return fmt.Errorf("write traces: %w", err)
+		return err
 	}
 	return t.cache.Put(t.key, data)
 }

@@ -1,6 +1,7 @@
 package render_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -151,6 +152,23 @@ func TestBadCache(t *testing.T) {
 		t.Fatalf("got %v, %+v", err, res)
 	}
 	sameBundles(t, want, res)
+}
+
+// TestDamagedTrace: with one bit of a name turned, a trace is JSON still and says that
+// its rendering has read nothing. Every cluster got what one of them had rendered.
+func TestDamagedTrace(t *testing.T) {
+	files := testFleet(t)
+	maps.DeleteFunc(files, func(p, _ string) bool { return strings.HasPrefix(p, "kustomize/overlays/") }) // only reads tell the clusters apart
+	tr := tree(t, files)
+	cache := newMemory()
+	want := mustRender(t, tr, cache)
+	for k, v := range cache.m {
+		cache.m[k] = bytes.ReplaceAll(v, []byte(`"reads"`), []byte(`"readr"`))
+	}
+	sameBundles(t, want, mustRender(t, tr, cache))
+	if again := mustRender(t, tr, cache); again.Rendered != 0 {
+		t.Errorf("%d units rendered, though the damaged entries were made anew", again.Rendered)
+	}
 }
 
 var errDisk = errors.New("no space left on device")
