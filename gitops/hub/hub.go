@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/semaphore"
 
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/render"
@@ -89,7 +90,9 @@ type Hub struct {
 	lock  *os.File // one hub a repository
 
 	mirrors mirrors
-	stateMu sync.Mutex // held while the rollout's state is written; taken before mu
+	git     *semaphore.Weighted // git programs that work for clusters
+	busy    busy                // what goes on for each cluster
+	stateMu sync.Mutex          // held while the rollout's state is written; taken before mu
 
 	mu       sync.Mutex // guards everything below
 	accepted *revision
@@ -149,11 +152,10 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Hub{
+	h := &Hub{
 		lock: lock,
 		opts: o, log: log, repo: repo, now: time.Now,
 		cache:    newCache(o),
-		mirrors:  mirrors{dir: filepath.Join(dataDir, "git"), bring: repo.Mirror},
 		trust:    store,
 		own:      own,
 		tls:      store.Server(o.TLS),
@@ -166,7 +168,10 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		trials:   map[string]*trial{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),
-	}, nil
+		git:      semaphore.NewWeighted(maxGit),
+	}
+	h.mirrors = mirrors{dir: filepath.Join(dataDir, "git"), bring: h.mirror}
+	return h, nil
 }
 
 // lockRepo keeps a second hub away: both would publish, each by its own memory.

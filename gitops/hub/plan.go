@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	maxPlan       = 64 << 20 // bytes of a request
-	maxPlanReport = 4 << 20
-	maxPlans      = 4 // at once
+	maxPlan  = 64 << 20 // bytes of a request
+	maxPlans = 4        // at once
 )
 
 // plan is a question to the clusters. It is in memory alone: it has no effect,
@@ -151,9 +150,8 @@ func (h *Hub) getPlan(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Hub) postPlanReport(w http.ResponseWriter, r *http.Request) {
-	var rep protocol.PlanReport
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPlanReport)).Decode(&rep); err != nil {
-		http.Error(w, "the report is not valid JSON", http.StatusBadRequest)
+	rep, ok := h.readPlanReport(w, r)
+	if !ok {
 		return
 	}
 	h.mu.Lock()

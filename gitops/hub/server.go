@@ -8,18 +8,16 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/rollout"
 )
 
-// maxReport is the largest report that is read, in bytes.
-const maxReport = 1 << 20
-
 // Serve answers agents and people on l until ctx ends.
 func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+	srv := &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * protocol.PlanWait, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }, TLSConfig: h.tls.Config(),
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)} // of whoever cannot speak TLS
 	done := make(chan error, 1)
@@ -95,10 +93,16 @@ func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the hub cannot write its state", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-tar")
-	if err := h.repo.Archive(r.Context(), revision, w); err != nil {
+	archive, err := h.archive(r.Context(), revision)
+	if err != nil {
 		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
-		panic(http.ErrAbortHandler) // the agent must see a broken stream, not a short one
+		http.Error(w, "the hub cannot read the bundle; ask again", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Length", strconv.Itoa(len(archive))) // the agent must see a broken stream, not a short one
+	if _, err := w.Write(archive); err != nil {
+		return // the agent is gone
 	}
 }
 
@@ -133,10 +137,8 @@ func (h *Hub) getCommit(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Hub) postReport(w http.ResponseWriter, r *http.Request) {
-	var rep protocol.Report
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport))
-	if err := dec.Decode(&rep); err != nil {
-		http.Error(w, "the report is not valid JSON", http.StatusBadRequest)
+	rep, ok := h.readReport(w, r)
+	if !ok {
 		return
 	}
 	h.hear(r.PathValue("cluster"), rep)
