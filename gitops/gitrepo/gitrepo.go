@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -149,42 +148,61 @@ func (r *Repo) List(ctx context.Context, commit string) ([]Entry, error) {
 
 // Read reads the contents of entries that List returned.
 func (r *Repo) Read(ctx context.Context, entries []Entry) (map[string][]byte, error) {
-	if len(entries) == 0 {
-		return map[string][]byte{}, nil
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.hash
 	}
-	var in bytes.Buffer
-	for _, e := range entries {
-		in.WriteString(e.hash + "\n")
-	}
-	out, err := r.git(ctx, &in, "cat-file", "--batch")
+	blobs, err := r.objects(ctx, "blob", names)
 	if err != nil {
 		return nil, err
 	}
 	files := make(map[string][]byte, len(entries))
+	for i, e := range entries {
+		files[e.Path] = blobs[i].data
+	}
+	return files, nil
+}
+
+// object is an object with its name.
+type object struct {
+	id   string
+	data []byte
+}
+
+// objects reads objects of one type by their names, in one run of git.
+func (r *Repo) objects(ctx context.Context, kind string, names []string) ([]object, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	out, err := r.git(ctx, strings.NewReader(strings.Join(names, "\n")+"\n"), "cat-file", "--batch")
+	if err != nil {
+		return nil, err
+	}
+	list := make([]object, 0, len(names))
 	rd := bufio.NewReader(bytes.NewReader(out))
-	for _, e := range entries {
+	for _, name := range names {
 		head, err := rd.ReadString('\n')
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		f := strings.Fields(head)
-		if len(f) != 3 || f[1] != "blob" {
-			return nil, fmt.Errorf("read %s: git printed %q", e.Path, head)
+		if len(f) != 3 || f[1] != kind {
+			return nil, fmt.Errorf("read %s: git printed %q", name, head)
 		}
 		size, err := strconv.Atoi(f[2])
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		data := make([]byte, size)
 		if _, err := io.ReadFull(rd, data); err != nil {
-			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		if _, err := rd.Discard(1); err != nil {
-			return nil, fmt.Errorf("read %s: %w", e.Path, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
-		files[e.Path] = data
+		list = append(list, object{f[0], data})
 	}
-	return files, nil
+	return list, nil
 }
 
 // ReadPath reads one file of a commit.
@@ -204,56 +222,6 @@ func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) error {
 	_, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: r.env, Stdout: w,
 		Args: []string{"archive", "--format=tar", commit}})
 	return err
-}
-
-// Publication is a branch's next commit: its whole content.
-type Publication struct {
-	Branch  string // without refs/heads/
-	Parent  string // commit that the branch has now; empty when there is none
-	Message string
-	Time    time.Time
-	Files   map[string][]byte
-}
-
-// Publish commits to one branch. It fails, and changes nothing, when the branch
-// is no longer at Parent.
-func (r *Repo) Publish(ctx context.Context, p Publication) error {
-	tmp := "refs/holdfast/publishing/" + p.Branch
-	at, err := r.after(ctx, p.Parent, p.Time)
-	if err != nil {
-		return err
-	}
-	p.Time = at
-	var in bytes.Buffer
-	fmt.Fprintf(&in, "commit %s\ncommitter holdfast-hub <hub@holdfast.dev> %d +0000\n", tmp, p.Time.Unix())
-	fmt.Fprintf(&in, "data %d\n%s\n", len(p.Message), p.Message)
-	if p.Parent != "" {
-		fmt.Fprintf(&in, "from %s\n", p.Parent)
-	}
-	in.WriteString("deleteall\n")
-	paths := make([]string, 0, len(p.Files))
-	for path := range p.Files {
-		paths = append(paths, path)
-	}
-	sort.Strings(paths)
-	for _, path := range paths {
-		fmt.Fprintf(&in, "M 100644 inline %s\ndata %d\n", strconv.Quote(path), len(p.Files[path]))
-		in.Write(p.Files[path])
-		in.WriteByte('\n')
-	}
-	in.WriteString("done\n")
-	// The branch moves by update-ref alone, which compares before it sets.
-	if _, err := r.git(ctx, &in, "fast-import", "--quiet", "--done", "--force"); err != nil {
-		return fmt.Errorf("write commit for %s: %w", p.Branch, err)
-	}
-	commit, err := r.Head(ctx, tmp)
-	if err == nil {
-		commit, err = r.signed(ctx, commit)
-	}
-	if err != nil {
-		return err
-	}
-	return r.SetRef(ctx, "refs/heads/"+p.Branch, commit, p.Parent)
 }
 
 // SetRef points ref at commit if it points at old now; an empty old means that

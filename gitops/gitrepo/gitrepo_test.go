@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +93,60 @@ func TestPublishComparesBeforeItSets(t *testing.T) {
 	}
 	if head, _ := r.Head(t.Context(), "refs/heads/rendered/c1"); head != second {
 		t.Errorf("head %s, want %s", head, second)
+	}
+}
+
+// TestPublishAll: many branches at once, among which one that has moved and one whose
+// parent is not there stop no other; of what a clock says, a branch's own time goes on.
+func TestPublishAll(t *testing.T) {
+	r := newRepo(t)
+	r.SignWith(func(raw []byte) ([]byte, error) { return append(raw, "\nsigned\n"...), nil })
+	now := time.Unix(1700000000, 0)
+	pub := func(branch, parent, text string, at time.Time) gitrepo.Publication {
+		return gitrepo.Publication{Branch: branch, Parent: parent, Message: "of " + branch, Time: at, Files: map[string][]byte{"own": []byte(branch), "shared": []byte(text), "none": {}}}
+	}
+	head := func(branch string) string {
+		t.Helper()
+		id, err := r.Head(t.Context(), "refs/heads/"+branch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	if err := errors.Join(r.PublishAll(t.Context(), []gitrepo.Publication{pub("a", "", "1", now), pub("b", "", "1", now), pub("c", "", "1", now)})...); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := head("a"), head("b"), head("c")
+	errs := r.PublishAll(t.Context(), []gitrepo.Publication{pub("a", a, "2", now.Add(-time.Hour)), pub("b", a, "2", now), pub("c", strings.Repeat("1", 40), "2", now), pub("d", "", "2", now), pub("a2", "", "2", now.Add(time.Hour))})
+	for i, fails := range []bool{false, true, true, false, false} {
+		if (errs[i] != nil) != fails {
+			t.Errorf("publication %d: %v", i, errs[i])
+		}
+	}
+	if head("b") != b || head("c") != c {
+		t.Error("a branch moved that was not where the publication took it to be")
+	}
+	for branch, want := range map[string]struct {
+		parent string
+		at     int64
+	}{"a": {a, now.Unix() + 1}, "d": {"", now.Unix()}, "a2": {"", now.Unix() + 3600}} {
+		raw, err := r.Commit(t.Context(), head(branch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(raw)
+		if !strings.Contains(text, fmt.Sprintf("\ncommitter holdfast-hub <hub@holdfast.dev> %d +0000\n", want.at)) || strings.Contains(text, "parent") != (want.parent != "") || !strings.Contains(text, want.parent) ||
+			!strings.HasSuffix(text, "of "+branch+"\nsigned\n") {
+			t.Errorf("%s: %s", branch, text)
+		}
+		entries, err := r.List(t.Context(), branch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.Read(t.Context(), entries)
+		if diff := cmp.Diff(map[string][]byte{"own": []byte(branch), "shared": []byte("2"), "none": {}}, got); diff != "" || err != nil {
+			t.Errorf("%s: %s%v", branch, diff, err)
+		}
 	}
 }
 

@@ -16,11 +16,11 @@ import (
 // Republish gives a branch the content that it had at an earlier commit of its,
 // as its next commit. Nothing is rendered or written but the commit itself.
 func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message string, at time.Time) error {
-	at, err := r.after(ctx, parent, at)
+	after, err := r.after(ctx, parent)
 	if err != nil {
 		return err
 	}
-	stamp := strconv.FormatInt(at.Unix(), 10) + " +0000"
+	stamp := strconv.FormatInt(later(at, after[0]).Unix(), 10) + " +0000"
 	env := append(slices.Clone(r.env), "GIT_AUTHOR_NAME=holdfast-hub", "GIT_AUTHOR_EMAIL=hub@holdfast.dev", "GIT_COMMITTER_NAME=holdfast-hub", "GIT_COMMITTER_EMAIL=hub@holdfast.dev",
 		"GIT_AUTHOR_DATE="+stamp, "GIT_COMMITTER_DATE="+stamp)
 	args := []string{"commit-tree", earlier + "^{tree}", "-m", message}
@@ -31,11 +31,15 @@ func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message s
 	if err != nil {
 		return fmt.Errorf("write commit for %s: %w", branch, err)
 	}
-	commit, err := r.signed(ctx, strings.TrimSpace(string(out)))
+	commits, err := r.objects(ctx, "commit", strings.Fields(string(out)))
 	if err != nil {
 		return err
 	}
-	return r.SetRef(ctx, "refs/heads/"+branch, commit, parent)
+	ids, err := r.signed(ctx, commits...)
+	if err != nil {
+		return err
+	}
+	return r.SetRef(ctx, "refs/heads/"+branch, ids[0], parent)
 }
 
 // ReadRefBlob reads the blob that a ref points at, with its object's name for

@@ -1,9 +1,11 @@
 package gitrepo
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,43 +15,75 @@ import (
 // signature to the content of a commit.
 func (r *Repo) SignWith(f func(commit []byte) ([]byte, error)) { r.sign = f }
 
-// signed is the commit with a signature, if there is to be one.
-func (r *Repo) signed(ctx context.Context, commit string) (string, error) {
+// signed are the names of commits, with a signature if there is to be one.
+func (r *Repo) signed(ctx context.Context, commits ...object) ([]string, error) {
+	ids := make([]string, len(commits))
+	for i, c := range commits {
+		ids[i] = c.id
+	}
 	if r.sign == nil {
-		return commit, nil
+		return ids, nil
 	}
-	raw, err := r.Commit(ctx, commit)
+	dir, err := os.MkdirTemp("", "holdfast-commits-")
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("write signed commits: %w", err)
 	}
-	if raw, err = r.sign(raw); err != nil {
-		return "", err
+	defer func() { _ = os.RemoveAll(dir) }() // they are in the repository, or of no use
+	var paths strings.Builder
+	for i, c := range commits {
+		raw, err := r.sign(c.data)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			return nil, fmt.Errorf("write signed commits: %w", err)
+		}
+		paths.WriteString(path + "\n")
 	}
-	out, err := r.git(ctx, bytes.NewReader(raw), "hash-object", "-t", "commit", "-w", "--stdin")
+	out, err := r.git(ctx, strings.NewReader(paths.String()), "hash-object", "-t", "commit", "-w", "--no-filters", "--stdin-paths")
 	if err != nil {
-		return "", fmt.Errorf("write signed commit: %w", err)
+		return nil, fmt.Errorf("write signed commits: %w", err)
 	}
-	return strings.TrimSpace(string(out)), nil
+	if ids = strings.Fields(string(out)); len(ids) != len(commits) {
+		return nil, fmt.Errorf("write signed commits: git printed %d names of %d", len(ids), len(commits))
+	}
+	return ids, nil
 }
 
-// after is at, or just after the parent was committed: of a branch's commits the
-// later one is the newer one, even if the clock was set back.
-func (r *Repo) after(ctx context.Context, parent string, at time.Time) (time.Time, error) {
-	if parent == "" {
-		return at, nil
-	}
-	out, err := r.git(ctx, nil, "show", "-s", "--format=%ct", parent)
+// after is the second after each parent was committed, and zero where there is none: of
+// a branch's commits the later one is the newer one, even if the clock was set back.
+func (r *Repo) after(ctx context.Context, parents ...string) ([]time.Time, error) {
+	commits, err := r.objects(ctx, "commit", slices.DeleteFunc(slices.Clone(parents), func(p string) bool { return p == "" }))
 	if err != nil {
-		return at, err
+		return nil, err
 	}
-	sec, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
-	if err != nil {
-		return at, fmt.Errorf("read time of %s: %w", parent, err)
+	first := make([]time.Time, len(parents))
+	for i, p := range parents {
+		if p == "" {
+			continue
+		}
+		_, line, _ := strings.Cut(string(commits[0].data), "\ncommitter ")
+		line, _, _ = strings.Cut(line, "\n")
+		commits = commits[1:]
+		f := strings.Fields(line) // name, address, seconds, zone
+		if len(f) < 2 {
+			return nil, fmt.Errorf("read time of %s: it has none", p)
+		}
+		sec, err := strconv.ParseInt(f[len(f)-2], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read time of %s: %w", p, err)
+		}
+		first[i] = time.Unix(sec+1, 0)
 	}
-	if next := time.Unix(sec+1, 0); at.Before(next) {
-		return next, nil
+	return first, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
 	}
-	return at, nil
+	return a
 }
 
 // Commit is the content of a commit object.

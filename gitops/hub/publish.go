@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"holdfast.dev/gitops/gitrepo"
@@ -129,10 +130,8 @@ func (h *Hub) publish(ctx context.Context) error {
 			return nil
 		}
 		var failed error
-		for _, p := range d.Publish {
-			if err := h.publishOne(ctx, rev, p); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("publish %s: %w", p.Cluster, err))
-			}
+		for batch := range slices.Chunk(d.Publish, publishAtOnce) {
+			failed = errors.Join(failed, h.publishAll(ctx, rev, batch))
 		}
 		if err := errors.Join(failed, h.readHeads(ctx)); err != nil {
 			return err
@@ -157,27 +156,50 @@ func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, 
 	return rev, d, nil
 }
 
-func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) error {
+// publishAtOnce is how many bundles git takes in one go: the first clusters of a large
+// ring need not wait for the last.
+const publishAtOnce = 100
+
+func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publication) error {
+	var failed error
+	var next []gitrepo.Publication
+	var clusters []string
+	for _, p := range all {
+		switch pub, err := h.publishOne(ctx, rev, p); {
+		case err != nil:
+			failed = errors.Join(failed, fmt.Errorf("publish %s: %w", p.Cluster, err))
+		case pub != nil:
+			next, clusters = append(next, *pub), append(clusters, p.Cluster)
+		}
+	}
+	for i, err := range h.repo.PublishAll(ctx, next) {
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("publish %s: %w", clusters[i], err))
+			continue
+		}
+		h.log.Info("bundle published", "cluster", clusters[i], "commit", rev.commit, "digest", rev.result.Bundles[clusters[i]].Index.Digest)
+	}
+	return failed
+}
+
+// publishOne publishes an earlier bundle again, or returns what to publish.
+func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) (*gitrepo.Publication, error) {
 	h.mu.Lock()
 	parent := h.heads[p.Cluster].commit
 	h.mu.Unlock()
 	if p.Revision != "" {
 		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
 		if err := h.repo.Republish(ctx, BranchPrefix+p.Cluster, parent, p.Revision, message, h.now()); err != nil {
-			return err
+			return nil, err
 		}
 		h.log.Info("earlier bundle published", "cluster", p.Cluster, "revision", p.Revision, "digest", p.Digest)
-		return nil
+		return nil, nil
 	}
 	b := rev.result.Bundles[p.Cluster]
-	if err := h.repo.Publish(ctx, gitrepo.Publication{
+	return &gitrepo.Publication{
 		Branch: BranchPrefix + p.Cluster, Parent: parent, Time: h.now(), Files: b.Files,
 		Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", p.Cluster, rev.commit, b.Index.Digest, rev.commit),
-	}); err != nil {
-		return err
-	}
-	h.log.Info("bundle published", "cluster", p.Cluster, "commit", rev.commit, "digest", b.Index.Digest)
-	return nil
+	}, nil
 }
 
 func (h *Hub) decide() (*revision, rollout.Decision) {
