@@ -104,6 +104,7 @@ type Hub struct {
 	arrived  map[string]time.Time // when it came, or came back after a silence
 	acts     []rollout.Act        // of people, about the accepted commit
 	state    *stored              // nil until it is read
+	takers   []string             // clusters that wait until it is noted that they take their bundles
 	decision rollout.Decision
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster

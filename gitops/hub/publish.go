@@ -62,20 +62,34 @@ func (h *Hub) writeState(ctx context.Context, s rollout.State) error {
 	return nil
 }
 
-// taking notes, durably, that a cluster is about to take its bundle: from here
-// on its silence can be the bundle's fault.
+// taking notes, durably, that a cluster is about to take its bundle: from here on
+// its silence can be the bundle's fault. Of clusters that come together, one writes
+// for all.
 func (h *Hub) taking(ctx context.Context, cluster string) error {
 	ctx = context.WithoutCancel(ctx) // who hangs up must not end git between two of its steps
+	h.mu.Lock()
+	h.takers = append(h.takers, cluster)
+	h.mu.Unlock()
 	h.stateMu.Lock()
 	defer h.stateMu.Unlock()
-	if h.state == nil || h.state.Clusters[cluster].Away == "" {
+	h.mu.Lock()
+	takers := append(h.takers, cluster) // it may have been one of those before, who could not write
+	h.takers = nil
+	h.mu.Unlock()
+	if h.state == nil {
+		return nil
+	}
+	takers = slices.DeleteFunc(takers, func(name string) bool { return h.state.Clusters[name].Away == "" })
+	if len(takers) == 0 {
 		return nil
 	}
 	s := h.state.State
 	s.Clusters = maps.Clone(s.Clusters)
-	rec := s.Clusters[cluster]
-	rec.Away = ""
-	s.Clusters[cluster] = rec
+	for _, name := range takers {
+		rec := s.Clusters[name]
+		rec.Away = ""
+		s.Clusters[name] = rec
+	}
 	return h.writeState(ctx, s)
 }
 
