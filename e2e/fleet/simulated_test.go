@@ -32,6 +32,7 @@ type simulated struct {
 	landed  map[string]map[string]time.Time   // by digest and cluster: when it was reported healthy
 	taken   map[string]map[string]time.Time   // by digest and cluster: when it was first fetched
 	changed chan struct{}                     // closed and replaced when silent changes
+	again   int                               // requests that were not answered, or not whole, and made again
 	failure error
 }
 
@@ -111,13 +112,25 @@ func (s *simulated) run(ctx context.Context, name string, c *http.Client) {
 			continue
 		}
 		next, err := s.once(ctx, name, c, after)
-		if err != nil && ctx.Err() == nil {
+		after = next
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, errAgain):
+			// As an agent does. A thousand of them in one process are no reason to give
+			// one up when it was slow.
+			s.mu.Lock()
+			s.again++
+			s.mu.Unlock()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		default:
 			s.mu.Lock()
 			s.failure = errors.Join(s.failure, fmt.Errorf("%s: %w", name, err))
 			s.mu.Unlock()
 			return
 		}
-		after = next
 	}
 }
 
@@ -134,7 +147,9 @@ func (s *simulated) once(ctx context.Context, name string, c *http.Client, after
 		return after, err
 	}
 	if d.PlanChanged {
-		if _, err := do(ctx, c, http.MethodGet, base+"/plans/"+d.Plan, nil); err != nil {
+		if _, err := do(ctx, c, http.MethodGet, base+"/plans/"+d.Plan, nil); errors.Is(err, errNotWanted) {
+			return after, nil // there is another question already
+		} else if err != nil {
 			return after, err
 		}
 		_, err := do(ctx, c, http.MethodPost, base+"/plans/"+d.Plan, []byte("{}"))
@@ -144,10 +159,8 @@ func (s *simulated) once(ctx context.Context, name string, c *http.Client, after
 		return after, nil
 	}
 	body, err = do(ctx, c, http.MethodGet, base+"/bundles/"+d.Revision, nil)
-	if errors.Is(err, errNotWanted) || errors.Is(err, io.ErrUnexpectedEOF) {
-		// There is a newer one already; or the hub, busy with many, broke the stream
-		// off: as an agent does, ask again.
-		return after, nil
+	if errors.Is(err, errNotWanted) {
+		return after, nil // there is a newer one already
 	}
 	if err != nil {
 		return after, err
@@ -202,7 +215,10 @@ func noteTime(of map[string]map[string]time.Time, digest, name string) {
 	of[digest][name] = time.Now()
 }
 
-var errNotWanted = errors.New("not the revision that is wanted")
+var (
+	errNotWanted = errors.New("not what is wanted now")
+	errAgain     = errors.New("no answer")
+)
 
 func do(ctx context.Context, c *http.Client, method, url string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.MaxWait+time.Minute)
@@ -213,14 +229,14 @@ func do(ctx context.Context, c *http.Client, method, url string, body []byte) ([
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(errAgain, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
 	data, err := io.ReadAll(resp.Body)
 	switch {
-	case err != nil:
-		return nil, err
-	case resp.StatusCode == http.StatusNotFound && strings.Contains(string(data), "ask for the desired one again"):
+	case err != nil || resp.StatusCode == http.StatusServiceUnavailable:
+		return nil, errors.Join(errAgain, err)
+	case resp.StatusCode == http.StatusNotFound && (strings.Contains(string(data), "ask for the desired one again") || strings.Contains(string(data), "nobody asks this any more")):
 		return nil, errNotWanted
 	case resp.StatusCode/100 != 2:
 		return nil, fmt.Errorf("%s %s: %s: %s", method, url, resp.Status, data)

@@ -206,6 +206,7 @@ func TestSimulatedClusters(t *testing.T) {
 	if err := sim.err(); err != nil {
 		t.Error(err)
 	}
+	sim.set(func() { t.Logf("%d clusters made %d requests again", n, sim.again) })
 }
 
 const settingsFile = "salt/pillar/common.sls"
