@@ -24,7 +24,7 @@ func (r *Repo) signed(ctx context.Context, commits ...object) ([]string, error) 
 	if r.sign == nil {
 		return ids, nil
 	}
-	dir, err := os.MkdirTemp("", "holdfast-commits-")
+	dir, err := os.MkdirTemp(r.dir, "holdfast-commits-") // the one place that can be written to wherever a hub runs
 	if err != nil {
 		return nil, fmt.Errorf("write signed commits: %w", err)
 	}
