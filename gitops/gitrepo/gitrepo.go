@@ -227,8 +227,17 @@ func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) error {
 // SetRef points ref at commit if it points at old now; an empty old means that
 // it must not exist.
 func (r *Repo) SetRef(ctx context.Context, ref, commit, old string) error {
-	_, err := r.git(ctx, nil, "update-ref", ref, commit, old)
+	_, err := r.change(ctx, nil, "update-ref", ref, commit, old)
 	return err
+}
+
+// change runs a git that changes the repository, to its end or its own deadline: if
+// the end of ctx killed it, its locks would stay, and nobody removes them.
+func (r *Repo) change(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return r.git(context.WithoutCancel(ctx), in, args...)
 }
 
 func (r *Repo) git(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {

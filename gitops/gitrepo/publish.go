@@ -52,7 +52,7 @@ func (r *Repo) publish(ctx context.Context, all []Publication) error {
 		return err
 	}
 	// The branches move by update-ref alone, which compares before it sets.
-	if _, err := r.git(ctx, imports(all, after), "fast-import", "--quiet", "--done", "--force"); err != nil {
+	if _, err := r.change(ctx, imports(all, after), "fast-import", "--quiet", "--done", "--force"); err != nil {
 		return fmt.Errorf("write commit for %s: %w", all[0].Branch, err)
 	}
 	commits, err := r.objects(ctx, "commit", made)
@@ -71,7 +71,7 @@ func (r *Repo) publish(ctx context.Context, all []Publication) error {
 			fmt.Fprintf(&moves, "update refs/heads/%s %s %s\n", p.Branch, ids[i], p.Parent)
 		}
 	}
-	_, err = r.git(ctx, &moves, "update-ref", "--stdin")
+	_, err = r.change(ctx, &moves, "update-ref", "--stdin")
 	return err
 }
 

@@ -60,7 +60,7 @@ func (r *Repo) ReadRefBlob(ctx context.Context, ref string) (data []byte, object
 // WriteRefBlob stores data as a blob, points ref at it, and returns its name. It
 // fails, and changes nothing, when ref does not point at old now.
 func (r *Repo) WriteRefBlob(ctx context.Context, ref string, data []byte, old string) (string, error) {
-	out, err := r.git(ctx, bytes.NewReader(data), "-c", "core.fsync=loose-object,reference", "hash-object", "-w", "--stdin")
+	out, err := r.change(ctx, bytes.NewReader(data), "-c", "core.fsync=loose-object,reference", "hash-object", "-w", "--stdin")
 	if err != nil {
 		return "", err
 	}

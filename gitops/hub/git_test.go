@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -128,6 +129,21 @@ func TestGitFetchFromABrokenMirror(t *testing.T) {
 	url, stop = f.start()
 	f.await(url, "status", func(st protocol.Status) bool { return len(published(st)) == 1 })
 	clone("what a killed hub left")
+}
+
+// TestPublishOverALock: a lock that a power cut left on a branch, or on what the hub
+// publishes by, stopped every later publication there.
+func TestPublishOverALock(t *testing.T) {
+	f := newFleet(t)
+	for _, name := range []string{"refs/heads/rendered/canary.lock", "refs/holdfast/publishing/rendered/canary.lock", "refs/holdfast/rollout.lock"} {
+		lock := filepath.Join(f.bare, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(lock), 0o700), os.WriteFile(lock, nil, 0o600), os.Chtimes(lock, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	url, stop := f.start()
+	defer stop()
+	f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
 }
 
 func pkt(s string) string { return fmt.Sprintf("%04x%s", len(s)+4, s) }

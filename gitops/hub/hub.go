@@ -227,6 +227,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		if err := h.step(ctx); err != nil && ctx.Err() == nil {
 			h.log.Info("hub step failed; trying again", "error", err.Error())
+			h.unlock()
 			timer.Reset(time.Second)
 			continue
 		}
@@ -241,6 +242,17 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		h.mu.Unlock()
 		timer.Reset(next)
+	}
+}
+
+// unlock removes what a power cut left on the refs that are the hub's alone.
+func (h *Hub) unlock() {
+	locks, err := h.repo.RemoveLocks("heads/"+BranchPrefix, "holdfast")
+	if err != nil {
+		h.log.Info("locks not looked at", "error", err.Error())
+	}
+	for _, lock := range locks {
+		h.log.Info("lock of a git that was killed removed", "lock", lock)
 	}
 }
 
