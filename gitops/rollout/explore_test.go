@@ -27,12 +27,18 @@ func (w *world) events() []event {
 	for i := range w.members {
 		m := &w.members[i]
 		name := w.f.names[i]
+		if w.left.losses > 0 && m.published != 0 && !m.lost {
+			add(func(w *world) { w.left.losses--; w.lose(i) }, "loses its branch", name)
+		}
+		if m.lost {
+			add(func(w *world) { w.signAgain(i) }, "has its branch again", name)
+		}
 		if !m.up {
 			add(func(w *world) { w.setUp(i, true) }, "comes back", name)
 			continue
 		}
 		busy := !m.current || m.cond == progressing
-		if busy || !m.heard || m.heardCurrent != m.current || m.heardCond != m.cond || m.heardOf != m.taken {
+		if busy || !m.heard || m.heardCurrent != (m.current && !m.lost) || m.heardCond != m.cond || m.heardOf != m.taken {
 			add(func(w *world) { w.work(i, well) }, "works", name)
 		}
 		if m.current && m.cond == progressing && m.taken > 1 && w.left.faults > 0 {
@@ -87,17 +93,21 @@ func TestEveryState(t *testing.T) {
 		rings  []rollout.Ring
 		left   budget
 		long   bool
+		joins  string
 	}{
-		"Kills":       {"a hub that is killed twice anywhere", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{faults: 1, kills: 2, pushes: 1}, false},
-		"Pushes":      {"pushes and reverts in the middle of rollouts", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{faults: 1, pushes: 2, recoveries: 1}, false},
-		"Outages":     {"clusters that come and go, one of them the canary", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1}, false},
-		"OutagesLong": {"the same, and the hub is killed", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1, kills: 1}, true},
-		"Refusals":    {"API servers that refuse a change and take it later, with pushes and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 2, nil)}, budget{refusals: 1, pushes: 1, kills: 1}, false},
-		"RefusalLate": {"one that comes back and refuses", []rollout.Ring{ring("a", 2, nil), ring("b", 1, back)}, budget{refusals: 1, pushes: 1, outages: 1}, false},
-		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false},
-		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false},
-		"Window":      {"a ring that is open every other hour", []rollout.Ring{ring("a", 1, nil), ring("b", 1, func(r *rollout.Ring) { r.Windows = everyOtherHour(); r.Rollback = true })}, budget{faults: 1, kills: 1, pushes: 1}, false},
-		"ThreeLong":   {"four clusters in three rings, with everything", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, back)}, budget{faults: 1, pushes: 2, kills: 1, outages: 1}, true},
+		"Kills":       {"a hub that is killed twice anywhere", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{faults: 1, kills: 2, pushes: 1}, false, ""},
+		"Pushes":      {"pushes and reverts in the middle of rollouts", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{faults: 1, pushes: 2, recoveries: 1}, false, ""},
+		"Outages":     {"clusters that come and go, one of them the canary", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1}, false, ""},
+		"OutagesLong": {"the same, and the hub is killed", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{outages: 1, pushes: 1, faults: 1, kills: 1}, true, ""},
+		"Refusals":    {"API servers that refuse a change and take it later, with pushes and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 2, nil)}, budget{refusals: 1, pushes: 1, kills: 1}, false, ""},
+		"RefusalLate": {"one that comes back and refuses", []rollout.Ring{ring("a", 2, nil), ring("b", 1, back)}, budget{refusals: 1, pushes: 1, outages: 1}, false, ""},
+		"Losses":      {"a branch that is no longer known for the hub's, of a cluster that may be silent", []rollout.Ring{ring("a", 1, nil), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1}, false, ""},
+		"LossesLong":  {"the same with failures, a larger ring and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 2, back)}, budget{losses: 1, outages: 1, pushes: 1, faults: 1, kills: 1}, true, ""},
+		"Joins":       {"a cluster that was never given anything and comes later", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{pushes: 1}, false, "b0"},
+		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false, ""},
+		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false, ""},
+		"Window":      {"a ring that is open every other hour", []rollout.Ring{ring("a", 1, nil), ring("b", 1, func(r *rollout.Ring) { r.Windows = everyOtherHour(); r.Rollback = true })}, budget{faults: 1, kills: 1, pushes: 1}, false, ""},
+		"ThreeLong":   {"four clusters in three rings, with everything", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, back)}, budget{faults: 1, pushes: 2, kills: 1, outages: 1}, true, ""},
 	}
 	var total atomic.Int64
 	t.Cleanup(func() { t.Logf("%d states in all", total.Load()) })
@@ -108,7 +118,11 @@ func TestEveryState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
-			n := explore(t, newWorld(newFleetModel(tc.rings), tc.left))
+			w := newWorld(newFleetModel(tc.rings), tc.left)
+			if tc.joins != "" {
+				w.joins(tc.joins)
+			}
+			n := explore(t, w)
 			total.Add(int64(n))
 			t.Logf("%s: %d states in %.1f s", tc.reason, n, time.Since(start).Seconds())
 		})

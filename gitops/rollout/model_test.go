@@ -57,6 +57,7 @@ const (
 // member is one cluster. Digests are small numbers; 0 is none.
 type member struct {
 	published, publishedAt int
+	lost                   bool // the hub cannot tell what is published, and serves nothing
 	up                     bool
 	downSince              int
 	taken                  int  // what the agent works on
@@ -84,7 +85,7 @@ type trial struct {
 	refused, unknown bool
 }
 
-type budget struct{ faults, outages, kills, pushes, recoveries, refusals int8 }
+type budget struct{ faults, outages, kills, pushes, recoveries, refusals, losses int8 }
 
 type world struct {
 	f        *fleetModel
@@ -115,6 +116,13 @@ func newWorld(f *fleetModel, b budget) *world {
 	}
 	w.passed[1] = 1<<len(f.rings) - 1
 	w.now = 100
+	return w
+}
+
+// joins makes a cluster one that was never given anything and is not there yet.
+func (w *world) joins(name string) *world {
+	w.members[w.f.index[name]] = member{current: true, downSince: w.now - silentAfter}
+	delete(w.state.Clusters, name)
 	return w
 }
 
@@ -161,6 +169,9 @@ func (w *world) input() rollout.Input {
 		m := &w.members[i]
 		c := rollout.Cluster{Want: digest(w.want), Published: digest(m.published), Revision: revision(m.published), PublishedAt: at(m.publishedAt),
 			Contact: w.contact(m), PresentSince: at(m.presentFor), HeardAt: at(w.now)}
+		if m.lost {
+			c.Published = ""
+		}
 		if !m.up {
 			c.HeardAt = at(max(m.downSince, w.since))
 		}
@@ -216,7 +227,7 @@ func (w *world) settleTruth() {
 		for _, name := range r.Clusters {
 			m := &w.members[w.f.index[name]]
 			anyone = anyone || m.vouched
-			excused := !m.up && w.now-max(m.downSince, w.since) >= silentAfter && (m.published != w.want || m.good&(1<<w.want) != 0)
+			excused := !m.up && w.now-max(m.downSince, w.since) >= silentAfter && (m.published != w.want || m.taken == 0 || m.good&(1<<w.want) != 0)
 			all = all && (m.vouched || excused)
 		}
 		if w.passed[w.want]&(1<<i) == 0 && (!all || !anyone) {
@@ -235,7 +246,11 @@ func (w *world) settleTruth() {
 func (w *world) down(ring int) (n int) {
 	for _, name := range w.f.rings[ring].Clusters {
 		m := &w.members[w.f.index[name]]
-		if c := w.contact(m); c == rollout.Silent || c == rollout.Present && m.heardCond == well && m.heardOf == m.published {
+		has := m.published
+		if m.lost {
+			has = m.taken
+		}
+		if c := w.contact(m); c == rollout.Silent || c == rollout.Present && m.heardCond == well && m.heardOf == has {
 			continue
 		}
 		if w.state.Rollback != nil && digest(m.published) == w.state.Clusters[name].Good && w.now-m.publishedAt >= int(w.f.rings[ring].Timeout/tick) {
@@ -349,7 +364,7 @@ func (w *world) hub(n int) (effects int, err error) {
 			}
 			effects++
 			m := &w.members[w.f.index[p.Cluster]]
-			m.published, m.publishedAt, m.current, m.heardCurrent = slices.Index(digests, p.Digest), w.now, false, false
+			m.published, m.publishedAt, m.current, m.heardCurrent, m.lost = slices.Index(digests, p.Digest), w.now, false, false, false
 		}
 		for i, r := range w.f.rings {
 			if after := w.down(i); after > max(before[i], 1, r.MaxUnavailable) {
@@ -386,14 +401,15 @@ func (w *world) say(m *member) {
 	if !m.heard || m.heardOf != m.taken || m.heardCond != m.cond {
 		m.heardSince = w.now
 	}
-	m.heard, m.heardOf, m.heardCond, m.heardCurrent = true, m.taken, m.cond, m.current
+	m.heard, m.heardOf, m.heardCond, m.heardCurrent = true, m.taken, m.cond, m.current && !m.lost
 }
 
 // work is one step of an agent: it takes what is published, then becomes cond.
 func (w *world) work(i int, cond condition) {
 	m := &w.members[i]
 	switch {
-	case !m.current:
+	case m.published == 0: // there is nothing to take
+	case !m.current && !m.lost:
 		if m.taken != m.published {
 			m.taken, m.cond = m.published, progressing
 		}
@@ -404,6 +420,19 @@ func (w *world) work(i int, cond condition) {
 		m.cond, m.wellSince = well, w.now
 	}
 	w.say(m)
+}
+
+// lose is a branch that the hub no longer knows for its own: another signing key, a
+// write past it, a repository that cannot be read.
+func (w *world) lose(i int) {
+	m := &w.members[i]
+	m.lost, m.heardCurrent = true, false
+}
+
+// signAgain is the hub that publishes what it did again, as it did.
+func (w *world) signAgain(i int) {
+	m := &w.members[i]
+	m.lost, m.publishedAt, m.current, m.heardCurrent = false, w.now, false, false
 }
 
 // tick lets an hour pass: no agent that is there keeps quiet for so long.
@@ -452,11 +481,11 @@ func (w *world) key() [16]byte {
 	rel := func(t int) byte { return byte(min(w.now-t, far)) }
 	buf := make([]byte, 0, 32*len(w.members)+64)
 	buf = append(buf, byte(w.now%2), rel(w.since), byte(w.want), bit(w.frozen), byte(w.trouble), byte(w.passed[1]), byte(w.passed[2]), byte(w.passed[3]),
-		byte(w.left.faults), byte(w.left.outages), byte(w.left.kills), byte(w.left.pushes), byte(w.left.recoveries), byte(w.left.refusals))
+		byte(w.left.faults), byte(w.left.outages), byte(w.left.kills), byte(w.left.pushes), byte(w.left.recoveries), byte(w.left.refusals), byte(w.left.losses))
 	for i := range w.members {
 		m := &w.members[i]
 		rec := w.state.Clusters[w.f.names[i]]
-		buf = append(buf, byte(m.published), rel(m.publishedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2, byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
+		buf = append(buf, byte(m.published), rel(m.publishedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2|bit(m.lost)<<3, byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
 		if !m.up {
 			buf = append(buf, rel(m.downSince))
 		}
@@ -565,11 +594,12 @@ func (w *world) ended(sick bool) (bool, error) {
 	rolledOut, halted := true, false
 	refused := ""
 	for i, m := range w.members {
-		rolledOut = rolledOut && m.published == w.want
-		if m.published != w.want && m.refuses&(1<<w.want) != 0 {
+		has := m.published == w.want && !m.lost
+		rolledOut = rolledOut && has
+		if !has && m.refuses&(1<<w.want) != 0 {
 			refused = w.f.names[i]
 		}
-		if rec := w.state.Clusters[w.f.names[i]]; w.state.Rollback != nil && rec.Good != digest(m.published) {
+		if rec := w.state.Clusters[w.f.names[i]]; w.state.Rollback != nil && rec.Good != "" && rec.Good != digest(m.published) {
 			return false, nil
 		}
 	}

@@ -13,7 +13,7 @@ type view struct {
 	vouched int  // of these, and of those that proved the wanted digest before
 	silent  int  // passed over
 	// What is not at the wanted digest, by what may be done about it: sick is not
-	// healthy anyway, well is, first has nothing and nobody who would take it.
+	// healthy anyway, well is, first never had anything and nobody is there to take it.
 	sick, well, first []string
 	refused           []string // of these, those that would not take the wanted digest
 	held              int      // not at the wanted digest, and not known how it is
@@ -66,15 +66,22 @@ func (d *decider) look(r Ring) view {
 
 // lookPending looks at a cluster that does not have the wanted digest yet.
 func (v *view) lookPending(d *decider, name string, c Cluster) {
+	rec := d.state.Clusters[name]
+	// A branch that was deleted is no sign that the cluster has nothing.
+	first := c.Published == "" && c.Revision == "" && rec.Good == ""
 	switch {
-	case c.Published == "" && c.Contact == Silent:
-		v.first = append(v.first, name)
+	case first && c.Contact == Silent:
+		if !d.refuses(name) {
+			v.first = append(v.first, name)
+		}
 		v.silent++
 		return
-	case c.Contact == Silent:
+	case c.Contact == Silent && (c.Published != "" || rec.Away == c.Want || rec.Good == c.Want):
 		v.silent++ // it takes nothing now, and goes through its ring when it is back
 		return
-	case c.Published == "" || c.runs(c.Published):
+	case c.Contact == Silent:
+		v.held++ // it may have fallen silent with the wanted digest
+	case first || c.steady():
 		v.well = append(v.well, name)
 	case c.Contact == Present:
 		v.sick = append(v.sick, name)
@@ -239,6 +246,15 @@ func (c Cluster) healthy() bool { return c.runs(c.Want) }
 // runs is true when the cluster is healthy at exactly this digest.
 func (c Cluster) runs(digest string) bool {
 	return c.Contact == Present && c.Report != nil && c.Report.Healthy && c.Report.Applied == digest
+}
+
+// steady is true when the cluster is healthy at what is published to it or, when
+// that is not known, at what it says that it has.
+func (c Cluster) steady() bool {
+	if c.Published == "" {
+		return c.Contact == Present && c.Report != nil && c.Report.Healthy
+	}
+	return c.runs(c.Published)
 }
 
 // failure is why a cluster that is not healthy has failed, and since when; what

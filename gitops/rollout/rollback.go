@@ -78,7 +78,7 @@ func (d *decider) lookBack(r Ring) backView {
 				v.unavailable++
 				d.recheck(timeout)
 			}
-		case c.runs(c.Published):
+		case c.steady():
 			v.well = append(v.well, name)
 		case c.Contact == Unknown:
 			v.held++ // its agent will say how it is

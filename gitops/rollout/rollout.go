@@ -64,7 +64,9 @@ type Cluster struct {
 	// Want is the digest of the bundle that the newest accepted commit gives the cluster.
 	Want string
 	// Published is the digest at the head of the cluster's rendered branch, Revision
-	// that commit, PublishedAt when it was made; empty before the first.
+	// that commit, PublishedAt when it was made; empty before the first. Published
+	// alone is empty when what the branch has is not to be trusted, or read: the
+	// cluster has something, and nobody knows what.
 	Published, Revision string
 	PublishedAt         time.Time
 	Contact             Contact

@@ -83,3 +83,41 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+// TestLostBranch: of a cluster that has something, and nobody knows what (the hub
+// signs with another key, or cannot read the branch), nothing is taken for granted.
+func TestLostBranch(t *testing.T) {
+	lost := func(contact rollout.Contact, rep *rollout.Report) rollout.Cluster {
+		return rollout.Cluster{Want: "new", Revision: "rev", PublishedAt: t0, Contact: contact, Report: rep, Trial: &rollout.Trial{Digest: "new", Base: "rev", At: t0}}
+	}
+	silent, well, sick := lost(rollout.Silent, nil), lost(rollout.Present, healthyAt("old", t0)), lost(rollout.Present, &rollout.Report{Failing: "x", FailingDigest: "old"})
+	deleted := silent
+	deleted.Revision = ""
+	good := map[string]rollout.Record{"c": {Good: "old", GoodRevision: "rev"}}
+	cases := map[string]struct {
+		reason  string
+		canary  rollout.Cluster
+		prod    rollout.Cluster // each of its three
+		records map[string]rollout.Record
+		publish []string
+		phase   rollout.Phase // of the canary's ring
+	}{
+		"Silent":  {"a silent cluster is no new one: it got the change past every gate; and it may have the change already", silent, well, nil, nil, rollout.Rolling},
+		"Deleted": {"nor is one that proved something before its branch was deleted", deleted, well, good, nil, rollout.Rolling},
+		"Vouches": {"nor does what it proved before open a gate, as long as nobody else vouches", silent, well, map[string]rollout.Record{"c": {Good: "new"}}, nil, rollout.Rolling},
+		"Unheard": {"nor is one that the hub has not heard since it started", lost(rollout.Unknown, nil), well, nil, nil, rollout.Rolling},
+		"Present": {"one that is there is given it in its turn", well, well, nil, []string{"c"}, rollout.Rolling},
+		"Room":    {"healthy ones take turns as all do", rollout.Cluster{Want: "new", Published: "new", Contact: rollout.Present, Report: healthyAt("new", t0.Add(-time.Hour))}, well, nil, []string{"p1", "p2"}, rollout.Passed},
+		"Sick":    {"sick ones get the repair at once", rollout.Cluster{Want: "new", Published: "new", Contact: rollout.Present, Report: healthyAt("new", t0.Add(-time.Hour))}, sick, nil, []string{"p1", "p2", "p3"}, rollout.Passed},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			in := rollout.Input{Now: t0, Since: t0, Rings: rings(), State: rollout.State{Clusters: tc.records},
+				Clusters: map[string]rollout.Cluster{"c": tc.canary, "p1": tc.prod, "p2": tc.prod, "p3": tc.prod}}
+			d := rollout.Decide(in)
+			if diff := cmp.Diff(tc.publish, published(d)); diff != "" || d.Rings[0].Phase != tc.phase {
+				t.Errorf("ring %+v, publish (-want +got):\n%s\nreason: %s", d.Rings[0], diff, tc.reason)
+			}
+		})
+	}
+}

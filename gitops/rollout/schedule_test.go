@@ -117,6 +117,10 @@ func schedule(seed uint64) (*world, error) {
 				m.refuses = 1 << (1 + rng.IntN(6))
 			case p == 195:
 				m.refuses = 0
+			case p == 196 && m.published != 0:
+				w.lose(i)
+			case p >= 180 && p < 190 && m.lost:
+				w.signAgain(i)
 			case !m.up && p < 50:
 				w.setUp(i, true)
 			case !m.up || p > 140:

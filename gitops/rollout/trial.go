@@ -55,8 +55,9 @@ func (d *decider) refuses(name string) bool {
 
 // mayTake is true when the wanted bundle may be published to the cluster as far
 // as its API server is concerned; if not, it is to be asked. A cluster whose agent
-// is not there is given only its first bundle (see [view.lookPending]), and there
-// is nothing yet that it could break; but none that it has refused.
+// is not there is given only the first bundle that it ever has (see
+// [view.lookPending]), and there is nothing yet that it could break; but none that
+// it has refused.
 func (d *decider) mayTake(name string) bool {
 	c := d.in.Clusters[name]
 	if c.Contact != Present {
@@ -82,6 +83,8 @@ func (d *decider) foresee(names ...string) {
 // lacks is what a cluster waits for that does not have the wanted digest yet.
 func (d *decider) lacks(name string) string {
 	switch c := d.in.Clusters[name]; {
+	case c.Contact == Silent:
+		return "is silent, and what was published to it is not known: its branch is not what the hub wrote (bring it back, or take it out of fleet.yaml)"
 	case d.refuses(name):
 		return "refuses the change: " + d.state.Clusters[name].Why
 	case c.Contact == Present && c.Trial.answers(c) && c.Trial.Unknown != "":
