@@ -1,7 +1,8 @@
 // Package hub watches a fleet's bare git repository, renders each accepted
 // commit and publishes it ring by ring as one branch a cluster, rendered/<cluster>.
 // What it must not forget lies in the repository: the accepted commit
-// (refs/holdfast/accepted) and the branches. It may be killed at any moment.
+// (refs/holdfast/accepted), the branches and the rollout's state. Which commits of
+// the branches are its own lies beside its keys. It may be killed at any moment.
 package hub
 
 import (
@@ -119,10 +120,12 @@ type revision struct {
 	effort effort
 }
 
-// head is a published branch.
+// head is a rendered branch. tip is its newest commit, whoever wrote it; commit is
+// that same commit if it is this hub's, digest what it has. Else both are empty, and
+// nothing of it is served.
 type head struct {
-	commit, digest string
-	at             time.Time
+	tip, commit, digest string
+	at                  time.Time
 }
 
 // New opens the repository.
@@ -264,6 +267,9 @@ func (h *Hub) step(ctx context.Context) error {
 	if err := h.readHeads(ctx); err != nil {
 		return err
 	}
+	if err := h.mendHeads(ctx); err != nil {
+		return err
+	}
 	if err := h.readState(ctx); err != nil {
 		return err
 	}
@@ -370,28 +376,43 @@ func (h *Hub) readHeads(ctx context.Context) error {
 		h.mu.Lock()
 		known := h.heads[cluster]
 		h.mu.Unlock()
-		if known.commit == b.Commit {
+		if known.tip == b.Commit {
 			heads[cluster] = known
 			continue
 		}
-		heads[cluster] = head{commit: b.Commit, at: b.Time}
+		heads[cluster] = head{tip: b.Commit, at: b.Time}
 		err := h.published(ctx, b.Commit)
-		var data []byte
+		var digest string
 		if err == nil {
-			data, err = h.repo.ReadPath(ctx, b.Commit, render.BundleFile)
+			digest, err = h.digestOf(ctx, cluster, b.Commit)
 		}
-		if err == nil {
-			var idx *render.Index
-			if idx, err = render.ParseIndex(b.Name+":"+render.BundleFile, data); err == nil {
-				heads[cluster] = head{commit: b.Commit, digest: idx.Digest, at: b.Time}
-			}
-		}
-		if err != nil { // one bad branch stops no other; it is published over
+		if err != nil { // one bad branch stops no other
 			h.log.Info("rendered branch is no bundle of this hub", "cluster", cluster, "commit", b.Commit, "error", err.Error())
+			continue
 		}
+		if err := h.remember(cluster, b.Commit); err != nil {
+			return err
+		}
+		heads[cluster] = head{tip: b.Commit, commit: b.Commit, digest: digest, at: b.Time}
 	}
 	h.setHeads(heads)
 	return nil
+}
+
+// digestOf is the digest of the bundle that a commit has for the cluster.
+func (h *Hub) digestOf(ctx context.Context, cluster, commit string) (string, error) {
+	data, err := h.repo.ReadPath(ctx, commit, render.BundleFile)
+	if err != nil {
+		return "", err
+	}
+	idx, err := render.ParseIndex(fmt.Sprintf("%.12s:%s", commit, render.BundleFile), data)
+	if err != nil {
+		return "", err
+	}
+	if idx.Cluster != cluster {
+		return "", fmt.Errorf("the bundle of %.12s is for cluster %q", commit, idx.Cluster)
+	}
+	return idx.Digest, nil
 }
 
 func (h *Hub) setHeads(heads map[string]head) {

@@ -90,7 +90,7 @@ func (h *Hub) postPlan(w http.ResponseWriter, r *http.Request) {
 	for name := range p.bundles {
 		h.mu.Lock()
 		rep, ok := p.reports[name]
-		base := h.heads[name].commit
+		base := h.heads[name].tip
 		h.mu.Unlock()
 		if !ok {
 			rep.Error = fmt.Sprintf("its agent did not answer within %s", protocol.PlanWait)

@@ -199,7 +199,7 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 // publishOne publishes an earlier bundle again, or returns what to publish.
 func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) (*gitrepo.Publication, error) {
 	h.mu.Lock()
-	parent := h.heads[p.Cluster].commit
+	parent := h.heads[p.Cluster].tip
 	h.mu.Unlock()
 	if p.Revision != "" {
 		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
@@ -227,10 +227,10 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	in := rollout.Input{Now: now, Since: h.since, Rings: h.accepted.rings, Clusters: map[string]rollout.Cluster{}, Acts: h.acts, State: h.state.State}
 	for name, b := range h.accepted.result.Bundles {
 		head := h.heads[name]
-		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.commit, PublishedAt: head.at}
+		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at}
 		c.Contact, c.PresentSince, c.HeardAt = h.contact(name, now)
 		if rep, ok := h.reports[name]; ok {
-			c.Report = rep.forRollout(b.Index, head.commit)
+			c.Report = rep.forRollout(b.Index, head.tip)
 		}
 		c.Trial = h.trialOf(name, now)
 		in.Clusters[name] = c

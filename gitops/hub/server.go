@@ -68,7 +68,7 @@ func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 		}
 		changed := h.changed
 		h.mu.Unlock()
-		if d.Revision != after || (d.Unheard && after != "") || d.Plan != "" {
+		if d.Revision != "" && d.Revision != after || (d.Unheard && after != "") || d.Plan != "" {
 			writeJSON(w, d)
 			return
 		}

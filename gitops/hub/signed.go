@@ -32,7 +32,7 @@ func signWith(repo *gitrepo.Repo, store *trust.Store) (*signature.Signers, error
 
 // published is an error for a commit that this hub has not signed: one of before
 // it signed, under another key, or of somebody who writes to the repository past
-// it. It counts as not published.
+// it. It is not served; see [Hub.mendHeads].
 func (h *Hub) published(ctx context.Context, commit string) error {
 	raw, err := h.repo.Commit(ctx, commit)
 	if err != nil {

@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,8 +12,34 @@ import (
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/trust"
 	"holdfast.dev/internal/hostexec"
 )
+
+// verify has git verify a cluster's branch by the hub's present key.
+func (f *fleet) verify(cluster string) error {
+	f.t.Helper()
+	lines, err := f.store.AllowedSigners()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	allowed := filepath.Join(f.t.TempDir(), "allowed")
+	if err := os.WriteFile(allowed, lines, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	_, err = hostexec.Run(f.t.Context(), 30*time.Second, hostexec.Command{Path: "git", Dir: f.bare, Args: []string{"-c", "gpg.ssh.allowedSignersFile=" + allowed, "verify-commit", "rendered/" + cluster}})
+	return err
+}
+
+// forget removes files of the hub's data directory.
+func (f *fleet) forget(names ...string) {
+	f.t.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(f.opts.DataDir, name)); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
 
 // TestPublishedIsSigned: git itself verifies every rendered branch, and what
 // somebody wrote into the repository past the hub does not stay published.
@@ -20,19 +47,7 @@ func TestPublishedIsSigned(t *testing.T) {
 	f := newFleet(t)
 	url, stop := f.start()
 	f.await(url, "publication", func(st protocol.Status) bool { return len(published(st)) == 1 })
-	lines, err := f.store.AllowedSigners()
-	if err != nil {
-		t.Fatal(err)
-	}
-	allowed := filepath.Join(t.TempDir(), "allowed")
-	if err := os.WriteFile(allowed, lines, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	verify := func() error {
-		_, err := hostexec.Run(t.Context(), 30*time.Second, hostexec.Command{Path: "git", Dir: f.bare, Args: []string{"-c", "gpg.ssh.allowedSignersFile=" + allowed, "verify-commit", "rendered/canary"}})
-		return err
-	}
-	if err := verify(); err != nil {
+	if err := f.verify("canary"); err != nil {
 		t.Errorf("git does not verify the branch: %v", err)
 	}
 	stop()
@@ -42,12 +57,88 @@ func TestPublishedIsSigned(t *testing.T) {
 	url, stop = f.start()
 	defer func() { stop() }()
 	f.await(url, "publication over it", func(st protocol.Status) bool { return len(published(st)) == 1 })
-	if err := verify(); err != nil {
+	if err := f.verify("canary"); err != nil {
 		t.Errorf("a commit of somebody else is published: %v", err)
 	}
 	if tree := f.git(f.bare, "rev-parse", "rendered/canary^{tree}"); tree != f.git(f.bare, "rev-parse", good+"^{tree}") {
 		t.Errorf("tree %s is published", tree)
 	}
+}
+
+// TestSignedAgain: what does not carry the signature of the hub's key is published
+// again as it was, at once and with nobody there, and a change that waits stays
+// where it is: a key that was replaced is no rollout.
+func TestSignedAgain(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.settleFirst(url)
+	names := []string{"canary", "az1-c1", "az2-c1"}
+	heads, digests := map[string]string{}, map[string]string{}
+	note := func() {
+		for _, name := range names {
+			heads[name], digests[name] = f.head(name), f.index(name).Digest
+		}
+	}
+	signedAgain := func(st protocol.Status) bool {
+		for _, c := range st.Clusters {
+			if c.Revision == "" || c.Revision == heads[c.Name] {
+				return false
+			}
+		}
+		return len(st.Clusters) > 0
+	}
+	check := func() {
+		t.Helper()
+		for _, name := range names {
+			if err := f.verify(name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if got := f.index(name).Digest; got != digests[name] {
+				t.Errorf("%s has %s, it had %s", name, got, digests[name])
+			}
+		}
+	}
+
+	// Somebody writes past the hub while it works.
+	note()
+	f.git(f.bare, "update-ref", "refs/heads/rendered/az1-c1", f.git(f.bare, "commit-tree", "main^{tree}", "-p", heads["az1-c1"], "-m", "az1-c1 at will"))
+	f.never(url, "a rollout", func(st protocol.Status) bool { return st.Rings[1].Phase != "Passed" })
+	check()
+
+	// The key is replaced, while a change waits and no agent is there.
+	stop()
+	note()
+	f.agents = map[string]*agent{}
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	f.commit("pillar")
+	f.forget("signing")
+	url, stop = f.start()
+	f.await(url, "every branch under the new key", signedAgain)
+	f.never(url, "the change", func(st protocol.Status) bool { return len(published(st)) > 0 })
+	check()
+
+	// Nothing is remembered: what the hub cannot know for its own is neither signed nor served.
+	stop()
+	note()
+	f.forget("signing", "published")
+	url, stop = f.start()
+	f.never(url, "a publication", func(st protocol.Status) bool {
+		for _, c := range st.Clusters {
+			if c.Revision != "" || f.head(c.Name) != heads[c.Name] {
+				return true
+			}
+		}
+		return false
+	})
+	if code, _ := f.as(url, trust.Identity{Kind: trust.Cluster, Name: "canary"}).do(http.MethodGet, "/v1/clusters/canary/bundles/"+heads["canary"], nil); code != http.StatusNotFound {
+		t.Errorf("an unsigned head is served: %d", code)
+	}
+	f.git(f.work, "revert", "--no-edit", "HEAD")
+	f.git(f.work, "push", "-q", f.bare, "main")
+	f.await(url, "every branch, which is what the hub would publish", signedAgain)
+	check()
+	f.healthyEverywhere(url)
 }
 
 // TestPushMustBeSigned: by the hook, and by the hub where there is no hook.

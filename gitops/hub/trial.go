@@ -71,7 +71,7 @@ func (h *Hub) ask(ctx context.Context, rev *revision, clusters []string) error {
 	for _, name := range clusters {
 		now := h.now()
 		h.mu.Lock()
-		b, was, base := rev.result.Bundles[name], h.trials[name], h.heads[name].commit
+		b, was, base := rev.result.Bundles[name], h.trials[name], h.heads[name].tip
 		same := was.of(b.Index.Digest, base, rev.commit)
 		h.mu.Unlock()
 		if same && (was.answer == nil || now.Before(was.again)) {
