@@ -89,26 +89,22 @@ func (r *Repo) Head(ctx context.Context, ref string) (string, error) {
 type Branch struct {
 	Name   string // without refs/heads/
 	Commit string
-	Time   time.Time // committer time
 }
 
-// Branches lists the branches below a prefix such as "rendered/".
+// Branches lists the branches below a prefix such as "rendered/". Their commits are
+// not looked at: one that cannot be read hides no other branch.
 func (r *Repo) Branches(ctx context.Context, prefix string) ([]Branch, error) {
-	out, err := r.git(ctx, nil, "for-each-ref", "--format=%(refname:strip=2) %(objectname) %(committerdate:unix)", "refs/heads/"+prefix)
+	out, err := r.git(ctx, nil, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/heads/"+prefix)
 	if err != nil {
 		return nil, err
 	}
 	var list []Branch
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
-		if len(f) != 3 {
+		if len(f) != 2 {
 			return nil, fmt.Errorf("read branches: git printed %q", line)
 		}
-		sec, err := strconv.ParseInt(f[2], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read branches: %w", err)
-		}
-		list = append(list, Branch{Name: f[0], Commit: f[1], Time: time.Unix(sec, 0)})
+		list = append(list, Branch{Name: f[0], Commit: f[1]})
 	}
 	return list, nil
 }

@@ -380,8 +380,8 @@ func (h *Hub) readHeads(ctx context.Context) error {
 			heads[cluster] = known
 			continue
 		}
-		heads[cluster] = head{tip: b.Commit, at: b.Time}
-		err := h.published(ctx, b.Commit)
+		at, err := h.published(ctx, b.Commit)
+		heads[cluster] = head{tip: b.Commit, at: at}
 		var digest string
 		if err == nil {
 			digest, err = h.digestOf(ctx, cluster, b.Commit)
@@ -393,7 +393,7 @@ func (h *Hub) readHeads(ctx context.Context) error {
 		if err := h.remember(cluster, b.Commit); err != nil {
 			return err
 		}
-		heads[cluster] = head{tip: b.Commit, commit: b.Commit, digest: digest, at: b.Time}
+		heads[cluster] = head{tip: b.Commit, commit: b.Commit, digest: digest, at: at}
 	}
 	h.setHeads(heads)
 	return nil

@@ -96,9 +96,8 @@ func (h *Hub) postPlan(w http.ResponseWriter, r *http.Request) {
 			rep.Error = fmt.Sprintf("its agent did not answer within %s", protocol.PlanWait)
 		}
 		had, err := h.pathsOf(r.Context(), base)
-		if err != nil {
-			http.Error(w, "the hub cannot read its repository", http.StatusInternalServerError)
-			return
+		if err != nil { // of this cluster; the others have their answers
+			rep.Error = "the hub cannot read what it has: " + err.Error()
 		}
 		judge(&rep, had, req.Retained[name])
 		rep.Cluster = name

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -30,20 +31,20 @@ func signWith(repo *gitrepo.Repo, store *trust.Store) (*signature.Signers, error
 	return signature.ParseSigners("signing key", fmt.Appendf(nil, "holdfast-hub %s", ssh.MarshalAuthorizedKey(key.PublicKey())))
 }
 
-// published is an error for a commit that this hub has not signed: one of before
+// published is when a commit was made. It is an error for one that this hub has not signed: one of before
 // it signed, under another key, or of somebody who writes to the repository past
 // it. It is not served; see [Hub.mendHeads].
-func (h *Hub) published(ctx context.Context, commit string) error {
+func (h *Hub) published(ctx context.Context, commit string) (time.Time, error) {
 	raw, err := h.repo.Commit(ctx, commit)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	c, err := signature.ParseCommit(raw)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	_, err = c.By(h.own)
-	return err
+	return c.Committed, err
 }
 
 // checkSigned refuses a commit when it, or one that comes with it, is not signed

@@ -85,10 +85,14 @@ func (h *Hub) ask(ctx context.Context, rev *revision, clusters []string) error {
 		if next.id, err = newPlanID(); err != nil {
 			return err
 		}
-		if next.had, err = h.pathsOf(ctx, base); err != nil {
-			return err
+		next.had, err = h.pathsOf(ctx, base)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		h.mu.Lock()
+		if err != nil { // nobody is asked; it holds this cluster and stops no other
+			h.answered(next, now, &rollout.Trial{Unknown: "the hub cannot read what it has: " + err.Error()})
+		}
 		h.trials[name], asked = next, true
 		h.mu.Unlock()
 	}

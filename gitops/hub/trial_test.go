@@ -115,6 +115,51 @@ func TestTrialOfDataThatGoes(t *testing.T) {
 	f.await(url, "publication to the canary", func(st protocol.Status) bool { return slices.Contains(published(st), "canary") })
 }
 
+// TestUnreadableBranch: a branch whose objects are gone holds its own cluster, and
+// nobody else. It stopped every step of the hub.
+func TestUnreadableBranch(t *testing.T) {
+	f := newFleet(t)
+	f.edit("fleet.yaml", "- {name: az2-c1, ", "- {name: az1-c2, az: az1, kubernetes: \"1.36\", labels: {tier: prod}}\n- {name: az2-c1, ")
+	f.commit("two of a zone")
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.healthyEverywhere(url)
+	idx := f.index("az1-c1")
+	damage := func(object string) {
+		t.Helper()
+		id := f.git(f.bare, "rev-parse", object)
+		if err := os.Remove(filepath.Join(f.bare, "objects", id[:2], id[2:])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others := func(commit string) {
+		t.Helper()
+		const why = "cluster az1-c1: cannot say whether it would take the change: the hub cannot read what it has: "
+		st := f.await(url, "the others", func(st protocol.Status) bool {
+			for _, name := range []string{"canary", "az1-c2"} {
+				if c := cluster(st, name); c.Revision != "" && (c.Report == nil || c.Report.Revision != c.Revision) {
+					f.agent(url, name).reportAt(f.index(name), c.Revision, v1alpha1.HealthHealthy)
+				}
+			}
+			return st.Commit == commit && slices.Contains(published(st), "canary") && slices.Contains(published(st), "az1-c2") && strings.Contains(st.Rings[1].Message, why)
+		})
+		if c := cluster(st, "az1-c1"); c.Published == c.Want || c.Trial == nil || c.Trial.State != protocol.TrialUnknown {
+			t.Errorf("az1-c1: %+v", c)
+		}
+	}
+	damage("rendered/az1-c1^{tree}")
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	others(f.commit("beside a tree that is gone"))
+
+	stop()
+	f.edit("salt/pillar/common.sls", "planTimeout: 1h", "planTimeout: 2h")
+	commit := f.commit("beside a commit that is gone")
+	damage("rendered/az1-c1")
+	url, stop = f.start()
+	f.agent(url, "az1-c1").report(idx, v1alpha1.HealthHealthy)
+	others(commit)
+}
+
 // TestTrialWithoutAnAnswer: an agent that is there and cannot say holds its own
 // ring, and says why.
 func TestTrialWithoutAnAnswer(t *testing.T) {
