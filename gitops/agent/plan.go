@@ -18,6 +18,7 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,12 +31,21 @@ import (
 )
 
 const (
-	planLimit  = protocol.PlanWait - 10*time.Second // for one answer
-	maxFields  = 20                                 // that are named of one object
-	maxPath    = 200                                // bytes of one of them
-	maxChanges = 200                                // of one action that an answer names
-	maxAnswer  = 4 << 20                            // bytes that the hub takes
+	sendLimit  = 10 * time.Second // to send an answer
+	maxFields  = 20               // that are named of one object
+	maxPath    = 200              // bytes of one of them
+	maxChanges = 200              // of one action that an answer names
+	maxAnswer  = 4 << 20          // bytes that the hub takes
 )
+
+// planLimit is how long an answer may take, so that it arrives while it is waited
+// for: a person waits for less long than the hub, which asks for what changes only.
+func planLimit(files int, onlyChanged bool) time.Duration {
+	if onlyChanged {
+		return protocol.TrialWait(files) - sendLimit
+	}
+	return protocol.PlanWait - sendLimit
+}
 
 // planner answers what a bundle would change, by the API server's own dry run.
 // It shares nothing with Run and changes nothing.
@@ -69,8 +79,6 @@ func (p *planner) take(ctx context.Context, id string, onlyChanged bool, log *sl
 	go func() {
 		p.one.Lock() // so that questions do not load the API server more than one does
 		defer p.one.Unlock()
-		ctx, cancel := context.WithTimeout(ctx, planLimit)
-		defer cancel()
 		if err := p.answer(ctx, path, body, onlyChanged); err != nil {
 			log.Info("plan not answered", "error", err.Error())
 		}
@@ -85,8 +93,13 @@ func (p *planner) answer(ctx context.Context, path string, body []byte, onlyChan
 		rep.Error = "the question is not valid JSON"
 	} else if idx, units, err := parseBundle(p.cluster, files); err != nil {
 		rep.Error = oneLine(err)
-	} else if err := p.plan(ctx, units, idx.Deletions, onlyChanged, &rep); err != nil {
-		rep.Error = oneLine(err)
+	} else {
+		look, cancel := context.WithTimeout(ctx, planLimit(len(files), onlyChanged))
+		err := p.plan(look, units, idx.Deletions, onlyChanged, &rep)
+		cancel()
+		if err != nil {
+			rep.Error = oneLine(err)
+		}
 	}
 	return p.send(ctx, path, rep)
 }
@@ -100,8 +113,7 @@ func (p *planner) send(ctx context.Context, path string, rep protocol.PlanReport
 	if err != nil {
 		return err
 	}
-	// The answer is due even when the time for looking is over.
-	if _, err := p.hub.do(context.WithoutCancel(ctx), 10*time.Second, http.MethodPost, path, data); err != nil {
+	if _, err := p.hub.do(ctx, sendLimit, http.MethodPost, path, data); err != nil {
 		return fmt.Errorf("report plan: %w", err)
 	}
 	return nil
@@ -119,25 +131,34 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 	}
 	brings := bringsOf(units, stands)
 	kept := map[string]map[string]bool{} // by addon, ids of the bundle
+	var lock sync.Mutex                  // of rep
+	var tries errgroup.Group
+	tries.SetLimit(dryRuns) // as when it is applied
 	for _, u := range units {
 		kept[u.name] = map[string]bool{}
 		for _, o := range u.objects {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("try every object: %w", err)
-			}
 			kept[u.name][object.UnstructuredToObjMetadata(o).String()] = true
-			var c *protocol.PlanChange
-			// What is applied is tried, too, when its definition changes under it.
-			if !onlyChanged || stands[u.name] != u.digest || brings.definition(o) != nil {
-				c = p.try(ctx, o, brings)
-			}
-			if c == nil {
-				rep.Unchanged++
-				continue
-			}
-			c.Addon = u.name
-			rep.Changes = append(rep.Changes, *c)
+			tries.Go(func() error {
+				var c *protocol.PlanChange
+				// What is applied is tried, too, when its definition changes under it.
+				if ctx.Err() == nil && (!onlyChanged || stands[u.name] != u.digest || brings.definition(o) != nil) {
+					c = p.try(ctx, o, brings)
+				}
+				lock.Lock()
+				defer lock.Unlock()
+				if c == nil {
+					rep.Unchanged++
+					return nil
+				}
+				c.Addon = u.name
+				rep.Changes = append(rep.Changes, *c)
+				return nil
+			})
 		}
+	}
+	_ = tries.Wait() // the functions return no error
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("try every object: %w", err)
 	}
 	for _, st := range list.Items {
 		for _, e := range st.Status.Inventory {
@@ -146,7 +167,10 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 			}
 		}
 	}
-	slices.SortStableFunc(rep.Changes, func(a, b protocol.PlanChange) int {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("look at what would go: %w", err)
+	}
+	slices.SortFunc(rep.Changes, func(a, b protocol.PlanChange) int {
 		return cmp.Or(strings.Compare(a.Addon, b.Addon), strings.Compare(string(a.Action), string(b.Action)), strings.Compare(a.Object, b.Object))
 	})
 	return nil

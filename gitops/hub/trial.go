@@ -50,7 +50,7 @@ func (h *Hub) trialOf(cluster string, now time.Time) *rollout.Trial {
 		return nil
 	}
 	if t.answer == nil && !now.Before(t.deadline) {
-		h.answered(t, now, &rollout.Trial{Unknown: fmt.Sprintf("its agent did not answer within %s", protocol.PlanWait)})
+		h.answered(t, now, &rollout.Trial{Unknown: fmt.Sprintf("its agent did not answer within %s", t.deadline.Sub(t.asked))})
 	}
 	return t.answer
 }
@@ -77,7 +77,7 @@ func (h *Hub) ask(ctx context.Context, rev *revision, clusters []string) error {
 		if same && (was.answer == nil || now.Before(was.again)) {
 			continue
 		}
-		next := &trial{digest: b.Index.Digest, base: base, commit: rev.commit, files: b.Files, retained: rev.result.Retained[name], asked: now, deadline: now.Add(protocol.PlanWait)}
+		next := &trial{digest: b.Index.Digest, base: base, commit: rev.commit, files: b.Files, retained: rev.result.Retained[name], asked: now, deadline: now.Add(protocol.TrialWait(len(b.Files)))}
 		if same && !was.again.IsZero() {
 			next.attempts, next.refusals = was.attempts+1, was.refusals
 		}

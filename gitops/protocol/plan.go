@@ -6,8 +6,15 @@ import (
 	"holdfast.dev/gitops/fleet"
 )
 
-// PlanWait is how long the hub waits for the clusters' answers.
+// PlanWait is how long the hub waits for the clusters' answers to a person's question.
 const PlanWait = 90 * time.Second
+
+// TrialWait is how long the hub waits for a cluster's answer about a bundle of so
+// many files before it publishes it: a large one must be tried as well, even by an API
+// server that is slow.
+func TrialWait(files int) time.Duration {
+	return PlanWait + time.Duration(files)*500*time.Millisecond
+}
 
 // PlanFiles is a bundle by path; nothing of it is applied.
 type PlanFiles map[string][]byte
