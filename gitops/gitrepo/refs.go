@@ -106,6 +106,11 @@ func (r *Repo) Tags(ctx context.Context, patterns ...string) ([]Tag, error) {
 	return list, nil
 }
 
+// RawTag is the content of the tag object that a name stands for.
+func (r *Repo) RawTag(ctx context.Context, name string) ([]byte, error) {
+	return r.git(ctx, nil, "cat-file", "tag", name)
+}
+
 // ObjectType is the type of an object: commit, tag, tree or blob.
 func (r *Repo) ObjectType(ctx context.Context, object string) (string, error) {
 	out, err := r.git(ctx, nil, "cat-file", "-t", object)

@@ -44,7 +44,7 @@ type Options struct {
 	Listen  string
 	// TLS is a certificate that is given; by default it is of the hub's own authority.
 	TLS trust.Given
-	// Signers, when set, is a file with the keys of which every commit of the fleet's branch must carry a signature.
+	// Signers, when set, is a file with the keys of which every commit of the fleet's branch, approval and retry must carry a signature.
 	Signers string
 	Hook    bool // install the pre-receive hook
 }
@@ -58,7 +58,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM certificate of the API, instead of one of the hub's own authority")
 	fs.StringVar(&o.TLS.Key, "tls-key", "", "PEM key of --tls-cert")
 	fs.StringVar(&o.TLS.CA, "tls-ca", "", "PEM certificates of the authorities of --tls-cert, which agents are to trust")
-	fs.StringVar(&o.Signers, "allowed-signers", "", "file with the SSH keys of which one must have signed each commit that is pushed (ssh-keygen(1), ALLOWED SIGNERS); empty for taking commits unsigned")
+	fs.StringVar(&o.Signers, "allowed-signers", "", "file with the SSH keys of which one must have signed each commit, approval and retry that is pushed (ssh-keygen(1), ALLOWED SIGNERS); empty for taking them unsigned")
 	fs.BoolVar(&o.Hook, "install-hook", true, "install a pre-receive hook that refuses bad pushes")
 }
 
@@ -89,6 +89,8 @@ type Hub struct {
 	since time.Time // when it began to listen
 	wake  chan struct{}
 	lock  *os.File // one hub a repository
+
+	unheeded map[string]bool // tags of people that Run has told are not signed
 
 	mirrors mirrors
 	git     *semaphore.Weighted // git programs that work for clusters
@@ -169,6 +171,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		contacts: map[string]time.Time{},
 		arrived:  map[string]time.Time{},
 		plans:    map[string]*plan{},
+		unheeded: map[string]bool{},
 		trials:   map[string]*trial{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),

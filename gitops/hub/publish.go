@@ -111,20 +111,39 @@ func parseAct(tag string) (ring string, ok bool) {
 	return "", false
 }
 
-// readActs reads what people said about the accepted commit.
+// readActs reads what people said about the accepted commit. What is not signed as it
+// must be says nothing; when nobody knows who may sign, the hub waits, and forgets
+// nothing that was said.
 func (h *Hub) readActs(ctx context.Context) error {
 	tags, err := h.repo.Tags(ctx, approveTag+".*", retryTag+".*")
 	if err != nil {
 		return err
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.acts = nil
+	rev := h.accepted
+	h.mu.Unlock()
+	var acts []rollout.Act
 	for _, t := range tags {
-		if ring, ok := parseAct(t.Name); ok && h.accepted != nil && t.Target == h.accepted.commit {
-			h.acts = append(h.acts, rollout.Act{Ring: ring, Ref: t.Name, By: t.By, At: t.At, Message: t.Message})
+		ring, ok := parseAct(t.Name)
+		if !ok || rev == nil || t.Target != rev.commit {
+			continue
+		}
+		var refused *RefusedError
+		switch err := checkActSigned(ctx, h.repo, h.opts.Signers, t.Name, "refs/tags/"+t.Name, t.Target); {
+		case errors.As(err, &refused):
+			if !h.unheeded[t.Name] {
+				h.unheeded[t.Name] = true
+				h.log.Info("approval or retry not heeded", "tag", t.Name, "error", err.Error())
+			}
+		case err != nil:
+			return err
+		default:
+			acts = append(acts, rollout.Act{Ring: ring, Ref: t.Name, By: t.By, At: t.At, Message: t.Message})
 		}
 	}
+	h.mu.Lock()
+	h.acts = acts
+	h.mu.Unlock()
 	return nil
 }
 

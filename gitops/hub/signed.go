@@ -47,6 +47,42 @@ func (h *Hub) published(ctx context.Context, commit string) (time.Time, error) {
 	return c.Committed, err
 }
 
+func readSigners(file string) (*signature.Signers, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read allowed signers: %w", err)
+	}
+	return signature.ParseSigners(file, data)
+}
+
+// checkActSigned is an error for a tag by which a person acts on a rollout when it is not
+// signed, under this name and of this commit, by one of those in file. Nothing is
+// asked for when file is empty. object is the tag's object.
+func checkActSigned(ctx context.Context, repo *gitrepo.Repo, file, tag, object, commit string) error {
+	if file == "" {
+		return nil
+	}
+	signers, err := readSigners(file)
+	if err != nil {
+		return err
+	}
+	raw, err := repo.RawTag(ctx, object)
+	if err != nil {
+		return err
+	}
+	t, err := signature.ParseTag(raw)
+	if err == nil {
+		_, err = t.By(signers)
+	}
+	if err == nil && (t.Name != tag || t.Object != commit) {
+		err = fmt.Errorf("what is signed is the tag %s of %.12s", t.Name, t.Object)
+	}
+	if err != nil {
+		return &RefusedError{commit, fmt.Errorf("the tag %s: %w (git config gpg.format ssh; git config user.signingkey ~/.ssh/id_ed25519.pub; git config tag.gpgSign true)", tag, err)}
+	}
+	return nil
+}
+
 // checkSigned refuses a commit when it, or one that comes with it, is not signed
 // by one of those in file, and when it leaves base out: to go back needs a signature
 // as well, that of a revert. Nothing is asked for when file is empty. Of a fleet's first
@@ -55,11 +91,7 @@ func checkSigned(ctx context.Context, repo *gitrepo.Repo, file, base, commit str
 	if file == "" {
 		return nil
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("read allowed signers: %w", err)
-	}
-	signers, err := signature.ParseSigners(file, data)
+	signers, err := readSigners(file)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
@@ -141,10 +142,12 @@ func TestSignedAgain(t *testing.T) {
 	f.healthyEverywhere(url)
 }
 
-// TestPushMustBeSigned: by the hook, and by the hub where there is no hook.
-func TestPushMustBeSigned(t *testing.T) {
-	f := newFleet(t)
-	keys := t.TempDir()
+// signers makes the keys of somebody who may sign and of somebody who may not, files
+// "mine" and "other" in the directory that it returns.
+func (f *fleet) signers() (keys string) {
+	t := f.t
+	t.Helper()
+	keys = t.TempDir()
 	for _, name := range []string{"mine", "other"} {
 		if _, err := hostexec.Run(t.Context(), 30*time.Second, hostexec.Command{Path: "ssh-keygen", Args: []string{"-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(keys, name)}}); err != nil {
 			var e *hostexec.Error
@@ -162,10 +165,85 @@ func TestPushMustBeSigned(t *testing.T) {
 	if err := os.WriteFile(f.opts.Signers, append([]byte("me@example.com "), pub...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sign := func(key string) {
-		f.git(f.work, "-c", "gpg.format=ssh", "-c", "user.signingkey="+filepath.Join(keys, key), "commit", "-q", "--amend", "--no-edit", "-S")
-		f.git(f.work, "push", "-q", "-f", f.bare, "main")
+	return keys
+}
+
+// sign signs the newest commit anew, and pushes it.
+func (f *fleet) sign(key string) {
+	f.t.Helper()
+	f.git(f.work, "-c", "gpg.format=ssh", "-c", "user.signingkey="+key, "commit", "-q", "--amend", "--no-edit", "-S")
+	f.git(f.work, "push", "-q", "-f", f.bare, "main")
+}
+
+// TestActMustBeSigned: where commits must be signed, who may push tags cannot approve
+// without a signature, nor with that of another tag.
+func TestActMustBeSigned(t *testing.T) {
+	f := newFleet(t)
+	keys := f.signers()
+	mine := filepath.Join(keys, "mine")
+	f.edit("fleet.yaml", "name: az1,", "name: az1, approval: required,")
+	f.commit("az1 needs an approval")
+	f.sign(mine)
+	url, stop := f.start()
+	defer stop()
+	f.await(url, "publication to the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	f.agent(url, "canary").report(f.index("canary"), v1alpha1.HealthHealthy)
+	f.await(url, "the wait for a person", func(st protocol.Status) bool { return st.Rings[1].WaitsFor == "approval" })
+
+	tag := func(key, name string) {
+		args := []string{"tag", "-a", name, "-m", "why", "main"}
+		if key != "" {
+			args = append([]string{"-c", "gpg.format=ssh", "-c", "tag.gpgSign=true", "-c", "user.signingkey=" + filepath.Join(keys, key)}, args...)
+		}
+		f.git(f.work, args...)
 	}
+	tag("", "approve.az1.1")
+	tag("other", "approve.az1.2")
+	tag("mine", "approve.az2.3")
+	tag("mine", "retry.4")
+	f.git(f.work, "tag", "-a", "around", "-m", "a tag of a tag", "retry.4")
+	repo, err := gitrepo.Open(t.Context(), f.bare, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := strings.Repeat("0", 40)
+	for _, tc := range []struct{ from, to, want string }{
+		{"approve.az1.1", "approve.az1.1", "it is not signed (git config gpg.format ssh;"},
+		{"approve.az1.2", "approve.az1.2", "of nobody who may sign"},
+		{"approve.az2.3", "approve.az1.3", "what is signed is the tag approve.az2.3 of"},
+		{"around", "approve.az1.5", "it is not signed"},
+		{"retry.4", "retry.4", ""},
+	} {
+		object := f.git(f.work, "rev-parse", tc.from)
+		f.git(f.work, "push", "-q", f.bare, object+":refs/test/"+tc.to)
+		err := hub.PreReceive(t.Context(), repo, f.opts, strings.NewReader(none+" "+object+" refs/tags/"+tc.to+"\n"))
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s as %s: got %v, want %q", tc.from, tc.to, err, tc.want)
+		}
+		f.git(f.bare, "update-ref", "refs/tags/"+tc.to, object) // past the hook
+	}
+	f.never(url, "publication without a signed approval", func(st protocol.Status) bool { return len(published(st)) != 1 })
+
+	for _, kv := range [][2]string{{"user.name", "On Call"}, {"user.email", "oncall@example.com"}, {"gpg.format", "ssh"}, {"user.signingkey", mine}, {"tag.gpgSign", "true"}} {
+		f.git(f.work, "config", kv[0], kv[1])
+	}
+	clone, err := gitrepo.Open(t.Context(), f.work, os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clone.PushTag(t.Context(), f.bare, "approve.az1.6", f.git(f.work, "rev-parse", "main"), "looked at the canary"); err != nil {
+		t.Fatal(err)
+	}
+	f.await(url, "publication to az1", func(st protocol.Status) bool {
+		return st.Approvals["az1"].Ref == "approve.az1.6" && len(published(st)) == 2
+	})
+}
+
+// TestPushMustBeSigned: by the hook, and by the hub where there is no hook.
+func TestPushMustBeSigned(t *testing.T) {
+	f := newFleet(t)
+	keys := f.signers()
+	sign := func(key string) { f.sign(filepath.Join(keys, key)) }
 	url, stop := f.start()
 	defer stop()
 	unsigned := f.git(f.work, "rev-parse", "HEAD")

@@ -122,7 +122,7 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 			return err
 		}
 		if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
-			if err := checkAct(ctx, repo, tag, f[0], newCommit); err != nil {
+			if err := checkAct(ctx, repo, o.Signers, tag, f[0], newCommit); err != nil {
 				return err
 			}
 			continue
@@ -176,7 +176,7 @@ func scanPush(ctx context.Context, repo *gitrepo.Repo, object string) error {
 
 // checkAct refuses a tag by which a person cannot act on a rollout. Other tags
 // are not looked at.
-func checkAct(ctx context.Context, repo *gitrepo.Repo, tag, old, object string) error {
+func checkAct(ctx context.Context, repo *gitrepo.Repo, signers, tag, old, object string) error {
 	if kind, _, _ := strings.Cut(tag, "."); kind != approveTag && kind != retryTag {
 		return nil
 	}
@@ -200,6 +200,9 @@ func checkAct(ctx context.Context, repo *gitrepo.Repo, tag, old, object string) 
 	}
 	if commit != accepted {
 		return fmt.Errorf("the tag %s is of %.12s, but what the fleet rolls out is %.12s; look at that, and tag it", tag, commit, accepted)
+	}
+	if err := checkActSigned(ctx, repo, signers, tag, object, commit); err != nil {
+		return err
 	}
 	if ring == "" {
 		return nil

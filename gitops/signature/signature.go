@@ -228,19 +228,24 @@ func ParseCommit(raw []byte) (*Commit, error) {
 		case "parent":
 			c.Parents = append(c.Parents, value)
 		case "committer":
-			f := strings.Fields(value)
-			if len(f) < 2 {
+			var err error
+			if c.Committed, err = stamp(value); err != nil {
 				return nil, fmt.Errorf("the commit's committer is %q", value)
 			}
-			sec, err := strconv.ParseInt(f[len(f)-2], 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("the commit's committer is %q", value)
-			}
-			c.Committed = time.Unix(sec, 0)
 		}
 	}
 	c.payload = append([]byte(strings.Join(kept, "\n")+"\n\n"), message...)
 	return c, nil
+}
+
+// stamp is the time in "Name <email> SECONDS ZONE".
+func stamp(who string) (time.Time, error) {
+	f := strings.Fields(who)
+	if len(f) < 2 {
+		return time.Time{}, errors.New("no time in it")
+	}
+	sec, err := strconv.ParseInt(f[len(f)-2], 10, 64)
+	return time.Unix(sec, 0), err
 }
 
 // Signed adds a signature to a commit that has none.
@@ -259,12 +264,16 @@ func (c *Commit) Signed(key ssh.Signer) ([]byte, error) {
 
 // By names who signed the commit. It is an error when nobody did who may.
 func (c *Commit) By(s *Signers) (string, error) {
-	if c.signature == nil {
+	return s.by(c.signature, c.payload, c.Committed)
+}
+
+func (s *Signers) by(armored, message []byte, at time.Time) (string, error) {
+	if armored == nil {
 		return "", errors.New("it is not signed")
 	}
-	key, err := verify(c.signature, c.payload)
+	key, err := verify(armored, message)
 	if err != nil {
 		return "", err
 	}
-	return s.find(key, c.Committed)
+	return s.find(key, at)
 }

@@ -194,6 +194,20 @@ func TestWithGit(t *testing.T) {
 		if tree := w.git("rev-parse", "HEAD^{tree}"); c.Tree != tree || time.Since(c.Committed) > time.Hour {
 			t.Errorf("%s: tree %s of %s, git says %s", kind, c.Tree, c.Committed, tree)
 		}
+		w.git("-c", "gpg.format=ssh", "-c", "user.signingkey="+path, "tag", "-s", "-m", "one", "-m", "two", "approve."+kind)
+		if raw, err = w.run("git", nil, "cat-file", "tag", "approve."+kind); err != nil {
+			t.Fatal(err)
+		}
+		raw += "\n"
+		for text, good := range map[string]bool{raw: true, strings.Replace(raw, "tag approve", "tag retry", 1): false, strings.Replace(raw, "two", "tw0", 1): false, raw[:strings.Index(raw, "-----BEGIN")]: false} {
+			tag, err := signature.ParseTag([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if who, err := tag.By(allowed(t, lines)); (err == nil) != good || good && (who != "me@example.com" || tag.Name != "approve."+kind || tag.Object != id) {
+				t.Errorf("%s: the tag %q of %s is signed by %q, %v", kind, tag.Name, tag.Object, who, err)
+			}
+		}
 		// Ours, by them.
 		key, err := ssh.ParsePrivateKey(priv)
 		if err != nil {
