@@ -28,6 +28,7 @@ func TestTrial(t *testing.T) {
 	done := base
 	done.Published, done.Report, done.Revision = "new", healthyAt("new", t0), "rev2"
 	first := rollout.Cluster{Want: "new"}
+	gone := rollout.Cluster{Want: "new", Contact: rollout.Silent}
 	cases := map[string]struct {
 		reason       string
 		a, b         rollout.Cluster
@@ -49,6 +50,7 @@ func TestTrial(t *testing.T) {
 		"NoAnswer":    {"an agent that is there and cannot say is no consent", with(rollout.Trial{Digest: "new", Base: "rev", At: t0, Unknown: "timed out"}), done, t0, rollout.State{}, nil, []string{"a"}, rollout.Rolling, "timed out"},
 		"First":       {"there is nobody yet who could be asked", first, done, t0, rollout.State{}, []string{"a"}, nil, rollout.Rolling, "1 of 2"},
 		"FirstAgain":  {"one that refused its first bundle and is not heard since is not given it", first, done, t0, rollout.State{Clusters: map[string]rollout.Record{"a": {Refused: "new", Why: "it is immutable"}}}, nil, nil, rollout.Held, "it is immutable"},
+		"FirstGone":   {"nor one that is silent by now; it delays nobody", gone, done, t0, rollout.State{Clusters: map[string]rollout.Record{"a": {Refused: "new", Why: "it is immutable"}}}, nil, nil, rollout.Passed, "1 silent"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
