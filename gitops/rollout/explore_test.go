@@ -103,6 +103,7 @@ func TestEveryState(t *testing.T) {
 		"RefusalLate": {"one that comes back and refuses", []rollout.Ring{ring("a", 2, nil), ring("b", 1, back)}, budget{refusals: 1, pushes: 1, outages: 1}, false, ""},
 		"Losses":      {"a branch that is no longer known for the hub's, of a cluster that may be silent", []rollout.Ring{ring("a", 1, nil), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1}, false, ""},
 		"LossesLong":  {"the same of a larger ring", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{losses: 1, outages: 1, pushes: 1}, true, ""},
+		"LossesFail":  {"the same with failures and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1, faults: 1, kills: 1}, true, ""},
 		"Joins":       {"a cluster that was never given anything and comes later", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{pushes: 1}, false, "b0"},
 		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false, ""},
 		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false, ""},

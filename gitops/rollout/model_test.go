@@ -57,6 +57,7 @@ const (
 // member is one cluster. Digests are small numbers; 0 is none.
 type member struct {
 	published, publishedAt int
+	changedAt              int  // when it was another digest before
 	lost                   bool // the hub cannot tell what is published, and serves nothing
 	up                     bool
 	downSince              int
@@ -253,7 +254,7 @@ func (w *world) down(ring int) (n int) {
 		if c := w.contact(m); c == rollout.Silent || c == rollout.Present && m.heardCond == well && m.heardOf == has {
 			continue
 		}
-		if w.state.Rollback != nil && digest(m.published) == w.state.Clusters[name].Good && w.now-m.publishedAt >= int(w.f.rings[ring].Timeout/tick) {
+		if w.state.Rollback != nil && digest(m.published) == w.state.Clusters[name].Good && w.now-m.changedAt >= int(w.f.rings[ring].Timeout/tick) {
 			continue // what does not recover keeps no other at what is bad
 		}
 		n++
@@ -364,6 +365,9 @@ func (w *world) hub(n int) (effects int, err error) {
 			}
 			effects++
 			m := &w.members[w.f.index[p.Cluster]]
+			if p.Digest != digest(m.published) {
+				m.changedAt = w.now
+			}
 			m.published, m.publishedAt, m.current, m.heardCurrent, m.lost = slices.Index(digests, p.Digest), w.now, false, false, false
 		}
 		for i, r := range w.f.rings {
@@ -485,7 +489,7 @@ func (w *world) key() [16]byte {
 	for i := range w.members {
 		m := &w.members[i]
 		rec := w.state.Clusters[w.f.names[i]]
-		buf = append(buf, byte(m.published), rel(m.publishedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2|bit(m.lost)<<3, byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
+		buf = append(buf, byte(m.published), rel(m.publishedAt), rel(m.changedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2|bit(m.lost)<<3, byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
 		if !m.up {
 			buf = append(buf, rel(m.downSince))
 		}
