@@ -26,7 +26,8 @@ func newApprove() *cobra.Command {
 		Long: `Approve the present change for a ring that waits for a person (approval: required in fleet.yaml).
 
 The approval is an annotated tag, approve.RING.ID, of the newest commit of the fleet's branch. It holds for
-what the ring's clusters are to run, and for nothing else: another change needs another approval.`,
+what the ring's clusters are to run, and for nothing else: another change needs another approval. A hub with
+--allowed-signers wants it signed: git config tag.gpgSign true.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.push(cmd, "approve."+args[0]) },
 	}
