@@ -60,7 +60,11 @@ func TestTriesAtOnce(t *testing.T) {
 		u.objects = append(u.objects, o)
 	}
 	var rep protocol.PlanReport
-	if err := newPlanner("c", c, nil).plan(t.Context(), []unit{u}, nil, true, &rep); err != nil {
+	p, err := newPlanner(Options{Cluster: "c"}, c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.plan(t.Context(), []unit{u}, nil, true, &rep); err != nil {
 		t.Fatal(err)
 	}
 	if few.Load() || many.Load() || len(rep.Changes) != 2*dryRuns {
