@@ -16,39 +16,41 @@ import (
 // mirrorTimeout bounds one fetch into a mirror, the first of a long history too.
 const mirrorTimeout = 2 * time.Minute
 
-// Mirror brings one branch, with its history and nothing else, into a bare
-// repository of its own at dir. Git gives who may fetch from a repository any
+// Mirror brings one branch up to a commit, with its history and nothing else, into a
+// bare repository of its own at dir. The branch itself may be further: somebody may
+// have written past the caller. Git gives who may fetch from a repository any
 // object that is in it, whatever refs are hidden (gitnamespaces(7), "Security"):
 // what must not be read must not be there.
 //
 // A mirror is a copy: with anew, or when git cannot bring it up to date (a fetch
 // that was killed leaves locks), another takes its place. One call at a time may
 // be for a dir. ctx should not be a request's: its end kills git between two steps.
-func (r *Repo) Mirror(ctx context.Context, dir, branch string, anew bool) error {
-	if !anew && r.fetch(ctx, dir, branch) == nil {
+func (r *Repo) Mirror(ctx context.Context, dir, branch, commit string, anew bool) error {
+	if !anew && r.fetch(ctx, dir, branch, commit) == nil {
 		return nil
 	}
 	if err := r.apart(dir); err != nil {
 		return fmt.Errorf("mirror %s: %w", branch, err)
 	}
-	if err := r.replace(ctx, dir, branch); err != nil {
+	if err := r.replace(ctx, dir, branch, commit); err != nil {
 		return fmt.Errorf("mirror %s: %w", branch, err)
 	}
 	return nil
 }
 
-// fetch brings the branch into a mirror that is there.
-func (r *Repo) fetch(ctx context.Context, dir, branch string) error {
-	ref := "refs/heads/" + branch
+// fetch brings the commit into a mirror that is there.
+func (r *Repo) fetch(ctx context.Context, dir, branch, commit string) error {
+	// That may be asked for which no ref of ours ends with any more.
+	const uploads = "--upload-pack=git -c uploadpack.allowAnySHA1InWant=true upload-pack"
 	// --git-dir, for git would look for another repository above one that it cannot read.
 	_, err := hostexec.Run(ctx, mirrorTimeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,
-		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", r.dir, "+" + ref + ":" + ref}})
+		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "fetch", "-q", "--no-tags", "--no-write-fetch-head", uploads, "--", r.dir, "+" + commit + ":refs/heads/" + branch}})
 	return err
 }
 
 // replace makes a mirror and then puts it at dir. It is made where nothing else has
 // ever been: a git that an earlier hub left behind may still write to what it began.
-func (r *Repo) replace(ctx context.Context, dir, branch string) error {
+func (r *Repo) replace(ctx context.Context, dir, branch, commit string) error {
 	parent, name := filepath.Split(dir)
 	making := filepath.Join(parent, ".making", name)
 	_ = os.RemoveAll(making) // what cannot be removed now is in nobody's way
@@ -62,7 +64,7 @@ func (r *Repo) replace(ctx context.Context, dir, branch string) error {
 	made, old := filepath.Join(work, "new"), filepath.Join(work, "old")
 	_, err = r.git(ctx, nil, "init", "-q", "--bare", "--initial-branch="+branch, made)
 	if err == nil {
-		err = r.fetch(ctx, made, branch)
+		err = r.fetch(ctx, made, branch, commit)
 	}
 	if err == nil {
 		if err = os.Rename(dir, old); errors.Is(err, fs.ErrNotExist) {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	}
 	r, err := gitrepo.Open(context.Background(), os.Getenv("GITREPO_TEST_REPO"), os.Environ(), false)
 	for err == nil {
-		err = r.Mirror(context.Background(), dir, mirrored, true)
+		err = r.Mirror(context.Background(), dir, mirrored, os.Getenv("GITREPO_TEST_COMMIT"), true)
 	}
 	_, _ = os.Stderr.WriteString(err.Error())
 	os.Exit(3)
@@ -95,18 +95,20 @@ func TestMirrorAfterDamage(t *testing.T) {
 			r := newRepo(t)
 			first := publish(t, r, "", map[string][]byte{"a": []byte("1")})
 			dir := filepath.Join(t.TempDir(), "git", "c1.git")
-			if err := r.Mirror(t.Context(), dir, mirrored, true); err != nil {
+			if err := r.Mirror(t.Context(), dir, mirrored, first, true); err != nil {
 				t.Fatal(err)
 			}
 			tc.damage(t, dir)
 			second := publish(t, r, first, map[string][]byte{"a": []byte("2")})
-			if err := r.Mirror(t.Context(), dir, mirrored, false); err != nil {
+			// Somebody writes past the hub, which knows nothing of it.
+			past := publish(t, r, second, map[string][]byte{"a": []byte("3")})
+			if err := r.Mirror(t.Context(), dir, mirrored, second, false); err != nil {
 				t.Fatalf("%v\nreason: %s", err, tc.reason)
 			}
 			if got := fetched(t, dir); got != second {
 				t.Errorf("a client gets %s, want %s; reason: %s", got, second, tc.reason)
 			}
-			if head, err := r.Head(t.Context(), "refs/heads/"+mirrored); err != nil || head != second {
+			if head, err := r.Head(t.Context(), "refs/heads/"+mirrored); err != nil || head != past {
 				t.Errorf("the repository itself is at %s: %v", head, err)
 			}
 		})
@@ -123,7 +125,7 @@ func TestMirrorAnewAfterKills(t *testing.T) {
 	commit := publish(t, r, "", files)
 	dir := filepath.Join(t.TempDir(), "git", "c1.git")
 	for i := range 6 {
-		p, err := hostexec.Start(hostexec.Command{Path: os.Args[0], Env: append(os.Environ(), "GITREPO_TEST_MIRROR="+dir, "GITREPO_TEST_REPO="+r.Dir())})
+		p, err := hostexec.Start(hostexec.Command{Path: os.Args[0], Env: append(os.Environ(), "GITREPO_TEST_MIRROR="+dir, "GITREPO_TEST_REPO="+r.Dir(), "GITREPO_TEST_COMMIT="+commit)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +138,7 @@ func TestMirrorAnewAfterKills(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-p.Done()
-		if err := r.Mirror(t.Context(), dir, mirrored, true); err != nil {
+		if err := r.Mirror(t.Context(), dir, mirrored, commit, true); err != nil {
 			t.Fatal(err)
 		}
 		if got := fetched(t, dir); got != commit {
@@ -158,7 +160,7 @@ func TestMirrorNeverReplacesTheRepository(t *testing.T) {
 		t.Fatal(err)
 	}
 	for reason, dir := range map[string]string{"the repository": r.Dir(), "a link to it": link, "the folder that it is in": filepath.Dir(r.Dir())} {
-		if err := r.Mirror(t.Context(), dir, mirrored, true); err == nil || !strings.Contains(err.Error(), "move the repository") {
+		if err := r.Mirror(t.Context(), dir, mirrored, commit, true); err == nil || !strings.Contains(err.Error(), "move the repository") {
 			t.Errorf("%s: %v", reason, err)
 		}
 		if head, err := r.Head(t.Context(), "refs/heads/"+mirrored); err != nil || head != commit {

@@ -25,7 +25,7 @@ const (
 type mirrors struct {
 	dir string
 	// bring brings a branch into a mirror, or makes the mirror anew (gitrepo.Repo.Mirror).
-	bring func(ctx context.Context, dir, branch string, anew bool) error
+	bring func(ctx context.Context, dir, branch, commit string, anew bool) error
 
 	mu        sync.Mutex
 	byCluster map[string]*mirror
@@ -65,7 +65,7 @@ func (m *mirrors) update(ctx context.Context, cluster, commit string) error {
 	}
 	anew := one.commit == ""
 	one.commit = "" // until it is known
-	if err := m.bring(context.WithoutCancel(ctx), m.path(cluster), BranchPrefix+cluster, anew); err != nil {
+	if err := m.bring(context.WithoutCancel(ctx), m.path(cluster), BranchPrefix+cluster, commit, anew); err != nil {
 		return err
 	}
 	one.commit = commit

@@ -180,10 +180,10 @@ func (h *Hub) archive(ctx context.Context, revision string) ([]byte, error) {
 }
 
 // mirror is [gitrepo.Repo.Mirror] in the same row.
-func (h *Hub) mirror(ctx context.Context, dir, branch string, anew bool) error {
+func (h *Hub) mirror(ctx context.Context, dir, branch, commit string, anew bool) error {
 	if err := h.git.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer h.git.Release(1)
-	return h.repo.Mirror(ctx, dir, branch, anew)
+	return h.repo.Mirror(ctx, dir, branch, commit, anew)
 }

@@ -15,7 +15,7 @@ type calls struct {
 	err  error
 }
 
-func (c *calls) bring(_ context.Context, dir, branch string, anew bool) error {
+func (c *calls) bring(_ context.Context, dir, branch, _ string, anew bool) error {
 	call := dir + " " + branch
 	if anew {
 		call += " anew"
@@ -54,7 +54,7 @@ func TestMirrorIsFetchedWhenItMustBe(t *testing.T) {
 func TestSlowMirrorDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := make(chan struct{})
-		m := &mirrors{bring: func(_ context.Context, _, branch string, _ bool) error {
+		m := &mirrors{bring: func(_ context.Context, _, branch, _ string, _ bool) error {
 			if strings.HasSuffix(branch, "slow") {
 				<-slow
 			}
@@ -78,7 +78,7 @@ func TestSlowMirrorDelaysNoOther(t *testing.T) {
 func TestClientThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun, begins := make(chan struct{}), 0
-		m := &mirrors{bring: func(ctx context.Context, _, _ string, _ bool) error {
+		m := &mirrors{bring: func(ctx context.Context, _, _, _ string, _ bool) error {
 			begins++
 			<-begun
 			return ctx.Err()
