@@ -75,9 +75,6 @@ func (n *Node) Stack(ctx context.Context, layer Layer, disk string) (dir string,
 	}
 	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
 	defer cancel()
-	if p.stacked, err = n.identify(ctx, dev); err != nil {
-		return "", err
-	}
 	if _, err := n.Run(ctx, fmt.Sprintf(`set -e
 disk=/dev/%s name=stack-%s dir=%s
 wipefs --all --quiet "$disk"
@@ -88,12 +85,15 @@ mkdir -p "$dir"
 mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer])); err != nil {
 		return "", err
 	}
+	if p.stacked, err = n.identify(ctx, dev); err != nil {
+		return "", err
+	}
 	return dir, n.writeDisksFile(ctx)
 }
 
 // Restore makes the layer and the file system of a stack good, whose disk has failed
-// writes, or was gone, and is good again: it takes it away, when others have (the kubelet, some time after a pod is
-// gone), checks it, and mounts it anew.
+// writes, or was gone, and is good again: it takes them away, when others have (the
+// kubelet, some time after a pod is gone), checks the file system, and mounts it anew.
 func (n *Node) Restore(ctx context.Context, layer Layer, disk string) error {
 	dev, err := n.AwaitDevice(ctx, disk)
 	if err != nil {

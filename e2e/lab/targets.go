@@ -51,11 +51,11 @@ func (l *Lab) watchTargets(ctx context.Context) {
 
 func (l *Lab) targets(ctx context.Context) ([]monitoring.Target, error) {
 	var targets []monitoring.Target
-	add := func(job, host, port, node, scheme string) {
-		targets = append(targets, monitoring.Target{HTTPS: scheme == "https", Job: job, Address: net.JoinHostPort(host, port), Labels: map[string]string{"cluster": ClusterName, "node": node}})
+	add := func(job, host, port, node string, https bool) {
+		targets = append(targets, monitoring.Target{HTTPS: https, Job: job, Address: net.JoinHostPort(host, port), Labels: map[string]string{"cluster": ClusterName, "node": node}})
 	}
 	for _, n := range l.Nodes {
-		add("disk-monitor", n.Address, "9808", n.Name, "")
+		add("disk-monitor", n.Address, "9808", n.Name, false)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -72,7 +72,7 @@ func (l *Lab) targets(ctx context.Context) ([]monitoring.Target, error) {
 		for _, c := range p.Spec.Containers {
 			for _, port := range c.Ports {
 				if port.Name == metricsPort {
-					add(job, p.Status.PodIP, strconv.Itoa(int(port.ContainerPort)), p.Spec.NodeName, p.Annotations["prometheus.io/scheme"])
+					add(job, p.Status.PodIP, strconv.Itoa(int(port.ContainerPort)), p.Spec.NodeName, p.Annotations["prometheus.io/scheme"] == "https")
 				}
 			}
 		}
@@ -85,7 +85,7 @@ func (l *Lab) targets(ctx context.Context) ([]monitoring.Target, error) {
 func (l *Lab) metricsToken(ctx context.Context) (string, error) {
 	const role = "holdfast-storage-scheduler-metrics"
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus", Namespace: metav1.NamespaceDefault}}
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](24 * 3600)}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](30 * 24 * 3600)}}
 	err := l.Client.Create(ctx, sa)
 	if err == nil {
 		err = l.Client.Create(ctx, &rbacv1.ClusterRoleBinding{

@@ -32,7 +32,7 @@ type Disk struct {
 	RO     bool
 	Slot   string
 	// Answered are the requests that the disk has completed since it is there,
-	// and Waiting those that it has not; both 0 when the kernel does not say.
+	// and Waiting those that it has not, on all ways to it; both 0 when the kernel does not say.
 	Answered, Waiting uint64
 	// Remote says that it is reached over a network.
 	Remote bool
@@ -101,7 +101,7 @@ func Scan(host *hostfs.FS) Snapshot {
 	sort.SliceStable(s.Disks, func(i, j int) bool { return s.Disks[i].ID < s.Disks[j].ID })
 	var twins error
 	s.Disks, twins = withoutTwins(host, s.Disks)
-	nameLegs(names, s.Disks)
+	nameLegs(host, names, s.Disks)
 	s.Shared = nameStacked(host, names, s.Disks)
 	s.Err = errors.Join(append(errs, twins)...)
 	return s
@@ -120,6 +120,7 @@ func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 		for ; i+n < len(disks) && disks[i+n].ID == d.ID; n++ {
 			loops = loops && (strings.HasPrefix(disks[i+n].Device, "loop") || disks[i+n].Remote)
 			d.Names = append(d.Names, disks[i+n].Names...)
+			d.Answered, d.Waiting = d.Answered+disks[i+n].Answered, d.Waiting+disks[i+n].Waiting
 		}
 		if n == 1 || loops {
 			keep = append(keep, d)

@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -199,10 +200,23 @@ func TestScanPaths(t *testing.T) {
 	m["sys/block/dm-0/dm/uuid"], m["sys/block/dm-0/slaves/sda"], m["sys/block/dm-0/slaves/sdz"] = "mpath-35000c500a1b2c3d4", "-> x", "-> x"
 	m[sub+"nvme5"] = "-> ../../../pci/nvme5" // a second controller
 	m["sys/block/nvme1c5n1/hidden"] = "1\n"
+	// What is answered and what waits is counted on all ways; the disk above the legs counts wrongly.
+	stat := func(reads, writes, waiting, discards, flushes int) string {
+		return fmt.Sprintf("%d 0 0 0 %d 0 0 0 %d 0 0 %d 0 0 0 %d 0\n", reads, writes, waiting, discards, flushes)
+	}
+	m[sata+"block/sda/stat"], m["sys/block/sdz/stat"] = stat(1000, 200, 2, 30, 4), stat(1, 0, 1, 0, 0)
+	m[sub+"nvme1n1/stat"], m["sys/block/nvme1c4n1/stat"], m["sys/block/nvme1c5n1/stat"] = stat(0, 0, 9, 0, 0), stat(5, 0, 1, 0, 0), stat(6, 0, 0, 0, 0)
 	f, _ := host(t, m)
 	s := inventory.Scan(f)
 	if s.Err != nil {
 		t.Fatal(s.Err)
+	}
+	traffic := map[string][2]uint64{}
+	for _, d := range s.Disks {
+		traffic[d.Device] = [2]uint64{d.Answered, d.Waiting}
+	}
+	if d := cmp.Diff(map[string][2]uint64{"sda": {1235, 3}, "nvme1n1": {11, 1}, "nvme0n1": {}, "loop3": {}}, traffic); d != "" {
+		t.Errorf("answered and waiting: %s", d)
 	}
 	paths := map[string]string{}
 	for _, d := range s.Disks {

@@ -26,6 +26,7 @@ func remoteTree() map[string]string {
 		"sys/block/rbd7":                              "-> ../devices/rbd/7/block/rbd7",
 		"sys/devices/rbd/7/block/rbd7/size":           "2048\n",
 		"sys/devices/rbd/7/block/rbd7/dev":            "252:112\n",
+		"sys/devices/rbd/7/block/rbd7/stat":           "7 0 0 0 1 0 0 0 2 0 0\n",
 	}
 	for i, dev := range []string{"sdb", "sdc"} {
 		lun := fmt.Sprintf("3:0:0:%d", i)
@@ -49,7 +50,7 @@ func TestRemote(t *testing.T) {
 			Slot: "platform/host3/session1/target3:0:0/3:0:0:" + n, Names: []string{dev, "3:0:0:" + n, "session1", "connection1:0"},
 		}
 	}
-	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Names: []string{"rbd7", "252:112"}}}
+	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Answered: 8, Waiting: 2, Names: []string{"rbd7", "252:112"}}}
 	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
 	}

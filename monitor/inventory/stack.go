@@ -150,8 +150,10 @@ func samePaths(host *hostfs.FS, disks []Disk) bool {
 var legRE = regexp.MustCompile(`^(nvme\d+)c\d+(n\d+)$`)
 
 // nameLegs gives the names of hidden legs to their NVMe disks, and says which
-// names of an NVMe disk are of one way among several.
-func nameLegs(devices []string, disks []Disk) {
+// names of an NVMe disk are of one way among several. What waits is counted at the
+// legs: the disk above them counts nothing before Linux 6.4, and then takes a request
+// that went another way for one that never ended.
+func nameLegs(host *hostfs.FS, devices []string, disks []Disk) {
 	for i := range disks {
 		d := &disks[i]
 		if !strings.HasPrefix(d.Device, "nvme") {
@@ -166,7 +168,12 @@ func nameLegs(devices []string, disks []Disk) {
 		controllers := len(ways)
 		for _, dev := range devices {
 			if m := legRE.FindStringSubmatch(dev); m != nil && m[1]+m[2] == d.Device {
-				d.Names, ways = append(d.Names, dev), append(ways, dev)
+				if d.Names, ways = append(d.Names, dev), append(ways, dev); len(ways) == controllers+1 {
+					d.Answered, d.Waiting = 0, 0
+				}
+				r := reader{host: host, dir: path.Join(sysBlock, dev)}
+				answered, waiting := traffic(r.attr("stat"))
+				d.Answered, d.Waiting = d.Answered+answered, d.Waiting+waiting
 			}
 		}
 		if controllers > 1 {

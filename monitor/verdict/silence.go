@@ -3,7 +3,7 @@ package verdict
 import "time"
 
 // SilenceStep is how long a disk may answer nothing while requests wait for it. It
-// is the time that the kernel gives one request: 30 s of SCSI and ATA disks
+// is the time that the kernel gives most requests: 30 s of SCSI and ATA disks
 // (drivers/scsi/sd.h SD_TIMEOUT) and of NVMe (nvme_core.io_timeout).
 const SilenceStep = 30 * time.Second
 

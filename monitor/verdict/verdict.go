@@ -17,7 +17,7 @@ const WarningTTL = 24 * time.Hour
 // aside are the classes that tell of what is beside the disk, before it or above
 // it: however bad that is, the disk itself may be sound. They degrade it.
 var aside = []v1alpha1.FaultClass{
-	v1alpha1.FaultArray, v1alpha1.FaultPath, v1alpha1.FaultMapper, v1alpha1.FaultHungIO,
+	v1alpha1.FaultArray, v1alpha1.FaultPath, v1alpha1.FaultMapper, v1alpha1.FaultHungIO, v1alpha1.FaultNoAnswer,
 	v1alpha1.FaultController, v1alpha1.FaultPCIe, v1alpha1.FaultNetwork,
 }
 

@@ -108,8 +108,11 @@ func (p *Provisioner) original(ctx context.Context, pv *corev1.PersistentVolume)
 	}
 	at, err := time.Parse(time.RFC3339, pv.Annotations[annProvisionedAt])
 	if pv.Annotations[annProvisionedAt] == "" {
-		if at, err = p.madeAt(ctx, pv); errors.Is(err, ErrUnavailable) {
+		switch at, err = p.madeAt(ctx, pv); {
+		case errors.Is(err, ErrUnavailable):
 			return err
+		case errors.Is(err, ErrNotFound): // its whole group was read: an earlier attempt removed it
+			return nil
 		}
 	}
 	if late := pv.CreationTimestamp.Sub(at); err == nil && late > -madeWithin && late < madeWithin {

@@ -5,6 +5,7 @@ package lab_test
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,17 +33,24 @@ func sameSmart(t *testing.T, n *lab.Node, dev string) {
 		}
 		return reports[0].Report, reports[0].Error
 	}
-	got, err := read("")
-	if got == nil {
-		t.Logf("%s has no health to tell: %s", dev, err)
-		if want, _ := read("scsi"); want != nil {
-			t.Errorf("smartctl says of %s %+v", dev, want)
-		}
+	protocol := smart.SCSI
+	switch {
+	case strings.HasPrefix(dev, "nvme"):
+		protocol = smart.NVMe
+	case strings.Contains(sh(t, n, "readlink -f /sys/block/%s", dev), "/ata"):
+		protocol = smart.ATA
+	}
+	got, said := read("")
+	want, theirs := read(map[smart.Protocol]string{smart.ATA: "sat", smart.SCSI: "scsi", smart.NVMe: "nvme"}[protocol])
+	if got == nil && want == nil && protocol == smart.SCSI { // QEMU's SCSI disks
+		t.Logf("%s has no health to tell: %s; %s", dev, said, theirs)
 		return
 	}
-	want, err := read(map[smart.Protocol]string{smart.ATA: "sat", smart.SCSI: "scsi", smart.NVMe: "nvme"}[got.Protocol])
-	if want == nil {
-		t.Fatalf("smartctl says nothing of %s: %s", dev, err)
+	if got == nil || want == nil {
+		t.Fatalf("of %s disk-monitor says %v %s, smartctl %v %s", dev, got, said, want, theirs)
+	}
+	if want.Failing == nil || want.Celsius == nil || want.Protocol != protocol || protocol == smart.ATA && len(want.ATA.Attributes) == 0 {
+		t.Errorf("smartctl tells so little of %s that there is nothing to compare: %+v", dev, want)
 	}
 	untold := cmp.FilterPath(func(p cmp.Path) bool {
 		_, told := p.Last().Values()
@@ -52,6 +60,5 @@ func sameSmart(t *testing.T, n *lab.Node, dev string) {
 	if d := cmp.Diff(got, want, untold, cmpopts.IgnoreUnexported(smart.Report{}), cmpopts.IgnoreFields(smart.Report{}, "Problems")); d != "" {
 		t.Errorf("%s by ioctl (-) and by smartctl (+):\n%s", dev, d)
 	}
-	told, _ := json.Marshal(want) // for whoever wants to know what was compared
-	t.Logf("%s: smartctl tells %s", dev, told)
+	t.Logf("%s: smartctl tells %s", dev, have[[]byte](t)(json.Marshal(want)))
 }

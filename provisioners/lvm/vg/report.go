@@ -157,7 +157,7 @@ func (p *parser) percent(r row, name string) float64 {
 }
 
 // time is lv_time, which is empty for volumes of old versions. A person may have
-// set another format (report/time_format); the time is only shown.
+// set another format (report/time_format): then it is 0, which is no time at all.
 func (p *parser) time(r row, name string) int64 {
 	v := strings.TrimSpace(p.maybe(r, name))
 	t, err := time.Parse("2006-01-02 15:04:05 -0700", v)
