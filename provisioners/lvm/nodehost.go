@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"holdfast.dev/internal/bounded"
 	"holdfast.dev/internal/diskid"
@@ -128,16 +129,31 @@ func mapperName(device string) string {
 	return double(path.Base(path.Dir(device))) + "-" + double(path.Base(device))
 }
 
-// Exclusive is Host's. O_EXCL alone fails only for mounts, holders and others that open
-// so (block/bdev.c bd_prepare_to_claim); the device mapper's own count tells of
-// everybody else, such as a pod with a raw volume.
+// Exclusive is Host's. udev looks into each device that was written, for a moment after
+// it was closed: that is waited out, as long as libdm does (libdm-iface.c,
+// DM_IOCTL_RETRIES and DM_RETRY_USLEEP_DELAY: 25 times 200 ms).
 func (h *NodeHost) Exclusive(device string) error {
+	var err error
+	_ = wait.PollUntilContextTimeout(context.Background(), 200*time.Millisecond, 5*time.Second, true, func(context.Context) (bool, error) {
+		err = h.alone(device)
+		return !errors.Is(err, errOpened), nil
+	})
+	return err
+}
+
+// errOpened is somebody who may be gone in a moment.
+var errOpened = errors.New("others have it open")
+
+// alone is nil when the device can be opened alone. O_EXCL fails only for mounts, holders
+// and others that open so (block/bdev.c bd_prepare_to_claim); the device mapper's own
+// count tells of everybody else, such as a pod with a raw volume.
+func (h *NodeHost) alone(device string) error {
 	out, err := h.Run(context.Background(), sysTimeout, "dmsetup", "info", "-c", "--noheadings", "-o", "open", device)
 	if err != nil {
 		return fmt.Errorf("ask who has %s open: %w", device, err)
 	}
 	if n := strings.TrimSpace(string(out)); n != "0" {
-		return fmt.Errorf("%s is opened %q times", device, n)
+		return fmt.Errorf("%s is opened %q times: %w", device, n, errOpened)
 	}
 	_, err = within(context.Background(), "open "+device, func() (struct{}, error) {
 		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
