@@ -54,14 +54,16 @@ const (
 
 type inquiry struct{ vendor, product, revision string }
 
+// inquire asks for the 36 bytes that every disk has: no more is read here, and of USB disks
+// "many devices choke if asked for more or less than 36 bytes" (Linux, drivers/usb/storage/scsiglue.c).
 func inquire(d Device) (inquiry, error) {
-	data := make([]byte, 96)
+	data := make([]byte, 36)
 	n, _, err := d.SCSI([]byte{0x12, 0, 0, 0, byte(len(data)), 0}, data)
 	if err != nil {
 		return inquiry{}, fmt.Errorf("inquiry: %w", err)
 	}
-	if n < 36 {
-		return inquiry{}, fmt.Errorf("inquiry: %d bytes, want 36 at least", n)
+	if n < len(data) {
+		return inquiry{}, fmt.Errorf("inquiry: %d bytes, want %d", n, len(data))
 	}
 	if kind := data[0] & 0x1f; kind != 0x00 && kind != 0x14 { // block device, zoned block device
 		return inquiry{}, fmt.Errorf("%w: it is a SCSI device of type 0x%02x and no disk", ErrUnsupported, kind)

@@ -333,6 +333,16 @@ func TestSCSI(t *testing.T) {
 	}
 }
 
+// INQUIRY asked for 96 bytes, and there are USB disks that choke on more than 36.
+func TestInquiryIsShort(t *testing.T) {
+	for _, d := range []*disk{scsiDisk(), ataDisk("EXAMPLE", pass)} {
+		read(t, d)
+		if d.asked[0] != "120000002400" {
+			t.Errorf("the first command is %s, want INQUIRY for 36 bytes", d.asked[0])
+		}
+	}
+}
+
 func TestSCSIWithoutPages(t *testing.T) {
 	d := scsiDisk()
 	d.scsi["4d004000"] = page(0, "\x00\x0d")
