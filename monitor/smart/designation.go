@@ -8,36 +8,58 @@ import (
 	"strings"
 )
 
-// designation is the name of the logical unit by its Device Identification VPD page
-// (SPC-6, page 83h): the NAA or EUI-64 designator as lower-case hexadecimal digits,
+// A designator is one entry of the Device Identification VPD page (SPC-6, page 83h).
+type designator struct {
+	protocol, codes, association, kind uint8
+	hasProtocol                        bool // without it, protocol says nothing
+	value                              []byte
+}
+
+const (
+	ofUnit     = 0    // association
+	eui64, naa = 2, 3 // kind
+	nameString = 8
+	sas        = 6 // protocol
+)
+
+// designators takes the page apart. Of a page that is cut short, what came before counts.
+func designators(page []byte) (all []designator) {
+	for len(page) >= 4 && len(page) >= 4+int(page[3]) {
+		value := page[4 : 4+int(page[3])]
+		all = append(all, designator{page[0] >> 4, page[0] & 0x0f, page[1] >> 4 & 3, page[1] & 0x0f, page[1]&0x80 != 0, value})
+		page = page[4+len(value):]
+	}
+	return all
+}
+
+// onSAS says whether the disk is on Serial Attached SCSI by its own word: the protocol that
+// goes with the name of its port or of the target, where smartctl looks for it too
+// (scsicmds.cpp, scsi_decode_lu_dev_id).
+func onSAS(page []byte) bool {
+	return slices.ContainsFunc(designators(page), func(d designator) bool {
+		return d.association != ofUnit && d.hasProtocol && d.protocol == sas
+	})
+}
+
+// designation is the name of the logical unit by its Device Identification VPD page: the
+// NAA or EUI-64 designator as lower-case hexadecimal digits,
 // else the SCSI name string. It is empty when there is none. Those of ports and of
 // the target are of the way to the disk, and are passed over.
 func designation(page []byte) string {
-	const (
-		lun        = 0 // association
-		eui64, naa = 2, 3
-		nameString = 8
-	)
 	best, name := 0, ""
-	order := []int{nameString, eui64, naa} // the later, the better
-	for len(page) >= 4 {
-		length := int(page[3])
-		if len(page) < 4+length {
-			break // cut short: what came before counts
-		}
-		codes, association, kind, value := page[0]&0x0f, page[1]>>4&3, int(page[1]&0x0f), page[4:4+length]
-		page = page[4+length:]
-		rank := slices.Index(order, kind) + 1
-		if association != lun || rank <= best {
+	order := []uint8{nameString, eui64, naa} // the later, the better
+	for _, d := range designators(page) {
+		rank, length := slices.Index(order, d.kind)+1, len(d.value)
+		if d.association != ofUnit || rank <= best {
 			continue
 		}
 		switch {
-		case kind == nameString && codes == 3: // UTF-8
-			if s := text(value); s != "" {
+		case d.kind == nameString && d.codes == 3: // UTF-8
+			if s := text(d.value); s != "" {
 				best, name = rank, strings.ToLower(s)
 			}
-		case kind == eui64 && codes == 1 && slices.Contains([]int{8, 12, 16}, length), kind == naa && codes == 1 && slices.Contains([]int{8, 16}, length):
-			best, name = rank, hex.EncodeToString(value)
+		case d.kind == eui64 && d.codes == 1 && slices.Contains([]int{8, 12, 16}, length), d.kind == naa && d.codes == 1 && slices.Contains([]int{8, 16}, length):
+			best, name = rank, hex.EncodeToString(d.value)
 		}
 	}
 	return name

@@ -71,7 +71,8 @@ func inquire(d Device) (inquiry, error) {
 	return inquiry{text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
 }
 
-// vpd reads a page of vital product data and returns what follows its header.
+// vpd reads a page of vital product data and returns what follows its header. It is asked for once, for
+// what INQUIRY could return before SPC-3, as smartctl does: no page that is read here has more.
 func vpd(d Device, page uint8) ([]byte, error) {
 	data := make([]byte, 252)
 	n, _, err := d.SCSI([]byte{0x12, 1, page, 0, byte(len(data)), 0}, data)
@@ -101,8 +102,9 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else if err != nil && !errors.Is(err, ErrUnsupported) {
 		r.problem("rotation rate", err)
 	}
-	if page, err := vpd(d, 0x83); err == nil {
-		r.SCSI.WWN = designation(page)
+	identification, err := vpd(d, 0x83)
+	if err == nil {
+		r.SCSI.WWN = designation(identification)
 	} else if !errors.Is(err, ErrUnsupported) {
 		r.problem("device identification", err)
 	}
@@ -111,7 +113,8 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else {
 		r.problem("capacity", err)
 	}
-	supported, err := logSense(d, pageSupported)
+	logs := newLogPages(d, identification)
+	supported, err := logs.read(pageSupported)
 	if err != nil {
 		return nil, fmt.Errorf("list log pages: %w", err)
 	}
@@ -136,7 +139,7 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		data, err := logSense(d, p.page)
+		data, err := logs.read(p.page)
 		if err != nil {
 			r.problem(p.name, err)
 			continue
@@ -175,40 +178,6 @@ func capacity16(d Device) (uint64, error) {
 		return 0, fmt.Errorf("%d+1 blocks of %d bytes", last, block)
 	}
 	return (last + 1) * block, nil
-}
-
-// logSense reads a log page and returns what follows its header.
-func logSense(d Device, page uint8) ([]byte, error) {
-	const cumulative = 1 << 6
-	// Some disks hang when more is asked for than there is (smartmontools'
-	// scsicmds.cpp): first the length, then the page.
-	head := make([]byte, 4)
-	length, err := logSenseInto(d, cumulative|page, head)
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, 4+min(length, 16<<10))
-	if length, err = logSenseInto(d, cumulative|page, data); err != nil {
-		return nil, err
-	}
-	return data[4:min(len(data), 4+length)], nil
-}
-
-func logSenseInto(d Device, page uint8, data []byte) (length int, err error) {
-	cdb := []byte{0x4d, 0, page, 9: 0}
-	binary.BigEndian.PutUint16(cdb[7:], uint16(len(data)))
-	n, _, err := d.SCSI(cdb, data)
-	if err != nil {
-		return 0, err
-	}
-	if n < 4 || data[0]&0x3f != page&0x3f {
-		return 0, fmt.Errorf("another page than 0x%02x, of %d bytes", page&0x3f, n)
-	}
-	if len(data) > 4 && n < len(data) {
-		clear(data[n:])
-		return n - 4, nil
-	}
-	return int(binary.BigEndian.Uint16(data[2:])), nil
 }
 
 // params are the parameters of a log page by their code.
