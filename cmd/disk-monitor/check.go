@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/monitor"
 	"holdfast.dev/monitor/verdict"
 )
@@ -42,7 +45,7 @@ var checks = map[string]func(*v1alpha1.ComputeNodeStatus) (code int, line string
 	"watched": checkWatched,
 }
 
-const checkUsage = `Usage: disk-monitor check [-socket FILE] [-max-length 80] CHECK
+const checkUsage = `Usage: disk-monitor check [-socket FILE] [-max-length 80] [-timeout 3s] CHECK
 
 Asks the disk-monitor of this node, in one short line and an exit code as
 node-problem-detector's custom plugins have it: 0 all is well, 1 it is not, 2 unknown.
@@ -55,29 +58,57 @@ CHECK is one of
   watched   disks, kernel log or health cannot be read
 `
 
-// runCheck answers on w, and returns the exit code.
-func runCheck(ctx context.Context, w io.Writer, args []string) int {
+// question is what the command line of a check asks.
+type question struct {
+	socket  string
+	length  int
+	timeout time.Duration
+	check   string
+}
+
+func parseCheck(args []string) (q question, err error) {
 	fs := flag.NewFlagSet("disk-monitor check", flag.ContinueOnError)
 	fs.Usage = func() { fmt.Fprint(fs.Output(), checkUsage); fs.PrintDefaults() }
-	socket := fs.String("socket", monitor.DefaultSocket, "the daemon's UNIX socket")
-	length := fs.Int("max-length", 80, "longest line, in bytes; node-problem-detector cuts at its max_output_length")
-	timeout := fs.Duration("timeout", 3*time.Second, "how long to wait for the daemon")
-	if err := fs.Parse(args); err != nil {
-		return checkUnknown
+	fs.StringVar(&q.socket, "socket", monitor.DefaultSocket, "the daemon's UNIX socket")
+	fs.IntVar(&q.length, "max-length", 80, "longest line, in bytes; node-problem-detector cuts at its max_output_length")
+	fs.DurationVar(&q.timeout, "timeout", 3*time.Second, "how long to wait for the daemon")
+	if err := parse(fs, args); err != nil {
+		return q, err
 	}
-	check := checks[fs.Arg(0)]
-	if fs.NArg() != 1 || check == nil {
-		fs.Usage()
+	q.check = fs.Arg(0)
+	known := strings.Join(slices.Sorted(maps.Keys(checks)), ", ")
+	switch {
+	case fs.NArg() == 0:
+		return q, fmt.Errorf("check: name one of %s", known)
+	case checks[q.check] == nil:
+		return q, fmt.Errorf("check: there is no check %q: name one of %s", q.check, known)
+	case fs.NArg() > 1:
+		return q, fmt.Errorf("check: %q is too much: give one check, after the flags", fs.Arg(1))
+	case q.length < 1:
+		return q, fmt.Errorf("check: -max-length %d is less than 1", q.length)
+	case q.timeout <= 0:
+		return q, fmt.Errorf("check: -timeout %s is not positive", q.timeout)
+	}
+	return q, nil
+}
+
+// runCheck answers on w, and returns the exit code.
+func runCheck(ctx context.Context, w io.Writer, args []string) int {
+	q, err := parseCheck(args)
+	if err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			daemon.Fail("disk-monitor", err)
+		}
 		return checkUnknown
 	}
 	code, line := checkUnknown, ""
-	status, err := askDaemon(ctx, *socket, *timeout)
+	status, err := askDaemon(ctx, q.socket, q.timeout)
 	if err != nil {
 		line = err.Error()
 	} else {
-		code, line = check(status)
+		code, line = checks[q.check](status)
 	}
-	fmt.Fprintln(w, short(line, *length))
+	fmt.Fprintln(w, short(line, q.length))
 	return code
 }
 
@@ -95,10 +126,11 @@ func askDaemon(ctx context.Context, socket string, timeout time.Duration) (*v1al
 	}
 	resp, err := c.Do(req)
 	if err != nil {
+		what := "disk-monitor does not answer"
 		if _, serr := os.Stat(socket); serr != nil {
-			return nil, fmt.Errorf("no disk-monitor runs here: %w", serr)
+			what, err = "no disk-monitor runs here", serr
 		}
-		return nil, fmt.Errorf("disk-monitor does not answer: %w", err)
+		return nil, fmt.Errorf("%s: %w: %s", what, cause(err), socket)
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
@@ -113,6 +145,15 @@ func askDaemon(ctx context.Context, socket string, timeout time.Duration) (*v1al
 		return nil, fmt.Errorf("disk-monitor's answer: %w", err)
 	}
 	return status, nil
+}
+
+// cause is the innermost error. Those around it say the URL and the socket, which
+// leaves no room for it where a line is short.
+func cause(err error) error {
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err
 }
 
 func checkState(s *v1alpha1.ComputeNodeStatus, state v1alpha1.DiskState) (int, string) {
@@ -195,7 +236,7 @@ func short(line string, length int) string {
 	if len(line) <= length {
 		return line
 	}
-	n := max(0, length)
+	n := length
 	for n > 0 && !utf8.RuneStart(line[n]) {
 		n--
 	}

@@ -88,6 +88,25 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// What a dead daemon leaves is a socket that nobody listens on. The cause must be
+// within the 80 bytes that node-problem-detector shows.
+func TestCheckDeadSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	code := runCheck(t.Context(), &out, []string{"-socket", socket, "failed"})
+	if want := "disk-monitor does not answer: connection refused: "; code != checkUnknown || !strings.HasPrefix(out.String(), want) {
+		t.Errorf("exit code %d, line %q; want %d, %q…", code, out.String(), checkUnknown, want)
+	}
+}
+
 func TestShort(t *testing.T) {
 	for _, tc := range []struct {
 		line   string

@@ -5,8 +5,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -18,11 +20,45 @@ import (
 	"holdfast.dev/monitor"
 )
 
-func main() {
+// version is set by the linker.
+var version = "devel"
+
+const usage = `Usage: disk-monitor --node-name NODE [flags]
+       disk-monitor check|smart|patterns|install ...
+
+Watches the disks of this node and reports their state. Or one of these, each
+with a --help of its own:
+
+  check     ask the disk-monitor of this node, as a plugin of node-problem-detector
+  smart     print what disks say of their own health
+  patterns  print which lines of the kernel's log speak against a disk
+  install   copy this program into a directory
+
+`
+
+func main() { os.Exit(start()) }
+
+func start() int {
 	if len(os.Args) > 1 && os.Args[1] == "check" {
-		os.Exit(runCheck(context.Background(), os.Stdout, os.Args[2:]))
+		return runCheck(context.Background(), os.Stdout, os.Args[2:])
 	}
-	os.Exit(daemon.Main("disk-monitor", run))
+	return daemon.Main("disk-monitor", run)
+}
+
+// parse reads flags, and answers --help. What else is wrong with them is for the
+// caller to print, which the flag package would have done too.
+func parse(fs *flag.FlagSet, args []string) error {
+	fs.SetOutput(io.Discard)
+	err := fs.Parse(args)
+	fs.SetOutput(os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.Usage()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w (see %s --help)", err, fs.Name())
+	}
+	return nil
 }
 
 func run(ctx context.Context, args []string) error {
@@ -38,9 +74,21 @@ func run(ctx context.Context, args []string) error {
 	}
 	var o monitor.Options
 	fs := flag.NewFlagSet("disk-monitor", flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), usage)
+		fs.PrintDefaults()
+	}
 	o.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
+	printVersion := fs.Bool("version", false, "print the version and end")
+	if err := parse(fs, args); err != nil {
 		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%q is no subcommand: there are check, smart, patterns and install, which come before any flag (see disk-monitor --help)", fs.Arg(0))
+	}
+	if *printVersion {
+		fmt.Println(version)
+		return nil
 	}
 	if err := o.Validate(); err != nil {
 		return err

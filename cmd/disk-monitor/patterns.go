@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -38,8 +39,11 @@ func runPatterns(w io.Writer, args []string) error {
 		}
 		return format.Set(s)
 	})
-	if err := fs.Parse(args); err != nil {
+	if err := parse(fs, args); err != nil {
 		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("patterns: %q is no flag (see disk-monitor patterns --help)", fs.Arg(0))
 	}
 	if npd {
 		return writeNPD(w, kernel.Patterns())
@@ -102,8 +106,15 @@ func npdPattern(expr string) string {
 
 // runInstall copies this program into a directory, for containers without it.
 func runInstall(args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("install: name the directory that this program is to be copied to")
+	fs := flag.NewFlagSet("disk-monitor install", flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprintln(fs.Output(), "Usage: disk-monitor install DIR\n\nCopies this program into a directory, for containers without it.")
+	}
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return errors.New("install: name the one directory that this program is to be copied to")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -114,7 +125,7 @@ func runInstall(args []string) error {
 		return fmt.Errorf("install: %w", err)
 	}
 	defer func() { _ = in.Close() }() // read only
-	err = atomicfile.ReplaceFunc(filepath.Join(args[0], "disk-monitor"), 0o755, func(out *os.File) error {
+	err = atomicfile.ReplaceFunc(filepath.Join(fs.Arg(0), "disk-monitor"), 0o755, func(out *os.File) error {
 		_, err := io.Copy(out, in)
 		return err
 	})

@@ -33,7 +33,7 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 	fs.Func("o", "table, json or yaml (default table)", format.Set)
 	timeout := fs.Duration("timeout", 30*time.Second, "how long to wait for one disk")
 	through := fs.String("d", "", "ask the drive behind a RAID adapter through smartctl, with this option -d of its, such as megaraid,3")
-	if err := fs.Parse(args); err != nil {
+	if err := parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {
@@ -70,8 +70,10 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 		}
 		disks = append(disks, d)
 	}
-	if err := output.Print(w, format, disks, []string{"DISK", "FIELD", "VALUE"}, rows); err != nil {
-		return err
+	if format != output.Table || len(rows) > 0 { // a table of nothing says nothing
+		if err := output.Print(w, format, disks, []string{"DISK", "FIELD", "VALUE"}, rows); err != nil {
+			return err
+		}
 	}
 	return errors.Join(errs...)
 }
