@@ -112,7 +112,7 @@ func TestNPDPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	declared := map[string]int{}
+	declared, asked := map[string]int{}, map[string]bool{}
 	for _, cond := range c.Conditions {
 		declared[cond.Type]++
 	}
@@ -123,6 +123,13 @@ func TestNPDPlugin(t *testing.T) {
 		declared[r.Condition]--
 		if len(r.Args) != 2 || r.Args[0] != "check" || checks[r.Args[1]] == nil {
 			t.Errorf("%s: arguments %q", r.Reason, r.Args)
+			continue
+		}
+		asked[r.Args[1]] = true
+	}
+	for check := range checks {
+		if !asked[check] {
+			t.Errorf("no rule asks for check %s", check)
 		}
 	}
 	for cond, n := range declared {
