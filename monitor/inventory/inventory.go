@@ -269,7 +269,7 @@ func (r *reader) names(dev string) []string {
 		case ataRE.MatchString(el) && ata == "":
 			ata = el
 			names = append(names, el)
-		case nvmeCtrlRE.MatchString(el) && !contains(names, el):
+		case nvmeCtrlRE.MatchString(el) && !slices.Contains(names, el):
 			names = append(names, el)
 		case pciRE.MatchString(el):
 			pci = el
@@ -284,7 +284,7 @@ func (r *reader) names(dev string) []string {
 		}
 		if strings.Contains(device, "/nvme-subsystem/") { // native multipath: the controllers are in the subsystem
 			for _, c := range r.list("device") {
-				if nvmeCtrlRE.MatchString(c) && !contains(names, c) {
+				if nvmeCtrlRE.MatchString(c) && !slices.Contains(names, c) {
 					names = append(names, c)
 				}
 			}
@@ -300,15 +300,6 @@ func ataUnit(address string) string {
 	c, _ := strconv.Atoi(f[1]) // digits, see scsiRE; too long a number is no unit
 	t, _ := strconv.Atoi(f[2])
 	return fmt.Sprintf("%02d", c+t)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // slot is where the disk sits, for a person who must find it.
