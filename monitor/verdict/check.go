@@ -37,7 +37,11 @@ func (t *Thresholds) check(name string, data []byte) error {
 		errs = append(errs, &strictyaml.Error{File: name, Line: root.Line, Msg: "there are neither rules nor windows nor accepted numbers", Hint: "write at least one of them, or leave the thresholds out: then the built-in ones count"})
 	}
 	for i := range t.Rules {
-		report("rules", i, t.Rules[i].Signal, t.Rules[i].check())
+		m := t.Rules[i].check()
+		if first := slices.IndexFunc(t.Rules, t.Rules[i].again); m == nil && first < i {
+			m = &mistake{"signal", fmt.Sprintf("it is rules[%d] again: the same signal, class and name", first), "remove one of them, or give them names that people can tell apart"}
+		}
+		report("rules", i, t.Rules[i].Signal, m)
 	}
 	for i := range t.Windows {
 		report("windows", i, string(t.Windows[i].Class), t.Windows[i].check())
@@ -83,6 +87,12 @@ func (r *Rule) check() *mistake {
 	return possible("clearBelow", r.Signal, *r.ClearBelow)
 }
 
+// again says whether another rule would tell the same of the same number: nobody
+// could say which of the two it was.
+func (r *Rule) again(o Rule) bool {
+	return r.Signal == o.Signal && r.Class == o.Class && r.Name == o.Name
+}
+
 // mostReadings is a day of readings at the default interval of 5 minutes.
 const mostReadings = 288
 
@@ -99,11 +109,20 @@ func (w *Window) check() *mistake {
 		return &mistake{"within", fmt.Sprintf("within is %s, want more than 0s and at most %s", time.Duration(w.Within), WarningTTL), "write a duration such as 10m"}
 	case w.Severity != v1alpha1.SeverityCritical && w.Severity != v1alpha1.SeverityWarning:
 		return &mistake{"severity", fmt.Sprintf("severity is %q, want Critical or Warning", w.Severity), "Critical fails the disk, Warning degrades it"}
+	case !w.Distinct && w.AtLeast > w.most():
+		return &mistake{"atLeast", fmt.Sprintf("atLeast is %d, but no more than %d count within %s", w.AtLeast, w.most(), time.Duration(w.Within)),
+			fmt.Sprintf("the window would never hold: warnings within %s count once; write less, a longer within, or distinct: true to count places", burst)}
 	}
 	if w.lines, err = regexp.Compile(w.Lines); err != nil {
 		return &mistake{"lines", "lines: " + err.Error(), "write an expression of RE2 (https://github.com/google/re2/wiki/Syntax), in single quotes"}
 	}
 	return nil
+}
+
+// most is how many warnings can count within the window: one in each burst that
+// has begun.
+func (w *Window) most() int {
+	return int((time.Duration(w.Within) + burst - 1) / burst)
 }
 
 func (a *Acceptance) check() *mistake {

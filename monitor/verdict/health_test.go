@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -225,6 +226,10 @@ func TestParseThresholdsRefuses(t *testing.T) {
 		"windows: [{class: Link, atLeast: 1, within: 1m, severity: Warning}]":                                                                            "class and why must be given",
 		"windows: [{class: Lnk, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                                                     `unknown: "Lnk"`,
 		"windows: [{class: Link, why: w, atLeast: 1, within: 600, severity: Warning}]":                                                                   `"600" is not a duration`,
+		"windows:\n- class: Link\n  why: w\n  atLeast: 1000\n  within: 1m\n  severity: Warning":                                                          "t.yaml:4: windows[0] (Link): atLeast is 1000, but no more than 6 count within 1m0s (the window would never hold: warnings within 10s count once",
+		"windows: [{class: Link, why: w, atLeast: 7, within: 1m, severity: Warning}]":                                                                    "no more than 6",
+		"windows: [{class: Link, why: w, atLeast: 2, within: 10s, severity: Warning}]":                                                                   "no more than 1",
+		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- {signal: ata.5, name: n, why: v, grows: true, class: Link}":             "t.yaml:3: rules[1] (ata.5): it is rules[0] again: the same signal, class and name",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Lnk}]":                                                                             `unknown: "Lnk"`,
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: 0, severity: Warning}]":                                                                       "t.yaml:1: rules[0] (ata.5): atLeast is 0, want a number above 0",
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: .nan, severity: Warning}]":                                                                    "atLeast is NaN",
@@ -241,6 +246,37 @@ func TestParseThresholdsRefuses(t *testing.T) {
 	} {
 		if _, err := verdict.ParseThresholds("t.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// The most warnings that count within a window are let through, and do make it hold;
+// rules that differ in signal, class or name are no duplicates.
+func TestParseThresholdsAccepts(t *testing.T) {
+	for _, w := range []struct {
+		atLeast int
+		within  time.Duration
+	}{{1, time.Nanosecond}, {1, 10 * time.Second}, {2, 10*time.Second + 1}, {6, time.Minute}, {61, 10*time.Minute + time.Millisecond}} {
+		th, err := verdict.ParseThresholds("t.yaml", fmt.Appendf(nil, "windows: [{class: Link, why: w, atLeast: %d, within: %s, severity: Warning}]", w.atLeast, w.within))
+		if err != nil {
+			t.Errorf("%d within %s: %v", w.atLeast, w.within, err)
+			continue
+		}
+		l := verdict.Line{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning, Text: "x"}
+		for i := range w.atLeast {
+			l.Seen = append(l.Seen, verdict.Sighting{At: began.Add(time.Duration(i) * 10 * time.Second)})
+		}
+		if _, o := th.Weigh(verdict.Recent{}, &l); o.Severity == "" {
+			t.Errorf("%d within %s does not hold after that many", w.atLeast, w.within)
+		}
+	}
+	for _, text := range []string{
+		"windows: [{class: Link, why: w, atLeast: 1000, within: 1m, severity: Warning, distinct: true}]",
+		`rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}, {signal: ata.5, name: n, why: w, grows: true, class: ATA},
+ {signal: ata.5, name: m, why: w, grows: true, class: Link}, {signal: ata.6, name: n, why: w, grows: true, class: Link}, {signal: ata.5, name: n, why: w, atLeast: 1, severity: Warning}]`,
+	} {
+		if _, err := verdict.ParseThresholds("t.yaml", []byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
