@@ -234,82 +234,26 @@ func TestLinesAreTheReference(t *testing.T) {
 
 func (f fact) String() string { return fmt.Sprintf("+%s %s %q", f.after, kinds[f.kind].Text, f.place) }
 
+// history is all that happened, and when.
+type history struct {
+	facts []fact
+	at    []time.Duration
+}
+
 // remembered is the state at the last of the facts, by walking all of them.
 func remembered(facts []fact) v1alpha1.DiskState {
-	at := make([]time.Duration, len(facts))
+	h := history{facts: facts, at: make([]time.Duration, len(facts))}
 	var now time.Duration
 	for i, f := range facts {
 		now += f.after
-		at[i] = now
-	}
-	// said are the facts of a kind, i and before.
-	said := func(i int, text string) (out []int) {
-		for j := range facts[:i+1] {
-			if strings.HasPrefix(kinds[facts[j].kind].Text, text) {
-				out = append(out, j)
-			}
-		}
-		return out
-	}
-	// bursts counts times, those within ten seconds of the last that counted once.
-	bursts := func(js []int, since time.Duration) (n int) {
-		last := time.Duration(-1 << 60)
-		for _, j := range js {
-			if at[j]-last >= 10*time.Second {
-				last = at[j]
-				if at[j] > since {
-					n++
-				}
-			}
-		}
-		return n
-	}
-	places := func(js []int, since time.Duration) int {
-		seen := map[string]bool{}
-		for _, j := range js {
-			if at[j] > since && facts[j].place != "" {
-				seen[facts[j].place] = true
-			}
-		}
-		return len(seen)
-	}
-	// held says whether a window holds at the last of js: it has come to its number
-	// at some time, and there was no pause of its length since.
-	held := func(js []int, within time.Duration, atLeast int, count func([]int, time.Duration) int) bool {
-		from := 0
-		holds := false
-		for k, j := range js {
-			if k > 0 && at[j]-at[js[k-1]] >= within {
-				from, holds = k, false
-			}
-			holds = holds || count(js[from:k+1], at[j]-within) >= atLeast
-		}
-		return holds
+		h.at[i] = now
 	}
 	own := time.Duration(-1 << 60)
 	state := v1alpha1.DiskHealthy
 	for i := range facts {
-		text, ends := kinds[facts[i].kind].Text, at[i]
-		fails := false
-		switch text {
-		case "reset":
-			if held(said(i, text), 2*time.Minute, 3, bursts) {
-				ends = at[i] + 2*time.Minute
-			}
-		case "repaired":
-			if held(said(i, text), time.Minute, 2, bursts) {
-				ends = at[i] + time.Minute
-			}
-			fails = held(said(i, text), 5*time.Minute, 3, places)
-		case "dm-0":
-			if at[i]-own > 30*time.Second {
-				ends = at[i] + 24*time.Hour
-			}
-		default:
-			ends = at[i] + 24*time.Hour
-		}
-		if text != "dm-0" && (fails || ends > at[i]) {
-			own = at[i]
+		ends, fails := h.outcome(i, own)
+		if kinds[facts[i].kind].Text != "dm-0" && (fails || ends > h.at[i]) {
+			own = h.at[i]
 		}
 		if fails {
 			state = v1alpha1.DiskFailed
@@ -318,4 +262,75 @@ func remembered(facts []fact) v1alpha1.DiskState {
 		}
 	}
 	return state
+}
+
+// outcome is until when the fact i degrades the disk, and whether it fails it; own
+// is when the disk itself last had a fault.
+func (h history) outcome(i int, own time.Duration) (ends time.Duration, fails bool) {
+	ends = h.at[i]
+	switch text := kinds[h.facts[i].kind].Text; text {
+	case "reset":
+		if h.held(h.said(i, text), 2*time.Minute, 3, h.bursts) {
+			ends += 2 * time.Minute
+		}
+	case "repaired":
+		if h.held(h.said(i, text), time.Minute, 2, h.bursts) {
+			ends += time.Minute
+		}
+		fails = h.held(h.said(i, text), 5*time.Minute, 3, h.places)
+	case "dm-0":
+		if h.at[i]-own > 30*time.Second {
+			ends += 24 * time.Hour
+		}
+	default:
+		ends += 24 * time.Hour
+	}
+	return ends, fails
+}
+
+// said are the facts of a kind, i and before.
+func (h history) said(i int, text string) (out []int) {
+	for j := range h.facts[:i+1] {
+		if strings.HasPrefix(kinds[h.facts[j].kind].Text, text) {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// bursts counts times, those within ten seconds of the last that counted once.
+func (h history) bursts(js []int, since time.Duration) (n int) {
+	last := time.Duration(-1 << 60)
+	for _, j := range js {
+		if h.at[j]-last >= 10*time.Second {
+			last = h.at[j]
+			if h.at[j] > since {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (h history) places(js []int, since time.Duration) int {
+	seen := map[string]bool{}
+	for _, j := range js {
+		if h.at[j] > since && h.facts[j].place != "" {
+			seen[h.facts[j].place] = true
+		}
+	}
+	return len(seen)
+}
+
+// held says whether a window holds at the last of js: it has come to its number
+// at some time, and there was no pause of its length since.
+func (h history) held(js []int, within time.Duration, atLeast int, count func([]int, time.Duration) int) bool {
+	from, holds := 0, false
+	for k, j := range js {
+		if k > 0 && h.at[j]-h.at[js[k-1]] >= within {
+			from, holds = k, false
+		}
+		holds = holds || count(js[from:k+1], h.at[j]-within) >= atLeast
+	}
+	return holds
 }
