@@ -18,6 +18,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/output"
+	"holdfast.dev/monitor/verdict"
 )
 
 // shownDisk is one disk on one node, and all that is known of it.
@@ -145,11 +146,37 @@ func whatNext(d *shownDisk) string {
 	case d.State == v1alpha1.DiskFailed, d.State == v1alpha1.DiskMissing:
 		return "it is closed to new claims, and a repair begins, as the RemediationPolicy says"
 	case d.State == v1alpha1.DiskDegraded:
-		return "nothing is closed; a warning counts for 24 hours after its last record, SMART data until they are good"
+		return strings.Join(append([]string{"nothing is closed"}, ends(d.Faults)...), "; ")
 	case d.State == v1alpha1.DiskUnknown:
 		return "nothing is concluded until it can be looked at"
 	}
 	return "nothing"
+}
+
+// ends says when the faults that degrade a disk are over.
+func ends(faults []v1alpha1.Fault) (words []string) {
+	var last time.Time
+	smart := false
+	for _, f := range faults {
+		if f.Class == v1alpha1.FaultSMART {
+			smart = true
+			continue
+		}
+		until := f.LastSeen.Add(verdict.WarningTTL) // of a monitor that did not say
+		if f.Until != nil {
+			until = f.Until.Time
+		}
+		if until.After(last) {
+			last = until
+		}
+	}
+	if !last.IsZero() {
+		words = append(words, fmt.Sprintf("the last of its faults ends at %s unless there is more", last.UTC().Format(time.RFC3339)))
+	}
+	if smart {
+		words = append(words, "what its SMART data say ends when they are good")
+	}
+	return words
 }
 
 // explain writes for a person.

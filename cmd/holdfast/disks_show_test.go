@@ -58,11 +58,25 @@ next      repair r1 is at AwaitReplacement: waiting for another disk in bay 3
 }
 
 func TestWhatNext(t *testing.T) {
-	finished := metav1.Now()
+	finished, at := metav1.Now(), time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
+	degraded := func(faults ...v1alpha1.Fault) shownDisk {
+		return shownDisk{Disk: v1alpha1.Disk{State: v1alpha1.DiskDegraded, Faults: faults}}
+	}
+	warning := func(class v1alpha1.FaultClass, ends time.Duration) v1alpha1.Fault {
+		f := v1alpha1.Fault{Class: class, Severity: v1alpha1.SeverityWarning, LastSeen: metav1.NewTime(at)}
+		if ends > 0 {
+			f.Until = &metav1.Time{Time: at.Add(ends)}
+		}
+		return f
+	}
 	closed := func(by string) *v1alpha1.Quarantine { return &v1alpha1.Quarantine{By: by} }
 	for want, d := range map[string]shownDisk{
-		"nothing":                           {Disk: v1alpha1.Disk{State: v1alpha1.DiskHealthy}},
-		"nothing is closed":                 {Disk: v1alpha1.Disk{State: v1alpha1.DiskDegraded}},
+		"nothing":           {Disk: v1alpha1.Disk{State: v1alpha1.DiskHealthy}},
+		"nothing is closed": {Disk: v1alpha1.Disk{State: v1alpha1.DiskDegraded}},
+		"nothing is closed; the last of its faults ends at 2026-11-26T03:10:00Z unless there is more":                                         degraded(warning(v1alpha1.FaultLink, 10*time.Minute), warning(v1alpha1.FaultATA, 5*time.Minute)),
+		"nothing is closed; the last of its faults ends at 2026-11-27T03:00:00Z unless":                                                       degraded(warning(v1alpha1.FaultLink, 10*time.Minute), warning(v1alpha1.FaultATA, 0)), // of a monitor that did not say
+		"nothing is closed; what its SMART data say ends when they are good":                                                                  degraded(warning(v1alpha1.FaultSMART, 0)),
+		"nothing is closed; the last of its faults ends at 2026-11-26T03:10:00Z unless there is more; what its SMART data say ends when they": degraded(warning(v1alpha1.FaultLink, 10*time.Minute), warning(v1alpha1.FaultSMART, 0)),
 		"nothing is concluded":              {Disk: v1alpha1.Disk{State: v1alpha1.DiskUnknown}},
 		"it is closed to new claims":        {Disk: v1alpha1.Disk{State: v1alpha1.DiskMissing}},
 		"it stays closed until ann opens":   {Disk: v1alpha1.Disk{State: v1alpha1.DiskHealthy}, Quarantine: closed("ann")},
