@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +42,9 @@ type unreachable struct {
 func (f *fleetFlags) each(ctx context.Context, read func(ctx context.Context, cluster string, c client.Client) error) ([]unreachable, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
+	if err := anyThere(rules.GetLoadingPrecedence()); err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w (give one with --kubeconfig)", err)
+	}
 	raw, err := rules.Load()
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
@@ -84,4 +89,24 @@ func (f *fleetFlags) each(ctx context.Context, read func(ctx context.Context, cl
 	wg.Wait()
 	sort.Slice(lost, func(i, j int) bool { return lost[i].Cluster < lost[j].Cluster })
 	return lost, nil
+}
+
+// anyThere says which files are not there when none of them is: loading takes that
+// for a configuration without contexts.
+func anyThere(files []string) error {
+	var missing []string
+	for _, file := range files {
+		if file == "" { // as of KUBECONFIG=a::b
+			continue
+		}
+		_, err := os.Stat(file)
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		missing = append(missing, err.Error())
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(missing, "; "))
 }
