@@ -4,7 +4,6 @@ package monitor
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -277,65 +276,7 @@ func TestBenchLatency(t *testing.T) {
 	bench("fault_to_computenode_seconds_p99", "%.4f", p99(object), "s")
 }
 
-// slowNVMe answers as an NVMe disk does, each command after a while.
-type slowNVMe struct{ wait time.Duration }
-
-func (d slowNVMe) NVMe() bool { return true }
-func (d slowNVMe) SCSI([]byte, []byte) (int, smart.Sense, error) {
-	return 0, nil, smart.ErrUnsupported
-}
-
-func (d slowNVMe) Admin(c smart.AdminCommand, data []byte) error {
-	time.Sleep(d.wait)
-	if c.Opcode == 0x06 && c.CDW10 == 1 {
-		copy(data[4:], "S                   MODEL")
-		data[280] = 1  // capacity, so that no namespace is asked
-		data[256] = 16 // self-tests
-	}
-	if c.Opcode == 0x02 && c.CDW10&0xff == 0x02 {
-		data[1], data[2], data[3] = 0x2c, 0x01, 100 // 300 K, spare
-	}
-	return nil
-}
-
-// disks60 is a host with 60 NVMe disks, and a monitor that asks them through
-// commands that take so long. The first one hangs when hung is set.
-func disks60(t *testing.T, o func(*Options), wait time.Duration, hung bool) *Monitor {
-	t.Helper()
-	h, api := newHost(t), newMemory()
-	for i := range 60 {
-		h.plugDisk(fmt.Sprintf("nvme%dn1", i), fmt.Sprint("s", i))
-	}
-	opts := h.options("n")
-	opts.ScanInterval, opts.SmartInterval = 5*time.Second, 5*time.Minute
-	o(&opts)
-	m, _ := watchWith(t, h, api, opts, func(m *Monitor) {
-		m.health.reader.Ask = func(ctx context.Context, device string) (*smart.Report, error) {
-			if hung && device == "nvme0n1" {
-				<-t.Context().Done()
-			}
-			r, err := smart.Read(ctx, slowNVMe{wait})
-			if r != nil {
-				r.Serial = "" // all are one
-			}
-			return r, err
-		}
-	})
-	return m
-}
-
-func answered(m *Monitor) int {
-	n := 0
-	if p := m.published.Load(); p != nil {
-		for _, r := range p.readings {
-			if r.report != nil {
-				n++
-			}
-		}
-	}
-	return n
-}
-
+// TestBenchSweep is as long as the disk takes that is asked most: a disk on SAS, 16 commands.
 func TestBenchSweep(t *testing.T) {
 	began := time.Now()
 	m := disks60(t, func(*Options) {}, 50*time.Millisecond, false)
@@ -349,12 +290,12 @@ func TestBenchSweep(t *testing.T) {
 }
 
 // TestBenchForks is what the processor does for 60 disks beside the disks' own time: 60
-// questions by ioctl to disks that answer at once, and 60 runs of smartctl (HOLDFAST_SMARTCTL, or none)
+// readings of NVMe disks that answer at once, and 60 runs of smartctl (HOLDFAST_SMARTCTL, or none)
 // that find no disk to ask, as smartctl_exporter and Scrutiny start it for each disk.
 func TestBenchForks(t *testing.T) {
 	cpu := cpuTime(t)
 	for range 60 {
-		if _, err := smart.Read(t.Context(), slowNVMe{}); err != nil {
+		if _, err := smart.Read(t.Context(), &slowDisk{protocol: smart.NVMe}); err != nil {
 			t.Fatal(err)
 		}
 	}
