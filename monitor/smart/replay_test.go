@@ -42,8 +42,9 @@ type document struct {
 		Uncorrected uint64 `json:"total_uncorrected_errors"`
 		Gigabytes   string `json:"gigabytes_processed"`
 	} `json:"scsi_error_counter_log"`
-	Grown       *uint32 `json:"scsi_grown_defect_list"`
-	WWN         string  `json:"logical_unit_id"`
+	Transport   struct{ Value byte } `json:"scsi_transport_protocol"`
+	Grown       *uint32              `json:"scsi_grown_defect_list"`
+	WWN         string               `json:"logical_unit_id"`
 	Temperature struct {
 		Current uint8
 		Trip    *uint8 `json:"drive_trip"`
@@ -150,7 +151,8 @@ func (d *document) scsi(t *testing.T) *disk {
 		out.scsi["9e10"] = []byte(be(d.Capacity.Bytes/512-1, 8) + be(512, 4) + strings.Repeat("\x00", 20))
 	}
 	if wwn, err := strconv.ParseUint(strings.TrimPrefix(d.WWN, "0x"), 16, 64); err == nil {
-		out.scsi["120183"] = []byte("\x00\x83\x00\x0c\x01\x03\x00\x08" + be(wwn, 8))
+		port := string([]byte{d.Transport.Value<<4 | 1, 0x93, 0, 8}) + be(wwn+1, 8)
+		out.scsi["120183"] = []byte("\x00\x83\x00\x18\x01\x03\x00\x08" + be(wwn, 8) + port)
 	}
 	if d.Grown != nil {
 		out.scsi["b70c"] = []byte("\x00\x0c\x00\x00" + be(uint64(*d.Grown)*8, 4))
@@ -188,6 +190,9 @@ func (d *document) scsi(t *testing.T) *disk {
 
 // A drive that is read natively tells what smartctl has told of it: pages of drives of a
 // dozen vendors, replayed. HOLDFAST_SMARTCTL_JSON names a directory of more of smartctl's documents.
+//
+// No page here is a dump of a drive: the numbers are the drives', the layout is ours, by the standards
+// as this package reads them. A layout that both get wrong is seen on a drive alone.
 func TestReplayIsSmartctls(t *testing.T) {
 	files, err := filepath.Glob("testdata/smartctl/*.json")
 	if err != nil || len(files) < 5 {
