@@ -39,6 +39,16 @@ func Parse(data []byte) ([]*mountinfo.Info, error) {
 // Number is the device, as major:minor.
 func Number(in *mountinfo.Info) string { return strconv.Itoa(in.Major) + ":" + strconv.Itoa(in.Minor) }
 
+// systemPoints are the mount points that make a disk the host's own. A volume
+// of a pod is mounted deeper, below /var/lib/kubelet/pods.
+var systemPoints = []string{
+	"/", "/boot", "/boot/efi", "/efi", "/usr", "/etc", "/home", "/opt", "/root", "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp",
+	"/var/lib/containerd", "/var/lib/docker", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/holdfast",
+}
+
+// System says whether the host itself lives on what is mounted at point.
+func System(point string) bool { return slices.Contains(systemPoints, point) }
+
 // ReadOnly says whether the mount is read-only, or the file system after an error.
 func ReadOnly(in *mountinfo.Info) bool {
 	ro := func(options string) bool { return slices.Contains(strings.Split(options, ","), "ro") }

@@ -55,6 +55,9 @@ type Snapshot struct {
 	// Shared are the names of devices that are stacked on several disks, or on
 	// what is no disk of this host: a fault of one is of no disk that is known.
 	Shared []string
+	// System are the ids of the disks that the host itself lives on; nil when that
+	// could not be read.
+	System []string
 	// Err is why the list may lack disks. What is listed is there all the same.
 	Err error
 }
@@ -102,7 +105,9 @@ func Scan(host *hostfs.FS) Snapshot {
 	var twins error
 	s.Disks, twins = withoutTwins(host, s.Disks)
 	nameLegs(host, names, s.Disks)
-	s.Shared = nameStacked(host, names, s.Disks)
+	stack := newStack(host, s.Disks)
+	s.Shared = stack.name(names, s.Disks)
+	s.System = stack.system(s.Disks)
 	s.Err = errors.Join(append(errs, twins)...)
 	return s
 }

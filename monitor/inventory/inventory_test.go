@@ -147,6 +147,41 @@ func TestScanUnreadable(t *testing.T) {
 	}
 }
 
+// The disks that the host lives on, through whatever lies between; data that is
+// mounted for pods is none of it.
+func TestSystem(t *testing.T) {
+	const sda, n1 = "5000c500a1b2c3d4", "0025385b71b0a2c4"
+	line := func(number, point, kind, source string) string {
+		return "22 1 " + number + " / " + point + " rw - " + kind + " " + source + " rw\n"
+	}
+	cases := map[string]struct {
+		reason string
+		mounts string
+		want   []string
+	}{
+		"Partition":  {"the root is a partition", line("8:1", "/", "ext4", "/dev/root") + line("259:0", "/mnt/data", "ext4", "/dev/nvme0n1"), []string{sda}},
+		"Btrfs":      {"btrfs has a number of its own", line("0:31", "/", "btrfs", "/dev/sda1"), []string{sda}},
+		"Volume":     {"a logical volume over two disks", line("253:7", "/var", "xfs", "/dev/mapper/vg-var"), []string{n1, sda}},
+		"Network":    {"a root that is on no disk", line("0:20", "/", "nfs", "server:/root"), []string{}},
+		"Empty":      {"every host has a root: nothing was read", "", nil},
+		"Unreadable": {"nobody knows", "x", nil},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			m := realTree()
+			m["proc/1/mountinfo"] = tc.mounts
+			m["sys/dev/block/8:1"], m["dev/sda1"] = "-> ../../block/sda/sda1", ""
+			m["sys/dev/block/259:0"] = "-> ../../block/nvme0n1"
+			m["sys/block/dm-7/slaves/sda1/x"], m["sys/block/dm-7/slaves/nvme0n1/x"] = "", ""
+			m["sys/dev/block/253:7"] = "-> ../../block/dm-7"
+			f, _ := host(t, m)
+			if d := cmp.Diff(tc.want, inventory.Scan(f).System); d != "" {
+				t.Errorf("%s; reason: %s", d, tc.reason)
+			}
+		})
+	}
+}
+
 // Names of stacked devices are the disk's that they lie on, when it is one.
 func TestScanStacks(t *testing.T) {
 	m := realTree()

@@ -22,24 +22,28 @@ type stack struct {
 	below map[string][]int
 }
 
-// nameStacked gives the names of each device that is stacked on one disk alone,
-// however high, to that disk: a logical volume, a dm-crypt device, a multipath
-// device, an array of one. Which of several disks a fault of a device is of,
-// nobody can tell from its name: the names of the others are returned.
-func nameStacked(host *hostfs.FS, devices []string, disks []Disk) (shared []string) {
-	s := stack{host: host, owner: map[string]int{}, below: map[string][]int{}}
+func newStack(host *hostfs.FS, disks []Disk) *stack {
+	s := &stack{host: host, owner: map[string]int{}, below: map[string][]int{}}
 	for i := range disks {
 		for _, name := range disks[i].Names {
 			s.owner[name] = i
 		}
 	}
+	return s
+}
+
+// name gives the names of each device that is stacked on one disk alone,
+// however high, to that disk: a logical volume, a dm-crypt device, a multipath
+// device, an array of one. Which of several disks a fault of a device is of,
+// nobody can tell from its name: the names of the others are returned.
+func (s *stack) name(devices []string, disks []Disk) (shared []string) {
 	for _, dev := range devices {
 		if !isStacked(dev) {
 			continue
 		}
 		if on := s.disks(dev); len(on) == 1 {
 			d := &disks[on[0]]
-			if isMultipath(host, dev) { // it is the disk, by all its paths
+			if isMultipath(s.host, dev) { // it is the disk, by all its paths
 				d.Names = append(d.Names, s.names(dev)...)
 			} else {
 				d.Above = append(d.Above, s.names(dev)...)

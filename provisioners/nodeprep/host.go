@@ -51,13 +51,6 @@ type users struct {
 	name   map[string][]string // sdb1 to mount points and swap
 }
 
-// systemPoints are the mount points that make a disk the host's own. A volume
-// of a pod is mounted deeper, below /var/lib/kubelet/pods.
-var systemPoints = []string{
-	"/", "/boot", "/boot/efi", "/efi", "/usr", "/etc", "/home", "/opt", "/root", "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp",
-	"/var/lib/containerd", "/var/lib/docker", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/holdfast", "swap",
-}
-
 // Scan lists the disks and reads what is on each. extents are where on a disk
 // partitions may come. The error is why the list may lack disks.
 func (h *Host) Scan(ctx context.Context, state *State, extents func(*Found) []Extent) ([]Found, error) {

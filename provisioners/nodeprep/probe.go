@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast.dev/internal/bounded"
+	"holdfast.dev/internal/mounttable"
 	"holdfast.dev/internal/superblock"
 )
 
@@ -73,7 +74,7 @@ func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, ext
 		p.Used = t
 		c.Used, points = append(c.Used, t...), append(points, pts...)
 	}
-	c.System = slices.ContainsFunc(points, func(p string) bool { return slices.Contains(systemPoints, p) })
+	c.System = slices.ContainsFunc(points, func(p string) bool { return p == "swap" || mounttable.System(p) })
 	if c.System {
 		return nil // nothing more is asked of it
 	}
