@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/monitor/report"
 )
 
@@ -305,6 +306,59 @@ func TestFlavor(t *testing.T) {
 	api.await(t, "too few", condition(metav1.ConditionFalse))
 	h.plug("loop2", "b")
 	api.await(t, "satisfied", condition(metav1.ConditionTrue))
+}
+
+// What differs from the flavor, or from before, as the host's files show it.
+func TestInventoryFaults(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	for _, serial := range []string{"a", "b", "c"} {
+		h.plugDisk("sd"+serial, serial)
+	}
+	h.write("proc/1/mountinfo", "22 1 0:20 / / rw - nfs server:/root rw\n")
+	text := "apiVersion: holdfast.dev/v1alpha1\nkind: NodeDisks\ndisks:\n"
+	for _, serial := range []string{"a", "b", "c"} {
+		text += "- {id: model-" + serial + ", group: data, role: raw}\n"
+	}
+	h.write(nodedisks.Path, text)
+	api.obj.Spec.Flavor = "storage"
+	api.flavor = &v1alpha1.NodeFlavor{Spec: v1alpha1.NodeFlavorSpec{Disks: []v1alpha1.FlavorDisks{{Name: "data", Role: v1alpha1.RoleRaw, Count: 3}}}}
+	flavor := func(want string) func(*v1alpha1.ComputeNode) bool {
+		return func(n *v1alpha1.ComputeNode) bool {
+			c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.ConditionFlavorSatisfied)
+			return c != nil && c.Reason+" "+c.Message == want
+		}
+	}
+	_, stop := watch(t, h, api, h.options("n"))
+	api.await(t, "as it should be", flavor("Satisfied "))
+
+	h.write("sys/block/sda/ro", "1\n")
+	api.await(t, "read-only", is("model-a", "Degraded ReadOnly*1"))
+	api.await(t, "and not counted", flavor("ReadOnlyDisks group data has 2 of 3 disks; 1 disk is read-only: model-a (sda)"))
+	h.write("sys/block/sda/ro", "0\n")
+	api.await(t, "writable", is("model-a", "Healthy"))
+	h.plugDisk("sdx", "x")
+	api.await(t, "one too many", flavor("Satisfied 1 disk is not asked for by the flavor: model-x (sdx)"))
+
+	// A disk that shrinks while no monitor runs is compared with the stored status.
+	stop()
+	h.write("sys/block/sdb/size", "1024\n")
+	_, stop = watch(t, h, api, h.options("n"))
+	api.await(t, "shrunken", is("model-b", "Degraded Shrunken*1"))
+	stop()
+	watch(t, h, api, h.options("n"))
+	h.remove("sys/block/sdc")
+	h.plugDisk("sdc", "new")
+	n := api.await(t, "the other disk is seen", func(n *v1alpha1.ComputeNode) bool {
+		for _, d := range n.Status.Disks {
+			if d.ID == "model-c" && len(d.Faults) > 0 {
+				return strings.Contains(d.Faults[0].Evidence, "is now model-new (sdc, serial new), which it does not list")
+			}
+		}
+		return false
+	})
+	if got := diskState(n, "model-b"); got != "Degraded Shrunken*1" {
+		t.Errorf("after two restarts the shrunken disk is %s", got)
+	}
 }
 
 func TestMetrics(t *testing.T) {

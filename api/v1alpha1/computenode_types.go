@@ -123,7 +123,8 @@ type ComputeNodeStatus struct {
 const (
 	// ConditionInventoryRead is False while disks cannot be listed; states are then Unknown.
 	ConditionInventoryRead = "InventoryRead"
-	// ConditionFlavorSatisfied is False when the node has fewer disks than its flavor says.
+	// ConditionFlavorSatisfied is False when the node has fewer disks than its flavor says. A disk
+	// that takes no writes counts for none.
 	ConditionFlavorSatisfied = "FlavorSatisfied"
 	// ConditionKernelLogRead is False while the kernel log cannot be read.
 	ConditionKernelLogRead = "KernelLogRead"
@@ -271,6 +272,8 @@ const (
 	FaultController    FaultClass = "Controller"    // the adapter that the disk is connected to
 	FaultPCIe          FaultClass = "PCIe"          // the bus that the disk or its adapter is connected to
 	FaultNetwork       FaultClass = "Network"       // the network, or the server behind it, of a remote disk
+	FaultReadOnly      FaultClass = "ReadOnly"      // a disk that volumes are on takes no writes
+	FaultShrunken      FaultClass = "Shrunken"      // the disk is smaller than it was
 	FaultMissing       FaultClass = "Missing"       // the disk is not there
 )
 

@@ -156,10 +156,17 @@ func whatNext(d *shownDisk) string {
 // ends says when the faults that degrade a disk are over.
 func ends(faults []v1alpha1.Fault) (words []string) {
 	var last time.Time
-	smart := false
+	var level []string
 	for _, f := range faults {
-		if f.Class == v1alpha1.FaultSMART {
-			smart = true
+		switch f.Class {
+		case v1alpha1.FaultSMART:
+			level = append(level, "what its SMART data say ends when they are good")
+			continue
+		case v1alpha1.FaultReadOnly:
+			level = append(level, "ReadOnly ends when it takes writes")
+			continue
+		case v1alpha1.FaultShrunken:
+			level = append(level, "Shrunken ends when it is cleared (annotation "+v1alpha1.AnnotationClearFaults+")")
 			continue
 		}
 		until := f.LastSeen.Add(verdict.WarningTTL) // of a monitor that did not say
@@ -173,10 +180,7 @@ func ends(faults []v1alpha1.Fault) (words []string) {
 	if !last.IsZero() {
 		words = append(words, fmt.Sprintf("the last of its faults ends at %s unless there is more", last.UTC().Format(time.RFC3339)))
 	}
-	if smart {
-		words = append(words, "what its SMART data say ends when they are good")
-	}
-	return words
+	return append(words, level...)
 }
 
 // explain writes for a person.

@@ -174,7 +174,7 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	facts := verdict.Facts{Present: present, Whole: b.whole, Settled: b.view.Settled(id)}
 	if present {
 		d.Weak, d.Device, d.Model, d.Serial, d.Media = seen.Weak, seen.Device, seen.Model, seen.Serial, seen.Media
-		d.SizeBytes, d.Slot = seen.Size, seen.Slot
+		d.Slot = seen.Slot
 	}
 	p, prepared := b.prepared[id]
 	if prepared {
@@ -194,6 +194,10 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	}
 	facts.Previous = d.State
 	d.Faults = b.keep(&d, present)
+	if present {
+		b.size(&d, seen)
+		b.readOnly(&d, seen)
+	}
 	b.health(&d)
 	facts.Silent = b.view.Health[id].Silent
 	facts.Faults = d.Faults
@@ -203,20 +207,16 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 		d.Since = &now
 		if state == v1alpha1.DiskMissing {
 			d.Device = ""
-			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1, Evidence: absence(&d, prepared)})
+			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1})
 		}
+	}
+	if at := faultOf(&d, v1alpha1.FaultMissing); at >= 0 && d.State == v1alpha1.DiskMissing { // which follows from a whole look alone
+		d.Faults[at].Evidence = b.absence(&d, prepared)
 	}
 	if b.view.VolumesRead || len(d.Volumes) == 0 {
 		d.Volumes = b.volumes(id)
 	}
 	return d, true
-}
-
-func absence(d *v1alpha1.Disk, prepared bool) string {
-	if prepared {
-		return fmt.Sprintf("no block device has this id; %s lists it in group %q", nodedisks.Path, d.Group)
-	}
-	return "no block device has this id; it is quarantined or to be replaced"
 }
 
 // health brings the disk's SMART fault to what the disk says now. What it said
@@ -226,7 +226,7 @@ func (b *builder) health(d *v1alpha1.Disk) {
 	if b.view.Health != nil && !h.Read {
 		return
 	}
-	at := slices.IndexFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultSMART })
+	at := faultOf(d, v1alpha1.FaultSMART)
 	if len(h.Findings) == 0 {
 		if at >= 0 {
 			d.Faults = slices.Delete(d.Faults, at, at+1)
@@ -259,12 +259,12 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	var keep []v1alpha1.Fault
 	for _, f := range d.Faults {
 		switch {
-		case f.Class == v1alpha1.FaultSMART: // see health
+		case f.Class == v1alpha1.FaultSMART, f.Class == v1alpha1.FaultReadOnly: // see health, readOnly
 		case f.Class == v1alpha1.FaultMissing:
 			if present {
 				continue
 			}
-		case !verdict.Fails(&f) && !b.view.Now.Before(ends(&f)):
+		case !lasts(&f) && !b.view.Now.Before(ends(&f)):
 			continue
 		case d.ID == b.clearID && f.LastSeen.Time.Truncate(time.Second).Before(b.clearBefore):
 			continue
@@ -274,7 +274,10 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	return keep
 }
 
-// ends is when a fault that degrades is over.
+// lasts says whether a fault stands until somebody clears it.
+func lasts(f *v1alpha1.Fault) bool { return verdict.Fails(f) || f.Class == v1alpha1.FaultShrunken }
+
+// ends is when a fault that does not last is over.
 func ends(f *v1alpha1.Fault) time.Time {
 	if f.Until != nil {
 		return f.Until.Time
@@ -287,7 +290,7 @@ func NextEnd(s *v1alpha1.ComputeNodeStatus) (first time.Time) {
 	for i := range s.Disks {
 		for j := range s.Disks[i].Faults {
 			f := &s.Disks[i].Faults[j]
-			if f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultMissing || verdict.Fails(f) {
+			if f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultReadOnly || f.Class == v1alpha1.FaultMissing || lasts(f) {
 				continue
 			}
 			if at := ends(f); first.IsZero() || at.Before(first) {
@@ -409,22 +412,13 @@ func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
 	case !b.whole:
 		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "InventoryUnread", "the disks could not be listed")
 	default:
-		if short := verdict.Shortfall(v.Flavor.Spec.Disks, local(s.Disks)); short != "" {
-			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionFalse, "TooFewDisks", short)
-		} else {
-			set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionTrue, "Satisfied", "")
+		status := metav1.ConditionFalse
+		reason, message := verdict.Compare(v.Flavor.Spec.Disks, b.sights(s.Disks), v.Snapshot.System != nil)
+		if reason == verdict.Satisfied {
+			status = metav1.ConditionTrue
 		}
+		set(v1alpha1.ConditionFlavorSatisfied, status, reason, message)
 	}
-}
-
-// local are the disks that are in the node: others count for no flavor.
-func local(disks []v1alpha1.Disk) (out []v1alpha1.Disk) {
-	for i := range disks {
-		if !inventory.Remote(&disks[i]) {
-			out = append(out, disks[i])
-		}
-	}
-	return out
 }
 
 // silent names the disks that do not tell their health, and since when.

@@ -123,37 +123,8 @@ func TestAbsence(t *testing.T) {
 	}
 }
 
-func TestShortfall(t *testing.T) {
-	q := func(s string) *resource.Quantity { v := resource.MustParse(s); return &v }
-	disk := func(group string, media v1alpha1.Media, gib int64) v1alpha1.Disk {
-		return v1alpha1.Disk{Device: "x", Group: group, Media: media, SizeBytes: gib << 30}
-	}
-	data := v1alpha1.FlavorDisks{Name: "data", Count: 2, Media: v1alpha1.MediaSSD, MinSize: q("10Gi")}
-	any1 := v1alpha1.FlavorDisks{Name: "any", Count: 1}
-	cases := map[string]struct {
-		reason string
-		groups []v1alpha1.FlavorDisks
-		disks  []v1alpha1.Disk
-		want   string
-	}{
-		"Full":     {"as many as wanted", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("", "ssd", 11)}, ""},
-		"Small":    {"too small a disk does not count", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "ssd", 9)}, "group data has 1 of 2 disks"},
-		"Media":    {"nor does another kind", []v1alpha1.FlavorDisks{data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "hdd", 10)}, "group data has 1 of 2 disks"},
-		"Gone":     {"nor one without a device", []v1alpha1.FlavorDisks{any1}, []v1alpha1.Disk{{Group: "any"}}, "group any has 0 of 1 disks"},
-		"Assigned": {"nor one that belongs to another group", []v1alpha1.FlavorDisks{any1, data}, []v1alpha1.Disk{disk("data", "ssd", 10), disk("data", "ssd", 10)}, "group any has 0 of 1 disks"},
-		"Greedy":   {"the first group must not take the disk that only the second can use less of", []v1alpha1.FlavorDisks{any1, data}, []v1alpha1.Disk{disk("", "ssd", 10), disk("", "ssd", 10), disk("", "hdd", 1)}, ""},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := verdict.Shortfall(tc.groups, tc.disks); got != tc.want {
-				t.Errorf("got %q, want %q; reason: %s", got, tc.want, tc.reason)
-			}
-		})
-	}
-}
-
 // The matching fills as many places as trying every assignment does.
-func TestShortfallIsBest(t *testing.T) {
+func TestCompareIsBest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var groups []v1alpha1.FlavorDisks
 		for i := range rapid.IntRange(1, 3).Draw(t, "groups") {
@@ -163,13 +134,13 @@ func TestShortfallIsBest(t *testing.T) {
 				MinSize: resource.NewQuantity(int64(rapid.IntRange(0, 2).Draw(t, "min")), resource.BinarySI),
 			})
 		}
-		var disks []v1alpha1.Disk
+		var disks []verdict.Sight
 		for range rapid.IntRange(0, 5).Draw(t, "disks") {
-			disks = append(disks, v1alpha1.Disk{
+			disks = append(disks, verdict.Sight{ReadOnly: rapid.IntRange(0, 3).Draw(t, "readOnly") == 0, Disk: v1alpha1.Disk{
 				Device: "x", SizeBytes: int64(rapid.IntRange(0, 2).Draw(t, "size")),
 				Media: rapid.SampledFrom([]v1alpha1.Media{"ssd", "hdd"}).Draw(t, "media"),
 				Group: rapid.SampledFrom([]string{"", "", "g0", "g1"}).Draw(t, "group"),
-			})
+			}})
 		}
 		left := make([]int32, len(groups))
 		for i := range groups {
@@ -186,7 +157,7 @@ func TestShortfallIsBest(t *testing.T) {
 			}
 			for i, g := range groups {
 				x := disks[d]
-				if left[i] > 0 && (x.Group == "" || x.Group == g.Name) && (g.Media == "" || g.Media == x.Media) && x.SizeBytes >= g.MinSize.Value() {
+				if left[i] > 0 && !x.ReadOnly && (x.Group == "" || x.Group == g.Name) && (g.Media == "" || g.Media == x.Media) && x.SizeBytes >= g.MinSize.Value() {
 					left[i]--
 					ok := full(d + 1)
 					left[i]++
@@ -197,7 +168,8 @@ func TestShortfallIsBest(t *testing.T) {
 			}
 			return full(d + 1)
 		}
-		if got, want := verdict.Shortfall(groups, disks) == "", full(0); got != want {
+		reason, _ := verdict.Compare(groups, disks, true)
+		if got, want := reason == verdict.Satisfied, full(0); got != want {
 			t.Errorf("satisfied %t, want %t: %+v %+v", got, want, groups, disks)
 		}
 	})
