@@ -52,6 +52,11 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 			}
 		}
 		printTrials(w, st)
+		for _, c := range st.Clusters {
+			if c.PublishError != "" {
+				fmt.Fprintf(w, "cluster %s: nothing is published to it:\n  %s\n", c.Name, c.PublishError)
+			}
+		}
 		fmt.Fprintln(w)
 	}
 	var addons []string

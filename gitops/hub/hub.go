@@ -109,6 +109,7 @@ type Hub struct {
 	state    *stored              // nil until it is read
 	takers   []string             // clusters that wait until it is noted that they take their bundles
 	decision rollout.Decision
+	turns    map[string]error  // by cluster: what came of publishing to it last
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster
 	changed  chan struct{}     // closed and replaced when heads change or a plan is asked for

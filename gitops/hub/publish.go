@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -151,6 +152,22 @@ func (h *Hub) readActs(ctx context.Context) error {
 // first the new state, then the branches. A cluster that cannot be published to
 // delays no other.
 func (h *Hub) publish(ctx context.Context) error {
+	turns := map[string]error{}
+	err := h.takeTurns(ctx, turns)
+	h.mu.Lock()
+	h.turns = turns
+	h.mu.Unlock()
+	for _, cluster := range slices.Sorted(maps.Keys(turns)) {
+		if turns[cluster] != nil {
+			err = errors.Join(err, fmt.Errorf("publish %s: %w", cluster, turns[cluster]))
+		}
+	}
+	return err
+}
+
+// takeTurns fills in what came of each cluster's turn. It has one: what the core says
+// of it again, it would say for ever.
+func (h *Hub) takeTurns(ctx context.Context, turns map[string]error) error {
 	for {
 		rev, d, err := h.decideAndStore(ctx)
 		if err != nil || rev == nil {
@@ -159,14 +176,17 @@ func (h *Hub) publish(ctx context.Context) error {
 		if err := h.ask(ctx, rev, d.Ask); err != nil {
 			return fmt.Errorf("ask clusters whether they would take their bundles: %w", err)
 		}
-		if len(d.Publish) == 0 {
+		next := slices.DeleteFunc(slices.Clone(d.Publish), func(p rollout.Publication) bool {
+			_, had := turns[p.Cluster]
+			return had
+		})
+		if len(next) == 0 {
 			return nil
 		}
-		var failed error
-		for batch := range slices.Chunk(d.Publish, publishAtOnce) {
-			failed = errors.Join(failed, h.publishAll(ctx, rev, batch))
+		for batch := range slices.Chunk(next, publishAtOnce) {
+			h.publishAll(ctx, rev, batch, turns)
 		}
-		if err := errors.Join(failed, h.readHeads(ctx)); err != nil {
+		if err := h.readHeads(ctx); err != nil {
 			return err
 		}
 	}
@@ -193,26 +213,21 @@ func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, 
 // ring need not wait for the last.
 const publishAtOnce = 100
 
-func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publication) error {
-	var failed error
+func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publication, turns map[string]error) {
 	var next []gitrepo.Publication
 	var clusters []string
 	for _, p := range all {
-		switch pub, err := h.publishOne(ctx, rev, p); {
-		case err != nil:
-			failed = errors.Join(failed, fmt.Errorf("publish %s: %w", p.Cluster, err))
-		case pub != nil:
+		pub, err := h.publishOne(ctx, rev, p)
+		turns[p.Cluster] = err
+		if pub != nil {
 			next, clusters = append(next, *pub), append(clusters, p.Cluster)
 		}
 	}
 	for i, err := range h.repo.PublishAll(ctx, next) {
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("publish %s: %w", clusters[i], err))
-			continue
+		if turns[clusters[i]] = err; err == nil {
+			h.log.Info("bundle published", "cluster", clusters[i], "commit", rev.commit, "digest", rev.result.Bundles[clusters[i]].Index.Digest)
 		}
-		h.log.Info("bundle published", "cluster", clusters[i], "commit", rev.commit, "digest", rev.result.Bundles[clusters[i]].Index.Digest)
 	}
-	return failed
 }
 
 // publishOne publishes an earlier bundle again, or returns what to publish.
@@ -221,6 +236,10 @@ func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publicati
 	parent := h.heads[p.Cluster].tip
 	h.mu.Unlock()
 	if p.Revision != "" {
+		// What the state says is signed by nobody.
+		if digest, err := h.digestOf(ctx, p.Cluster, p.Revision); err != nil || digest != p.Digest {
+			return nil, fmt.Errorf("the bundle %.12s to go back to is not at %.12s any more (push a repair, git revert, or holdfast retry): %w", p.Digest, p.Revision, cmp.Or(err, errors.New("it has "+digest)))
+		}
 		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
 		if err := h.repo.Republish(ctx, BranchPrefix+p.Cluster, parent, p.Revision, message, h.now()); err != nil {
 			return nil, err

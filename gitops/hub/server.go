@@ -170,6 +170,9 @@ func (h *Hub) Status() protocol.Status {
 			if c.Want != c.Published && !c.Silent {
 				c.Trial = h.trialStatus(name, c.Want)
 			}
+			if err := h.turns[name]; err != nil {
+				c.PublishError = err.Error()
+			}
 			if rep, ok := h.reports[name]; ok {
 				c.ReportedAt, c.Report = rep.at, &rep.report
 			}

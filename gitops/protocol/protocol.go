@@ -109,4 +109,6 @@ type ClusterStatus struct {
 	Report *Report `json:"report,omitempty"`
 	// Trial is of the bundle that is wanted and not published yet; nil before it is tried.
 	Trial *TrialStatus `json:"trial,omitempty"`
+	// PublishError says why the cluster did not get what it is to have now.
+	PublishError string `json:"publishError,omitempty"`
 }
