@@ -33,15 +33,14 @@ func newRepo(t *testing.T) *gitrepo.Repo {
 
 func publish(t *testing.T, r *gitrepo.Repo, parent string, files map[string][]byte) string {
 	t.Helper()
-	err := r.Publish(t.Context(), gitrepo.Publication{Branch: "rendered/c1", Parent: parent, Message: "m", Time: time.Unix(1700000000, 0), Files: files})
-	if err != nil {
-		t.Fatal(err)
+	done := r.Publish(t.Context(), gitrepo.Publication{Branch: "rendered/c1", Old: parent, Parent: parent, Message: "m", Time: time.Unix(1700000000, 0), Files: files})[0]
+	if done.Err != nil {
+		t.Fatal(done.Err)
 	}
-	head, err := r.Head(t.Context(), "refs/heads/rendered/c1")
-	if err != nil {
-		t.Fatal(err)
+	if head, err := r.Head(t.Context(), "refs/heads/rendered/c1"); err != nil || head != done.Commit {
+		t.Fatalf("the branch is at %s, published was %s: %v", head, done.Commit, err)
 	}
-	return head
+	return done.Commit
 }
 
 func TestPublishReadBack(t *testing.T) {
@@ -87,23 +86,26 @@ func TestPublishComparesBeforeItSets(t *testing.T) {
 	r := newRepo(t)
 	first := publish(t, r, "", map[string][]byte{"a": []byte("1")})
 	second := publish(t, r, first, map[string][]byte{"a": []byte("2")})
-	err := r.Publish(t.Context(), gitrepo.Publication{Branch: "rendered/c1", Parent: first, Message: "m", Time: time.Unix(1, 0), Files: map[string][]byte{"a": []byte("3")}})
-	if err == nil {
-		t.Fatal("a publication on a stale parent must fail")
+	p := gitrepo.Publication{Branch: "rendered/c1", Old: first, Parent: second, Message: "m", Time: time.Unix(1, 0), Files: map[string][]byte{"a": []byte("3")}}
+	if r.Publish(t.Context(), p)[0].Err == nil {
+		t.Fatal("a publication to a branch that has moved must fail")
+	}
+	if _, err := r.Republish(t.Context(), p, first); err == nil {
+		t.Fatal("a republication to a branch that has moved must fail")
 	}
 	if head, _ := r.Head(t.Context(), "refs/heads/rendered/c1"); head != second {
 		t.Errorf("head %s, want %s", head, second)
 	}
 }
 
-// TestPublishAll: many branches at once, among which one that has moved and one whose
+// TestPublishMany: many branches at once, among which one that has moved and one whose
 // parent is not there stop no other; of what a clock says, a branch's own time goes on.
-func TestPublishAll(t *testing.T) {
+func TestPublishMany(t *testing.T) {
 	r := newRepo(t)
 	r.SignWith(func(raw []byte) ([]byte, error) { return append(raw, "\nsigned\n"...), nil })
 	now := time.Unix(1700000000, 0)
 	pub := func(branch, parent, text string, at time.Time) gitrepo.Publication {
-		return gitrepo.Publication{Branch: branch, Parent: parent, Message: "of " + branch, Time: at, Files: map[string][]byte{"own": []byte(branch), "shared": []byte(text), "none": {}}}
+		return gitrepo.Publication{Branch: branch, Old: parent, Parent: parent, Message: "of " + branch, Time: at, Files: map[string][]byte{"own": []byte(branch), "shared": []byte(text), "none": {}}}
 	}
 	head := func(branch string) string {
 		t.Helper()
@@ -113,14 +115,16 @@ func TestPublishAll(t *testing.T) {
 		}
 		return id
 	}
-	if err := errors.Join(r.PublishAll(t.Context(), []gitrepo.Publication{pub("a", "", "1", now), pub("b", "", "1", now), pub("c", "", "1", now)})...); err != nil {
-		t.Fatal(err)
+	for _, done := range r.Publish(t.Context(), pub("a", "", "1", now), pub("b", "", "1", now), pub("c", "", "1", now)) {
+		if done.Err != nil {
+			t.Fatal(done.Err)
+		}
 	}
 	a, b, c := head("a"), head("b"), head("c")
-	errs := r.PublishAll(t.Context(), []gitrepo.Publication{pub("a", a, "2", now.Add(-time.Hour)), pub("b", a, "2", now), pub("c", strings.Repeat("1", 40), "2", now), pub("d", "", "2", now), pub("a2", "", "2", now.Add(time.Hour))})
+	all := r.Publish(t.Context(), pub("a", a, "2", now.Add(-time.Hour)), pub("b", a, "2", now), pub("c", strings.Repeat("1", 40), "2", now), pub("d", "", "2", now), pub("a2", "", "2", now.Add(time.Hour)))
 	for i, fails := range []bool{false, true, true, false, false} {
-		if (errs[i] != nil) != fails {
-			t.Errorf("publication %d: %v", i, errs[i])
+		if (all[i].Err != nil) != fails {
+			t.Errorf("publication %d: %v", i, all[i].Err)
 		}
 	}
 	if head("b") != b || head("c") != c {
@@ -147,6 +151,36 @@ func TestPublishAll(t *testing.T) {
 		if diff := cmp.Diff(map[string][]byte{"own": []byte(branch), "shared": []byte("2"), "none": {}}, got); diff != "" || err != nil {
 			t.Errorf("%s: %s%v", branch, diff, err)
 		}
+	}
+}
+
+// TestPublishOverAnother: what a branch has is replaced, and is in its history only when
+// that is wanted.
+func TestPublishOverAnother(t *testing.T) {
+	r := newRepo(t)
+	first := publish(t, r, "", map[string][]byte{"a": []byte("1")})
+	over := func(old, parent string) gitrepo.Publication {
+		return gitrepo.Publication{Branch: "rendered/c1", Old: old, Parent: parent, Message: "m", Time: time.Unix(1700000000, 0), Files: map[string][]byte{"a": []byte("3")}}
+	}
+	for _, parent := range []string{first, ""} {
+		foreign := publish(t, r, first, map[string][]byte{"a": []byte("2")})
+		again, err := r.Republish(t.Context(), over(foreign, parent), first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := r.Publish(t.Context(), over(again, parent))[0]
+		if next.Err != nil {
+			t.Fatal(next.Err)
+		}
+		for _, commit := range []string{again, next.Commit} {
+			want := map[string]bool{first: parent != "", foreign: false, commit: true, strings.Repeat("1", 40): false}
+			for earlier, want := range want {
+				if got, err := r.Follows(t.Context(), commit, earlier); got != want || err != nil {
+					t.Errorf("after %q: %s follows %s: %v, want %v (%v)", parent, commit, earlier, got, want, err)
+				}
+			}
+		}
+		first = next.Commit
 	}
 }
 

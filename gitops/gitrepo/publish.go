@@ -12,35 +12,44 @@ import (
 
 // Publication is a branch's next commit: its whole content.
 type Publication struct {
-	Branch  string // without refs/heads/
-	Parent  string // commit that the branch has now; empty when there is none
+	Branch string // without refs/heads/
+	// Old is where the branch is now, whoever put it there; empty when it does not exist.
+	Old string
+	// Parent is the commit that the new one comes after, in history and in time. Whoever
+	// fetches the branch gets all of that. Empty for none.
+	Parent  string
 	Message string
 	Time    time.Time
 	Files   map[string][]byte
 }
 
-// Publish commits to one branch. It fails, and changes nothing, when the branch
-// is no longer at Parent.
-func (r *Repo) Publish(ctx context.Context, p Publication) error {
-	return r.publish(ctx, []Publication{p})
+// Published is the commit that a publication became, or why it did not.
+type Published struct {
+	Commit string
+	Err    error
 }
 
-// PublishAll is Publish for many branches, in a few runs of git however many they
-// are. The errors are in the publications' order; none stops another.
-func (r *Repo) PublishAll(ctx context.Context, all []Publication) []error {
-	errs := make([]error, len(all))
-	if r.publish(ctx, all) == nil {
-		return errs
+// Publish commits to branches, in a few runs of git however many they are. What came of
+// it is in the publications' order; none stops another. One fails, and changes nothing,
+// when its branch is no longer at Old.
+func (r *Repo) Publish(ctx context.Context, all ...Publication) []Published {
+	done := make([]Published, len(all))
+	ids, err := r.publish(ctx, all)
+	for i := range all {
+		if err == nil {
+			done[i].Commit = ids[i]
+		} else if one, err := r.publish(ctx, all[i:i+1]); err != nil { // one by one: git does all or nothing
+			done[i].Err = err
+		} else {
+			done[i].Commit = one[0]
+		}
 	}
-	for i, p := range all { // one by one: git does all or nothing
-		errs[i] = r.Publish(ctx, p)
-	}
-	return errs
+	return done
 }
 
-func (r *Repo) publish(ctx context.Context, all []Publication) error {
+func (r *Repo) publish(ctx context.Context, all []Publication) ([]string, error) {
 	if len(all) == 0 {
-		return nil
+		return nil, nil
 	}
 	made := make([]string, len(all))
 	parents := make([]string, len(all))
@@ -49,30 +58,30 @@ func (r *Repo) publish(ctx context.Context, all []Publication) error {
 	}
 	after, err := r.after(ctx, parents...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// The branches move by update-ref alone, which compares before it sets.
 	if _, err := r.change(ctx, imports(all, after), "fast-import", "--quiet", "--done", "--force"); err != nil {
-		return fmt.Errorf("write commit for %s: %w", all[0].Branch, err)
+		return nil, fmt.Errorf("write commit for %s: %w", all[0].Branch, err)
 	}
 	commits, err := r.objects(ctx, "commit", made)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ids, err := r.signed(ctx, commits...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var moves bytes.Buffer
 	for i, p := range all {
-		if p.Parent == "" {
+		if p.Old == "" {
 			fmt.Fprintf(&moves, "create refs/heads/%s %s\n", p.Branch, ids[i])
 		} else {
-			fmt.Fprintf(&moves, "update refs/heads/%s %s %s\n", p.Branch, ids[i], p.Parent)
+			fmt.Fprintf(&moves, "update refs/heads/%s %s %s\n", p.Branch, ids[i], p.Old)
 		}
 	}
 	_, err = r.change(ctx, &moves, "update-ref", "--stdin")
-	return err
+	return ids, err
 }
 
 func publishing(branch string) string { return "refs/holdfast/publishing/" + branch }

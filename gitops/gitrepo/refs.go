@@ -13,33 +13,52 @@ import (
 	"holdfast.dev/internal/hostexec"
 )
 
-// Republish gives a branch the content that it had at an earlier commit of its,
-// as its next commit. Nothing is rendered or written but the commit itself.
-func (r *Repo) Republish(ctx context.Context, branch, parent, earlier, message string, at time.Time) error {
-	after, err := r.after(ctx, parent)
+// Republish is Publish with the content of an earlier commit instead of Files. Nothing
+// is rendered or written but the commit itself, which it returns.
+func (r *Repo) Republish(ctx context.Context, p Publication, earlier string) (string, error) {
+	after, err := r.after(ctx, p.Parent)
 	if err != nil {
-		return err
+		return "", err
 	}
-	stamp := strconv.FormatInt(later(at, after[0]).Unix(), 10) + " +0000"
+	stamp := strconv.FormatInt(later(p.Time, after[0]).Unix(), 10) + " +0000"
 	env := append(slices.Clone(r.env), "GIT_AUTHOR_NAME=holdfast-hub", "GIT_AUTHOR_EMAIL=hub@holdfast.dev", "GIT_COMMITTER_NAME=holdfast-hub", "GIT_COMMITTER_EMAIL=hub@holdfast.dev",
 		"GIT_AUTHOR_DATE="+stamp, "GIT_COMMITTER_DATE="+stamp)
-	args := []string{"commit-tree", earlier + "^{tree}", "-m", message}
-	if parent != "" {
-		args = append(args, "-p", parent)
+	args := []string{"commit-tree", earlier + "^{tree}", "-m", p.Message}
+	if p.Parent != "" {
+		args = append(args, "-p", p.Parent)
 	}
 	out, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: env, Args: args})
 	if err != nil {
-		return fmt.Errorf("write commit for %s: %w", branch, err)
+		return "", fmt.Errorf("write commit for %s: %w", p.Branch, err)
 	}
 	commits, err := r.objects(ctx, "commit", strings.Fields(string(out)))
 	if err != nil {
-		return err
+		return "", err
 	}
 	ids, err := r.signed(ctx, commits...)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return r.SetRef(ctx, "refs/heads/"+branch, ids[0], parent)
+	return ids[0], r.SetRef(ctx, "refs/heads/"+p.Branch, ids[0], p.Old)
+}
+
+// Follows tells whether a commit is an earlier one or has it in its history. One that is
+// not in the repository is in nobody's.
+func (r *Repo) Follows(ctx context.Context, commit, earlier string) (bool, error) {
+	if commit == earlier {
+		return true, nil
+	}
+	_, err := r.Head(ctx, earlier)
+	if errors.Is(err, ErrNoRef) {
+		return false, nil
+	}
+	if err == nil {
+		_, err = r.git(ctx, nil, "merge-base", "--is-ancestor", earlier, commit)
+	}
+	if hostexec.ExitCode(err) == 1 {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // ReadRefBlob reads the blob that a ref points at, with its object's name for

@@ -50,6 +50,7 @@ func TestRollbackToWhatIsNotThere(t *testing.T) {
 		"a commit without a bundle": f.git(f.bare, "commit-tree", f.git(f.bare, "hash-object", "-t", "tree", "-w", "/dev/null"), "-m", "x"),
 		"another cluster's":         f.head("az1-c1"),
 		"nothing":                   strings.Repeat("1", 40),
+		"a commit past the hub":     f.git(f.bare, "commit-tree", "rendered/canary^{tree}", "-m", "x"),
 	}
 	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
 	commit := f.commit("pillar")
@@ -68,8 +69,28 @@ func TestRollbackToWhatIsNotThere(t *testing.T) {
 			if f.head("canary") != head {
 				t.Fatalf("%s is published", what)
 			}
-			return strings.Contains(cluster(st, "canary").PublishError, "to go back to is not at")
+			return strings.Contains(cluster(st, "canary").PublishError, "git revert, or holdfast retry")
 		})
 		stop()
+	}
+}
+
+// TestMendedHistory: what somebody wrote past the hub is in no history of what the hub
+// publishes. The cluster could fetch it, the whole fleet among it, and what the branch
+// had before was in no branch, and went with git gc.
+func TestMendedHistory(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer stop()
+	f.settleFirst(url)
+	had := f.head("az1-c1")
+	evil := f.git(f.bare, "commit-tree", "main^{tree}", "-p", "main", "-m", "x")
+	f.git(f.bare, "update-ref", "refs/heads/rendered/az1-c1", evil)
+	f.await(url, "the branch as it was", func(st protocol.Status) bool {
+		f.git(f.bare, "update-ref", "refs/tags/look."+st.Commit, "refs/heads/main") // the hub looks at every new tag
+		return f.head("az1-c1") != evil
+	})
+	if got, want := f.git(f.bare, "rev-list", "rendered/az1-c1^"), f.git(f.bare, "rev-list", had); got != want {
+		t.Errorf("history\n%s\nwant\n%s", got, want)
 	}
 }

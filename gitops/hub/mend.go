@@ -21,18 +21,74 @@ func (h *Hub) rememberedFile(cluster string) string {
 	return filepath.Join(h.opts.DataDir, "published", cluster)
 }
 
+// remembered is empty when there is none.
+func (h *Hub) remembered(cluster string) (string, error) {
+	data, err := os.ReadFile(h.rememberedFile(cluster))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read what is published: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// next is a cluster's next publication. It comes after what the hub itself published
+// last, and not after what the branch has now, which may be anybody's: that would reach
+// whoever fetches the branch, and what a rollback needs would be in no branch.
+func (h *Hub) next(ctx context.Context, cluster, message string) (gitrepo.Publication, error) {
+	h.mu.Lock()
+	hd := h.heads[cluster]
+	h.mu.Unlock()
+	p := gitrepo.Publication{Branch: BranchPrefix + cluster, Old: hd.tip, Parent: hd.commit, Message: message, Time: h.now()}
+	if p.Parent != "" {
+		return p, nil
+	}
+	last, err := h.remembered(cluster)
+	if err != nil || last == "" {
+		return p, err
+	}
+	switch _, err := h.repo.Head(ctx, last); {
+	case err == nil:
+		p.Parent = last
+	case !errors.Is(err, gitrepo.ErrNoRef): // gone with a repository that was put back from a backup
+		return p, err
+	}
+	return p, nil
+}
+
 func (h *Hub) remember(cluster, commit string) error {
 	path := h.rememberedFile(cluster)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("remember what is published: %w", err)
 	}
-	if was, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(was)) == commit {
+	if was, err := h.remembered(cluster); err == nil && was == commit {
 		return nil
 	}
 	if err := atomicfile.Write(path, []byte(commit+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember what is published: %w", err)
 	}
 	return nil
+}
+
+// republish publishes again what a cluster's branch had at an earlier commit, which must
+// be in the hub's own history: of no other is known what it is.
+func (h *Hub) republish(ctx context.Context, cluster, earlier, message string) error {
+	p, err := h.next(ctx, cluster, message)
+	if err != nil {
+		return err
+	}
+	own := false
+	if p.Parent != "" {
+		if own, err = h.repo.Follows(ctx, p.Parent, earlier); err != nil {
+			return err
+		}
+	}
+	if !own {
+		return fmt.Errorf("%.12s is not in the history of what the hub published to %s (push a repair, git revert, or holdfast retry)", earlier, cluster)
+	}
+	commit, err := h.repo.Republish(ctx, p, earlier)
+	if err != nil {
+		return err
+	}
+	return h.remember(cluster, commit)
 }
 
 // mendHeads publishes again, as they were, the branches that do not end with a commit
@@ -70,7 +126,6 @@ func (h *Hub) mendHeads(ctx context.Context) error {
 
 // mend is false when it is not known what the hub published to the cluster.
 func (h *Hub) mend(ctx context.Context, cluster, tip string, want *render.Bundle) (bool, error) {
-	branch := BranchPrefix + cluster
 	message := func(digest string) string {
 		return fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest)
 	}
@@ -81,7 +136,7 @@ func (h *Hub) mend(ctx context.Context, cluster, tip string, want *render.Bundle
 		if err != nil {
 			return false, err
 		}
-		return true, h.repo.Republish(ctx, branch, tip, last, message(digest), h.now())
+		return true, h.republish(ctx, cluster, last, message(digest))
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false, err
@@ -101,5 +156,10 @@ func (h *Hub) mend(ctx context.Context, cluster, tip string, want *render.Bundle
 	if _, err := render.ParseBundle(files); err != nil { // it says the digest and does not have it
 		return false, err
 	}
-	return true, h.repo.Publish(ctx, gitrepo.Publication{Branch: branch, Parent: tip, Time: h.now(), Files: want.Files, Message: message(want.Index.Digest)})
+	p, err := h.next(ctx, cluster, message(want.Index.Digest))
+	if err != nil {
+		return false, err
+	}
+	p.Files = want.Files
+	return true, h.repo.Publish(ctx, p)[0].Err
 }

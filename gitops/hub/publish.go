@@ -223,35 +223,37 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 			next, clusters = append(next, *pub), append(clusters, p.Cluster)
 		}
 	}
-	for i, err := range h.repo.PublishAll(ctx, next) {
-		if turns[clusters[i]] = err; err == nil {
-			h.log.Info("bundle published", "cluster", clusters[i], "commit", rev.commit, "digest", rev.result.Bundles[clusters[i]].Index.Digest)
+	for i, done := range h.repo.Publish(ctx, next...) {
+		cluster, err := clusters[i], done.Err
+		if err == nil {
+			h.log.Info("bundle published", "cluster", cluster, "commit", rev.commit, "digest", rev.result.Bundles[cluster].Index.Digest)
+			err = h.remember(cluster, done.Commit)
 		}
+		turns[cluster] = err
 	}
 }
 
 // publishOne publishes an earlier bundle again, or returns what to publish.
 func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) (*gitrepo.Publication, error) {
-	h.mu.Lock()
-	parent := h.heads[p.Cluster].tip
-	h.mu.Unlock()
 	if p.Revision != "" {
 		// What the state says is signed by nobody.
 		if digest, err := h.digestOf(ctx, p.Cluster, p.Revision); err != nil || digest != p.Digest {
 			return nil, fmt.Errorf("the bundle %.12s to go back to is not at %.12s any more (push a repair, git revert, or holdfast retry): %w", p.Digest, p.Revision, cmp.Or(err, errors.New("it has "+digest)))
 		}
 		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
-		if err := h.repo.Republish(ctx, BranchPrefix+p.Cluster, parent, p.Revision, message, h.now()); err != nil {
+		if err := h.republish(ctx, p.Cluster, p.Revision, message); err != nil {
 			return nil, err
 		}
 		h.log.Info("earlier bundle published", "cluster", p.Cluster, "revision", p.Revision, "digest", p.Digest)
 		return nil, nil
 	}
 	b := rev.result.Bundles[p.Cluster]
-	return &gitrepo.Publication{
-		Branch: BranchPrefix + p.Cluster, Parent: parent, Time: h.now(), Files: b.Files,
-		Message: fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", p.Cluster, rev.commit, b.Index.Digest, rev.commit),
-	}, nil
+	pub, err := h.next(ctx, p.Cluster, fmt.Sprintf("%s at %.12s\n\ndigest: %s\nsource: %s\n", p.Cluster, rev.commit, b.Index.Digest, rev.commit))
+	if err != nil {
+		return nil, err
+	}
+	pub.Files = b.Files
+	return &pub, nil
 }
 
 func (h *Hub) decide() (*revision, rollout.Decision) {
