@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"holdfast.dev/gitops/gitrepo"
-	"holdfast.dev/gitops/render"
 	"holdfast.dev/internal/atomicfile"
 )
 
@@ -94,8 +93,8 @@ func (h *Hub) republish(ctx context.Context, cluster, earlier, message string) e
 // mendHeads publishes again, as they were, the branches that do not end with a commit
 // of the hub's: it signs with another key now, or somebody wrote past it. Nothing
 // changes for the cluster, so that no ring, window or approval is asked. A branch that
-// cannot be mended stops no other: it is not served, and its cluster waits for its
-// turn in the rollout.
+// cannot be mended, or of which nothing is remembered, stops no other: it is not served,
+// and its cluster waits for its turn in the rollout.
 func (h *Hub) mendHeads(ctx context.Context) error {
 	h.mu.Lock()
 	rev := h.accepted
@@ -108,7 +107,7 @@ func (h *Hub) mendHeads(ctx context.Context) error {
 	h.mu.Unlock()
 	mended := false
 	for name, tip := range lost {
-		switch done, err := h.mend(ctx, name, tip, rev.result.Bundles[name]); {
+		switch done, err := h.mend(ctx, name); {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
@@ -125,41 +124,14 @@ func (h *Hub) mendHeads(ctx context.Context) error {
 }
 
 // mend is false when it is not known what the hub published to the cluster.
-func (h *Hub) mend(ctx context.Context, cluster, tip string, want *render.Bundle) (bool, error) {
-	message := func(digest string) string {
-		return fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest)
-	}
-	data, err := os.ReadFile(h.rememberedFile(cluster))
-	if err == nil {
-		last := strings.TrimSpace(string(data))
-		digest, err := h.digestOf(ctx, cluster, last)
-		if err != nil {
-			return false, err
-		}
-		return true, h.republish(ctx, cluster, last, message(digest))
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+func (h *Hub) mend(ctx context.Context, cluster string) (bool, error) {
+	last, err := h.remembered(cluster)
+	if err != nil || last == "" {
 		return false, err
 	}
-	// A hub that remembers nothing knows at least what it would publish itself.
-	if digest, err := h.digestOf(ctx, cluster, tip); err != nil || digest != want.Index.Digest {
-		return false, err
-	}
-	entries, err := h.repo.List(ctx, tip)
+	digest, err := h.digestOf(ctx, cluster, last)
 	if err != nil {
 		return false, err
 	}
-	files, err := h.repo.Read(ctx, entries)
-	if err != nil {
-		return false, err
-	}
-	if _, err := render.ParseBundle(files); err != nil { // it says the digest and does not have it
-		return false, err
-	}
-	p, err := h.next(ctx, cluster, message(want.Index.Digest))
-	if err != nil {
-		return false, err
-	}
-	p.Files = want.Files
-	return true, h.repo.Publish(ctx, p)[0].Err
+	return true, h.republish(ctx, cluster, last, fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest))
 }

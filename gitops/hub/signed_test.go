@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,9 +136,23 @@ func TestSignedAgain(t *testing.T) {
 	if code, _ := f.as(url, trust.Identity{Kind: trust.Cluster, Name: "canary"}).do(http.MethodGet, "/v1/clusters/canary/bundles/"+heads["canary"], nil); code != http.StatusNotFound {
 		t.Errorf("an unsigned head is served: %d", code)
 	}
+	// Not even when it is what the hub would publish: each cluster waits for its turn, and
+	// whoever writes that past the hub does not bring it forward.
 	f.git(f.work, "revert", "--no-edit", "HEAD")
 	f.git(f.work, "push", "-q", f.bare, "main")
-	f.await(url, "every branch, which is what the hub would publish", signedAgain)
+	reverted := f.git(f.work, "rev-parse", "HEAD")
+	f.await(url, "the revert", func(st protocol.Status) bool { return st.Commit == reverted })
+	for i, name := range names {
+		f.never(url, "a publication before its turn", func(protocol.Status) bool {
+			return slices.ContainsFunc(names[i:], func(name string) bool { return f.head(name) != heads[name] })
+		})
+		f.agent(url, name).report(f.index(name), v1alpha1.HealthHealthy)
+		f.await(url, "publication to "+name, func(st protocol.Status) bool { return slices.Contains(published(st), name) })
+		if old := f.git(f.bare, "rev-list", "--count", "rendered/"+name); old != "1" {
+			t.Errorf("%s: the history has %s commits; of those before is not known whose they are", name, old)
+		}
+		f.agent(url, name).report(f.index(name), v1alpha1.HealthHealthy)
+	}
 	check()
 	f.healthyEverywhere(url)
 }
