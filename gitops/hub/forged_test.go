@@ -94,3 +94,35 @@ func TestMendedHistory(t *testing.T) {
 		t.Errorf("history\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestOldCommitPutBack: a commit that the hub published once is not what it published
+// last. It was taken for that, and served.
+func TestOldCommitPutBack(t *testing.T) {
+	f := newFleet(t)
+	url, stop := f.start()
+	defer func() { stop() }()
+	f.settleFirst(url)
+	old := f.head("az1-c1")
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	commit := f.commit("pillar")
+	f.await(url, "the change", func(st protocol.Status) bool { return st.Commit == commit })
+	f.healthyEverywhere(url)
+	now := f.head("az1-c1")
+	mended := func() {
+		t.Helper()
+		f.never(url, "the old bundle", func(st protocol.Status) bool {
+			c := cluster(st, "az1-c1")
+			return c.Published != c.Want || c.Revision == old
+		})
+		if parent := f.git(f.bare, "rev-parse", "rendered/az1-c1^"); parent != now {
+			t.Errorf("the branch goes on from %s, it was at %s", parent, now)
+		}
+		now = f.head("az1-c1")
+	}
+	f.git(f.bare, "update-ref", "refs/heads/rendered/az1-c1", old)
+	mended()
+	stop()
+	f.git(f.bare, "update-ref", "refs/heads/rendered/az1-c1", old)
+	url, stop = f.start()
+	mended()
+}

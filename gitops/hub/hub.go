@@ -125,10 +125,11 @@ type revision struct {
 
 // head is a rendered branch. tip is its newest commit, whoever wrote it; commit is
 // that same commit if it is this hub's, digest what it has. Else both are empty, and
-// nothing of it is served.
+// nothing of it is served. unread says why that is not known yet.
 type head struct {
 	tip, commit, digest string
 	at                  time.Time
+	unread              string
 }
 
 // New opens the repository.
@@ -380,27 +381,58 @@ func (h *Hub) readHeads(ctx context.Context) error {
 		h.mu.Lock()
 		known := h.heads[cluster]
 		h.mu.Unlock()
-		if known.tip == b.Commit {
+		if known.tip == b.Commit && known.unread == "" {
 			heads[cluster] = known
 			continue
 		}
-		at, err := h.published(ctx, b.Commit)
-		heads[cluster] = head{tip: b.Commit, at: at}
-		var digest string
-		if err == nil {
-			digest, err = h.digestOf(ctx, cluster, b.Commit)
-		}
-		if err != nil { // one bad branch stops no other
+		hd, err := h.readHead(ctx, cluster, b.Commit)
+		var foreign *foreignError
+		switch { // one bad branch stops no other
+		case errors.As(err, &foreign):
 			h.log.Info("rendered branch is no bundle of this hub", "cluster", cluster, "commit", b.Commit, "error", err.Error())
-			continue
+		case err != nil: // that may pass
+			if hd.unread = err.Error(); hd.unread != known.unread {
+				h.log.Info("rendered branch not read; looking again", "cluster", cluster, "commit", b.Commit, "error", hd.unread)
+			}
+		default:
+			if err := h.remember(cluster, b.Commit); err != nil {
+				return err
+			}
+			hd.commit = b.Commit
 		}
-		if err := h.remember(cluster, b.Commit); err != nil {
-			return err
-		}
-		heads[cluster] = head{tip: b.Commit, commit: b.Commit, digest: digest, at: at}
+		heads[cluster] = hd
 	}
 	h.setHeads(heads)
 	return nil
+}
+
+// readHead reads what a branch ends with. Its error is a [foreignError] when that was
+// read and is not this hub's, or is not what it published last.
+func (h *Hub) readHead(ctx context.Context, cluster, tip string) (head, error) {
+	at, err := h.published(ctx, tip)
+	hd := head{tip: tip, at: at}
+	if err != nil {
+		return hd, err
+	}
+	digest, err := h.digestOf(ctx, cluster, tip)
+	if err != nil {
+		return hd, err
+	}
+	last, err := h.remembered(cluster)
+	if err != nil {
+		return hd, err
+	}
+	if last != "" { // an old commit of the hub's carries its signature for ever
+		follows, err := h.repo.Follows(ctx, tip, last)
+		if err != nil {
+			return hd, err
+		}
+		if !follows {
+			return hd, &foreignError{fmt.Errorf("it does not come after %.12s, which was published last", last)}
+		}
+	}
+	hd.digest = digest
+	return hd, nil
 }
 
 // digestOf is the digest of the bundle that a commit has for the cluster.
@@ -411,10 +443,10 @@ func (h *Hub) digestOf(ctx context.Context, cluster, commit string) (string, err
 	}
 	idx, err := render.ParseIndex(fmt.Sprintf("%.12s:%s", commit, render.BundleFile), data)
 	if err != nil {
-		return "", err
+		return "", &foreignError{err}
 	}
 	if idx.Cluster != cluster {
-		return "", fmt.Errorf("the bundle of %.12s is for cluster %q", commit, idx.Cluster)
+		return "", &foreignError{fmt.Errorf("the bundle of %.12s is for cluster %q", commit, idx.Cluster)}
 	}
 	return idx.Digest, nil
 }

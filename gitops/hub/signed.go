@@ -31,9 +31,14 @@ func signWith(repo *gitrepo.Repo, store *trust.Store) (*signature.Signers, error
 	return signature.ParseSigners("signing key", fmt.Appendf(nil, "holdfast-hub %s", ssh.MarshalAuthorizedKey(key.PublicKey())))
 }
 
-// published is when a commit was made. It is an error for one that this hub has not signed: one of before
-// it signed, under another key, or of somebody who writes to the repository past
-// it. It is not served; see [Hub.mendHeads].
+// foreignError says why a commit is not this hub's. Any other error of reading it may pass.
+type foreignError struct{ error }
+
+func (e *foreignError) Unwrap() error { return e.error }
+
+// published is when a commit was made. It is a [foreignError] for one that this hub has
+// not signed: one of before it signed, under another key, or of somebody who writes to
+// the repository past it. It is not served; see [Hub.mendHeads].
 func (h *Hub) published(ctx context.Context, commit string) (time.Time, error) {
 	raw, err := h.repo.Commit(ctx, commit)
 	if err != nil {
@@ -41,10 +46,12 @@ func (h *Hub) published(ctx context.Context, commit string) (time.Time, error) {
 	}
 	c, err := signature.ParseCommit(raw)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, &foreignError{err}
 	}
-	_, err = c.By(h.own)
-	return c.Committed, err
+	if _, err := c.By(h.own); err != nil {
+		return c.Committed, &foreignError{err}
+	}
+	return c.Committed, nil
 }
 
 func readSigners(file string) (*signature.Signers, error) {
