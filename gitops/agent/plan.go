@@ -55,55 +55,112 @@ type planner struct {
 	builtin   *runtime.Scheme
 	client    client.Client
 	manager   *ssa.ResourceManager
-	hub       *hubClient
-	one       sync.Mutex
+	hub       asked
+	last      *question // that was taken; take's alone
 }
 
-func newPlanner(o Options, c client.Client, hub *hubClient) (*planner, error) {
+// asked is the hub that questions come from.
+type asked interface {
+	do(ctx context.Context, timeout time.Duration, method, path string, body []byte) ([]byte, error)
+}
+
+// question is one that the hub has put.
+type question struct {
+	id    string
+	stop  context.CancelCauseFunc
+	tried chan struct{} // closed when the API server is asked no more
+	said  chan struct{} // closed when the hub has the answer, or waits for it no longer
+}
+
+var (
+	errBusy       = errors.New("the agent is at work on another question; ask again in a minute")
+	errSuperseded = errors.New("the hub has asked something else meanwhile; ask again in a minute")
+)
+
+func newPlanner(o Options, c client.Client, hub asked) (*planner, error) {
 	known, err := builtin()
 	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, builtin: known, client: c, hub: hub,
 		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}, err
 }
 
 // take fetches a question; it is answered beside the agent's work. With onlyChanged,
-// addons that are applied at their digest are not tried.
+// the question is the hub's own, and addons that are applied at their digest are not
+// tried. One question at a time is in memory and loads the API server: the hub's own
+// takes the place of any other, and a person is told to come again. One call at a time.
 func (p *planner) take(ctx context.Context, id string, onlyChanged bool, log *slog.Logger) error {
 	path := "/plans/" + url.PathEscape(id)
-	body, err := p.hub.do(ctx, time.Minute, http.MethodGet, path, nil)
-	if errors.Is(err, errTooLarge) { // so it is when it is asked again
-		return p.send(ctx, path, protocol.PlanReport{Cluster: p.cluster, Error: oneLine(err)})
+	if q := p.last; q != nil && !over(q.said) {
+		switch {
+		case q.id == id:
+			return nil // the hub cannot know that it did not get lost
+		case over(q.tried):
+		case !onlyChanged:
+			once, cancel := context.WithTimeout(ctx, sendLimit)
+			defer cancel()
+			return p.send(once, path, protocol.PlanReport{Cluster: p.cluster, Error: oneLine(errBusy)})
+		default:
+			q.stop(errSuperseded)
+			<-q.tried
+		}
 	}
-	if err != nil {
+	since := time.Now()
+	body, err := p.hub.do(ctx, time.Minute, http.MethodGet, path, nil)
+	if err != nil && !errors.Is(err, errTooLarge) { // so it is when it is asked again
 		return fmt.Errorf("fetch plan: %w", err)
 	}
+	look, stop := context.WithCancelCause(ctx)
+	q := &question{id: id, stop: stop, tried: make(chan struct{}), said: make(chan struct{})}
+	p.last = q
 	go func() {
-		p.one.Lock() // so that questions do not load the API server more than one does
-		defer p.one.Unlock()
-		if err := p.answer(ctx, path, body, onlyChanged); err != nil {
+		defer close(q.said)
+		rep, limit := protocol.PlanReport{Cluster: p.cluster}, planLimit(0, onlyChanged)
+		if err != nil {
+			rep.Error = oneLine(err)
+		} else {
+			rep, limit = p.answer(look, body, onlyChanged)
+		}
+		close(q.tried)
+		stop(nil)
+		waited, cancel := context.WithDeadline(ctx, since.Add(limit+sendLimit))
+		defer cancel()
+		if err := p.send(waited, path, rep); err != nil {
 			log.Info("plan not answered", "error", err.Error())
 		}
 	}()
 	return nil
 }
 
-func (p *planner) answer(ctx context.Context, path string, body []byte, onlyChanged bool) error {
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// answer is the answer to a question, and how long it may take.
+func (p *planner) answer(ctx context.Context, body []byte, onlyChanged bool) (protocol.PlanReport, time.Duration) {
 	var files protocol.PlanFiles
 	rep := protocol.PlanReport{Cluster: p.cluster}
 	if err := json.Unmarshal(body, &files); err != nil {
 		rep.Error = "the question is not valid JSON"
-	} else if idx, units, err := parseBundle(p.cluster, files); err != nil {
-		rep.Error = oneLine(err)
-	} else {
-		look, cancel := context.WithTimeout(ctx, planLimit(len(files), onlyChanged))
-		err := p.plan(look, units, idx.Deletions, onlyChanged, &rep)
-		cancel()
-		if err != nil {
-			rep.Error = oneLine(err)
-		}
+		return rep, planLimit(0, onlyChanged)
 	}
-	return p.send(ctx, path, rep)
+	limit := planLimit(len(files), onlyChanged)
+	idx, units, err := parseBundle(p.cluster, files)
+	if err == nil {
+		look, cancel := context.WithTimeout(ctx, limit)
+		err = p.plan(look, units, idx.Deletions, onlyChanged, &rep)
+		cancel()
+	}
+	if err != nil {
+		rep.Error = oneLine(cmp.Or(context.Cause(ctx), err)) // the reason, when it was stopped
+	}
+	return rep, limit
 }
 
+// send sends an answer, again and again until the hub has it or ctx ends.
 func (p *planner) send(ctx context.Context, path string, rep protocol.PlanReport) error {
 	bound(&rep)
 	data, err := json.Marshal(rep)
@@ -113,10 +170,16 @@ func (p *planner) send(ctx context.Context, path string, rep protocol.PlanReport
 	if err != nil {
 		return err
 	}
-	if _, err := p.hub.do(ctx, sendLimit, http.MethodPost, path, data); err != nil {
-		return fmt.Errorf("report plan: %w", err)
+	for pause := retryAfter; ; pause = min(2*pause, retryMax) {
+		if _, err = p.hub.do(ctx, sendLimit, http.MethodPost, path, data); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("report plan: %w", err)
+		case <-time.After(pause):
+		}
 	}
-	return nil
 }
 
 // plan compares the bundle with the cluster.

@@ -138,7 +138,7 @@ func (h *Hub) getPlan(w http.ResponseWriter, r *http.Request) {
 		p.taken[cluster] = true
 	}
 	if t := h.trials[cluster]; t != nil && t.id == r.PathValue("id") {
-		files, t.taken = t.files, true
+		files, t.offer = t.files, h.now().Add(protocol.PlanWait)
 	}
 	h.mu.Unlock()
 	if files == nil {
@@ -155,6 +155,7 @@ func (h *Hub) postPlanReport(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mu.Lock()
 	if p := h.plans[r.PathValue("id")]; p != nil && p.bundles[r.PathValue("cluster")] != nil {
+		p.taken[r.PathValue("cluster")] = true // an agent may answer without a look at it
 		p.reports[r.PathValue("cluster")] = rep
 		select {
 		case p.changed <- struct{}{}:

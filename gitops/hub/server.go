@@ -63,8 +63,9 @@ func (h *Hub) getDesired(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		_, heardOf := h.reports[cluster]
 		d := protocol.Desired{Revision: h.heads[cluster].commit, Unheard: !heardOf, Plan: h.pendingPlan(cluster)}
-		if t := h.trials[cluster]; d.Plan == "" && t != nil && !t.taken && t.answer == nil {
-			d.Plan, d.PlanChanged = t.id, true
+		if d.Plan == "" {
+			d.Plan = h.offerTrial(cluster, h.now())
+			d.PlanChanged = d.Plan != ""
 		}
 		changed := h.changed
 		h.mu.Unlock()

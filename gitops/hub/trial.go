@@ -29,7 +29,7 @@ type trial struct {
 	files                protocol.PlanFiles
 	had                  map[string]bool // paths of base
 	retained             []fleet.Retention
-	taken                bool
+	offer                time.Time // again not before; zero until it is taken
 	asked, deadline      time.Time
 	attempts             int
 
@@ -41,6 +41,20 @@ type trial struct {
 // of is true when the question is about exactly this.
 func (t *trial) of(digest, base, commit string) bool {
 	return t != nil && t.digest == digest && t.base == base && t.commit == commit
+}
+
+// offerTrial is the hub's own question that the cluster is to take now, if any. One
+// that was taken may have been lost with its agent, or its answer: without an answer
+// it is offered again. The caller holds h.mu.
+func (h *Hub) offerTrial(cluster string, now time.Time) string {
+	t := h.trials[cluster]
+	if t == nil || t.answer != nil || now.Before(t.offer) {
+		return ""
+	}
+	if !t.offer.IsZero() { // an agent that is still at work on it says nothing
+		t.offer = now.Add(protocol.PlanWait)
+	}
+	return t.id
 }
 
 // trialOf is what is known of the cluster's trial now; the caller holds h.mu.
