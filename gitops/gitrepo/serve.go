@@ -49,7 +49,8 @@ func (r *Repo) fetch(ctx context.Context, dir, branch, commit string) error {
 }
 
 // replace makes a mirror and then puts it at dir. It is made where nothing else has
-// ever been: a git that an earlier hub left behind may still write to what it began.
+// ever been: a git that an earlier hub left behind may still write to what it began. The
+// one before stays for its readers, until the next one is replaced or a minute is over.
 func (r *Repo) replace(ctx context.Context, dir, branch, commit string) error {
 	parent, name := filepath.Split(dir)
 	making := filepath.Join(parent, ".making", name)
@@ -66,13 +67,21 @@ func (r *Repo) replace(ctx context.Context, dir, branch, commit string) error {
 	if err == nil {
 		err = r.fetch(ctx, made, branch, commit)
 	}
+	replaced := false
 	if err == nil {
-		if err = os.Rename(dir, old); errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(dir, old)
+		replaced = err == nil
+		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}
 	if err == nil {
 		err = os.Rename(made, dir)
+	}
+	if err == nil && replaced {
+		// Who reads the old one opens more of it, until its git's deadline.
+		time.AfterFunc(2*timeout, func() { _ = errors.Join(os.RemoveAll(work), os.Remove(making)) })
+		return nil
 	}
 	_ = os.RemoveAll(making)
 	return err

@@ -145,8 +145,36 @@ func TestMirrorAnewAfterKills(t *testing.T) {
 			t.Fatalf("a client gets %s, want %s", got, commit)
 		}
 	}
-	if left, err := os.ReadDir(filepath.Join(filepath.Dir(dir), ".making")); err != nil || len(left) > 0 {
-		t.Errorf("of mirrors that were not finished, this is left: %v %v", left, err)
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".making", "*", "*", "*")); err != nil || len(left) != 1 || filepath.Base(left[0]) != "old" {
+		t.Errorf("beside the one mirror that was replaced last, this is left: %v %v", left, err)
+	}
+}
+
+// TestMirrorIsReplacedUnderAReader: git opens packs when it needs them, and the mirror
+// was gone by then: every fetch that was going on failed.
+func TestMirrorIsReplacedUnderAReader(t *testing.T) {
+	r := newRepo(t)
+	commit := publish(t, r, "", map[string][]byte{"a": []byte("1")})
+	dir := filepath.Join(t.TempDir(), "git", "c1.git")
+	if err := r.Mirror(t.Context(), dir, mirrored, commit, true); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenRoot(dir) // as a git has it that was started in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	for range 2 {
+		if err := r.Mirror(t.Context(), dir, mirrored, commit, true); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := reader.ReadFile("refs/heads/" + mirrored); err != nil || strings.TrimSpace(string(got)) != commit {
+			t.Fatalf("a reader of the mirror that was replaced reads %q: %v", got, err)
+		}
+		_ = reader.Close()
+		if reader, err = os.OpenRoot(dir); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

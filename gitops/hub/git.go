@@ -72,7 +72,9 @@ func (m *mirrors) update(ctx context.Context, cluster, commit string) error {
 	return nil
 }
 
-// doubt has a mirror that git could not read made anew before it is read again.
+// doubt has a mirror of which git could not even list the refs made anew before it is
+// read again. A client's request may fail by its own fault, and is no reason: others
+// read the same mirror.
 func (m *mirrors) doubt(ctx context.Context, cluster string) {
 	one := m.of(cluster)
 	if one.turn.Acquire(ctx, 1) == nil {
@@ -92,6 +94,9 @@ func (h *Hub) refs(ctx context.Context, cluster, commit, protocol string) ([]byt
 		var out bytes.Buffer
 		if err = h.repo.UploadPack(ctx, h.mirrors.path(cluster), protocol, true, nil, &out); err == nil {
 			return out.Bytes(), nil
+		}
+		if ctx.Err() != nil { // the client has gone, and git with it
+			return nil, err
 		}
 		h.mirrors.doubt(ctx, cluster)
 	}
@@ -161,11 +166,20 @@ func (h *Hub) postUploadPack(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the hub cannot read the branch", http.StatusInternalServerError)
 		return
 	}
+	end, ok := h.begin(w, "fetches of "+cluster, maxUploads)
+	if !ok {
+		return
+	}
+	defer end()
+	endAll, ok := h.begin(w, "fetches of all clusters", maxAllUploads)
+	if !ok {
+		return
+	}
+	defer endAll()
 	w.Header().Set("Content-Type", "application/x-"+uploadPack+"-result")
 	w.Header().Set("Cache-Control", "no-store")
 	if err := h.repo.UploadPack(r.Context(), h.mirrors.path(cluster), r.Header.Get("Git-Protocol"), false, body, w); err != nil {
 		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
-		h.mirrors.doubt(r.Context(), cluster)
 		panic(http.ErrAbortHandler) // the client must see a broken stream, not a short one
 	}
 }

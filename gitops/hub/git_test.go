@@ -73,6 +73,10 @@ func TestGitFetch(t *testing.T) {
 	if _, err := f.gitAs(canary, "push", base, "HEAD:refs/heads/rendered/canary"); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("a cluster can push: %v", err)
 	}
+	mirror, err := os.Stat(filepath.Join(f.opts.DataDir, "git", "canary.git"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	// Without git's own manners: want whatever, in both protocols.
 	a := f.with(url, "canary", canary)
 	for _, object := range []string{other, source, blob} {
@@ -84,6 +88,12 @@ func TestGitFetch(t *testing.T) {
 				t.Errorf("%q: %s was sent", version, object)
 			}
 		}
+	}
+	// What a client may not have is its own fault: the mirror was made anew under whoever
+	// read it.
+	now, err := os.Stat(filepath.Join(f.opts.DataDir, "git", "canary.git"))
+	if err != nil || !os.SameFile(mirror, now) {
+		t.Errorf("the mirror is another one now: %v", err)
 	}
 	if answer := a.uploadPack("version=2", pkt("command=fetch\n")+"0001"+pkt("no-progress\n")+pkt("want "+own+"\n")+pkt("done\n")+"0000"); !bytes.Contains(answer, []byte("PACK")) {
 		t.Errorf("the test's own request is not one: %q", answer)

@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -25,8 +29,14 @@ const (
 	maxRequests = 16
 	// maxBodies are one cluster's reports and answers that are read at once.
 	maxBodies = 2
-	// maxGit are archives and mirrors that are made at once, for all clusters.
+	// maxLarge are one cluster's bundles and questions that are sent at once.
+	maxLarge = 4
+	// maxGit are archives, questions and mirrors that are made at once, for all clusters.
 	maxGit = 16
+	// maxUploads are one cluster's git fetches at once, and maxAllUploads all clusters'.
+	// They last as long as the client is slow, and so are not among those of maxGit.
+	maxUploads    = 4
+	maxAllUploads = 64
 )
 
 // busy counts what goes on for each cluster.
@@ -53,6 +63,15 @@ func (b *busy) begin(what string, most int) (end func(), ok bool) {
 			delete(b.n, what)
 		}
 	}, true
+}
+
+// begin is that of the hub; when it is false, the answer is given.
+func (h *Hub) begin(w http.ResponseWriter, what string, most int) (end func(), ok bool) {
+	end, ok = h.busy.begin(what, most)
+	if !ok {
+		http.Error(w, fmt.Sprintf("%d %s go on already; wait for them", most, what), http.StatusTooManyRequests)
+	}
+	return end, ok
 }
 
 // few lets a cluster's request in when it has not too many already.
@@ -122,7 +141,7 @@ func (h *Hub) readPlanReport(w http.ResponseWriter, r *http.Request) (protocol.P
 	clip(&rep.Cluster, &rep.Error)
 	for i := range rep.Changes {
 		c := &rep.Changes[i]
-		c.Fields = c.Fields[:min(len(c.Fields), maxFields)]
+		c.Fields = slices.Clone(c.Fields[:min(len(c.Fields), maxFields)]) // the rest is not kept
 		clip(&c.Addon, &c.Object, (*string)(&c.Action), &c.Message)
 		for k := range c.Fields {
 			clip(&c.Fields[k])
@@ -168,22 +187,48 @@ func (l *list[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// archive makes a bundle's archive; slow readers do not hold a place in the row.
-func (h *Hub) archive(ctx context.Context, revision string) ([]byte, error) {
-	if err := h.git.Acquire(ctx, 1); err != nil {
-		return nil, err
+// sendLarge sends what write makes. It lies in a file without a name meanwhile: slow
+// readers hold neither memory nor a place in the row. Only an error before anything
+// was sent is returned.
+func (h *Hub) sendLarge(w http.ResponseWriter, r *http.Request, contentType string, write func(context.Context, io.Writer) error) error {
+	end, ok := h.begin(w, "downloads of "+r.PathValue("cluster"), maxLarge)
+	if !ok {
+		return nil
 	}
-	defer h.git.Release(1)
-	var out bytes.Buffer
-	err := h.repo.Archive(ctx, revision, &out)
-	return out.Bytes(), err
+	defer end()
+	f, err := os.CreateTemp(h.opts.DataDir, ".sending-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // nobody else sees it
+	if err := errors.Join(os.Remove(f.Name()), h.inRow(r.Context(), func() error { return write(r.Context(), f) })); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10)) // the agent must see a broken stream, not a short one
+	if _, err := io.Copy(w, f); err != nil {
+		h.log.Debug("download broken off", "cluster", r.PathValue("cluster"), "error", err.Error())
+	}
+	return nil
 }
 
-// mirror is [gitrepo.Repo.Mirror] in the same row.
-func (h *Hub) mirror(ctx context.Context, dir, branch, commit string, anew bool) error {
+// inRow does what takes memory or processors, so many at once.
+func (h *Hub) inRow(ctx context.Context, f func() error) error {
 	if err := h.git.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer h.git.Release(1)
-	return h.repo.Mirror(ctx, dir, branch, commit, anew)
+	return f()
+}
+
+// mirror is [gitrepo.Repo.Mirror] in the same row.
+func (h *Hub) mirror(ctx context.Context, dir, branch, commit string, anew bool) error {
+	return h.inRow(ctx, func() error { return h.repo.Mirror(ctx, dir, branch, commit, anew) })
 }

@@ -2,10 +2,12 @@ package hub
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -145,7 +147,10 @@ func (h *Hub) getPlan(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "nobody asks this any more", http.StatusNotFound)
 		return
 	}
-	writeJSON(w, files)
+	if err := h.sendLarge(w, r, "application/json", func(_ context.Context, w io.Writer) error { return json.NewEncoder(w).Encode(files) }); err != nil {
+		h.log.Info("question not sent", "cluster", cluster, "error", err.Error())
+		http.Error(w, "the hub cannot write the question; ask again", http.StatusServiceUnavailable)
+	}
 }
 
 func (h *Hub) postPlanReport(w http.ResponseWriter, r *http.Request) {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"holdfast.dev/gitops/protocol"
@@ -94,16 +94,9 @@ func (h *Hub) getBundle(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the hub cannot write its state", http.StatusInternalServerError)
 		return
 	}
-	archive, err := h.archive(r.Context(), revision)
-	if err != nil {
+	if err := h.sendLarge(w, r, "application/x-tar", func(ctx context.Context, w io.Writer) error { return h.repo.Archive(ctx, revision, w) }); err != nil {
 		h.log.Info("bundle not sent", "cluster", cluster, "error", err.Error())
 		http.Error(w, "the hub cannot read the bundle; ask again", http.StatusServiceUnavailable)
-		return
-	}
-	w.Header().Set("Content-Type", "application/x-tar")
-	w.Header().Set("Content-Length", strconv.Itoa(len(archive))) // the agent must see a broken stream, not a short one
-	if _, err := w.Write(archive); err != nil {
-		return // the agent is gone
 	}
 }
 
