@@ -50,6 +50,11 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 		}
 	}
 	r.env = append(r.env, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C")
+	if !inHook { // which changes nothing, and has git's own configuration
+		// By default only packs outlive a power cut: a branch whose objects or ref are
+		// empty files stays so until a person comes (git-config(1), core.fsync).
+		r.env = append(r.env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=core.fsync", "GIT_CONFIG_VALUE_0=committed,reference")
+	}
 	if _, err := r.git(ctx, nil, "rev-parse", "--git-dir"); err != nil {
 		return nil, fmt.Errorf("open git repository %s: %w", dir, err)
 	}

@@ -42,9 +42,10 @@ func (r *Repo) Mirror(ctx context.Context, dir, branch, commit string, anew bool
 func (r *Repo) fetch(ctx context.Context, dir, branch, commit string) error {
 	// That may be asked for which no ref of ours ends with any more.
 	const uploads = "--upload-pack=git -c uploadpack.allowAnySHA1InWant=true upload-pack"
+	// Nothing is looked at of what a power cut leaves of a copy.
 	// --git-dir, for git would look for another repository above one that it cannot read.
 	_, err := hostexec.Run(ctx, mirrorTimeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,
-		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "fetch", "-q", "--no-tags", "--no-write-fetch-head", uploads, "--", r.dir, "+" + commit + ":refs/heads/" + branch}})
+		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "-c", "core.fsync=none", "fetch", "-q", "--no-tags", "--no-write-fetch-head", uploads, "--", r.dir, "+" + commit + ":refs/heads/" + branch}})
 	return err
 }
 

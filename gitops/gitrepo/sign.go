@@ -11,9 +11,20 @@ import (
 	"time"
 )
 
+const signing = "holdfast-commits-" // begins the names of folders with commits that are being signed
+
 // SignWith has every commit that is published from now on signed: f adds a
-// signature to the content of a commit.
-func (r *Repo) SignWith(f func(commit []byte) ([]byte, error)) { r.sign = f }
+// signature to the content of a commit. What a killed process left of its signing is
+// removed, but for what is young and may be another's at work.
+func (r *Repo) SignWith(f func(commit []byte) ([]byte, error)) {
+	r.sign = f
+	left, _ := filepath.Glob(filepath.Join(r.dir, signing+"*")) // is in nobody's way if it stays
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > 2*timeout {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
 
 // signed are the names of commits, with a signature if there is to be one.
 func (r *Repo) signed(ctx context.Context, commits ...object) ([]string, error) {
@@ -24,7 +35,7 @@ func (r *Repo) signed(ctx context.Context, commits ...object) ([]string, error) 
 	if r.sign == nil {
 		return ids, nil
 	}
-	dir, err := os.MkdirTemp(r.dir, "holdfast-commits-") // the one place that can be written to wherever a hub runs
+	dir, err := os.MkdirTemp(r.dir, signing) // the one place that can be written to wherever a hub runs
 	if err != nil {
 		return nil, fmt.Errorf("write signed commits: %w", err)
 	}
