@@ -45,7 +45,7 @@ func TestPowerCut(t *testing.T) {
 	if n := flushes(); n < 5 { // two blobs, a tree, a commit, the branch
 		t.Errorf("%d flushes for a publication", n)
 	}
-	if err := r.Republish(t.Context(), "rendered/c1", commit, commit, "again", time.Unix(1700000000, 0)); err != nil {
+	if _, err := r.Republish(t.Context(), gitrepo.Publication{Branch: "rendered/c1", Old: commit, Parent: commit, Message: "again", Time: time.Unix(1700000000, 0)}, commit); err != nil {
 		t.Fatal(err)
 	}
 	if n := flushes(); n < 2 { // the commit, the branch
