@@ -105,7 +105,8 @@ type Hub struct {
 	reports  map[string]heard
 	contacts map[string]time.Time // when each agent last asked or said anything
 	arrived  map[string]time.Time // when it came, or came back after a silence
-	acts     []rollout.Act        // of people, about the accepted commit
+	acts     []rollout.Act        // of people
+	actsOf   *revision            // that they are about
 	state    *stored              // nil until it is read
 	takers   []string             // clusters that wait until it is noted that they take their bundles
 	decision rollout.Decision
@@ -264,11 +265,14 @@ func (h *Hub) unlock() {
 	}
 }
 
-// step takes in a new commit if there is one, then publishes what may be published.
+// step takes in a new commit if there is one, then publishes what may be published. A
+// commit or an approval that cannot be looked at keeps no sick cluster from going back.
 func (h *Hub) step(ctx context.Context) error {
-	if err := h.takeCommit(ctx); err != nil {
-		return err
-	}
+	taken := h.takeCommit(ctx)
+	return errors.Join(taken, h.goOn(ctx))
+}
+
+func (h *Hub) goOn(ctx context.Context) error {
 	if err := h.readHeads(ctx); err != nil {
 		return err
 	}
@@ -278,10 +282,8 @@ func (h *Hub) step(ctx context.Context) error {
 	if err := h.readState(ctx); err != nil {
 		return err
 	}
-	if err := h.readActs(ctx); err != nil {
-		return err
-	}
-	return h.publish(ctx)
+	read := h.readActs(ctx)
+	return errors.Join(read, h.publish(ctx))
 }
 
 func (h *Hub) takeCommit(ctx context.Context) error {

@@ -113,8 +113,7 @@ func parseAct(tag string) (ring string, ok bool) {
 }
 
 // readActs reads what people said about the accepted commit. What is not signed as it
-// must be says nothing; when nobody knows who may sign, the hub waits, and forgets
-// nothing that was said.
+// must be says nothing; when nobody knows who may sign, what was said before stands.
 func (h *Hub) readActs(ctx context.Context) error {
 	tags, err := h.repo.Tags(ctx, approveTag+".*", retryTag+".*")
 	if err != nil {
@@ -143,7 +142,7 @@ func (h *Hub) readActs(ctx context.Context) error {
 		}
 	}
 	h.mu.Lock()
-	h.acts = acts
+	h.acts, h.actsOf = acts, rev
 	h.mu.Unlock()
 	return nil
 }
@@ -264,7 +263,10 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	}
 	now := h.now()
 	h.forgetTrials()
-	in := rollout.Input{Now: now, Since: h.since, Rings: h.accepted.rings, Clusters: map[string]rollout.Cluster{}, Acts: h.acts, State: h.state.State}
+	in := rollout.Input{Now: now, Since: h.since, Rings: h.accepted.rings, Clusters: map[string]rollout.Cluster{}, State: h.state.State}
+	if h.actsOf == h.accepted {
+		in.Acts = h.acts
+	}
 	for name, b := range h.accepted.result.Bundles {
 		head := h.heads[name]
 		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at}

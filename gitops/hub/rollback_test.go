@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,6 +90,37 @@ func TestRollback(t *testing.T) {
 	f.git(f.work, "push", "-q", f.bare, "refs/tags/retry.1")
 	f.await(url, "the second try", func(st protocol.Status) bool { return len(published(st)) == 1 && st.Rollback == nil })
 	f.healthyEverywhere(url)
+}
+
+// TestRollbackBesideATypo: a file of signers that cannot be read keeps no sick canary
+// where it is. It stopped every step before anything was published.
+func TestRollbackBesideATypo(t *testing.T) {
+	f := newFleet(t)
+	mine := filepath.Join(f.signers(), "mine")
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 1ms, onFailure: rollback, rollbackAfter: 0s")
+	f.commit("go back on failure")
+	f.sign(mine)
+	url, stop := f.start()
+	defer stop()
+	f.settleFirst(url)
+	first := f.index("canary").Digest
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	f.commit("pillar")
+	f.sign(mine)
+	st := f.await(url, "the change on the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+
+	if err := os.WriteFile(f.opts.Signers, []byte("me@example.com ssh-typo AAAA\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.git(f.work, "tag", "-a", "retry.1", "-m", "why", "main")
+	f.git(f.work, "push", "-q", f.bare, "refs/tags/retry.1")
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 2ms")
+	f.commit("that nobody can look at")
+	f.agent(url, "canary").reportAt(f.index("canary"), st.Clusters[0].Revision, v1alpha1.HealthDegraded)
+	st = f.await(url, "the rollback", func(st protocol.Status) bool { return st.Rollback != nil && st.Clusters[0].Published == first })
+	if st.Rejected != "" || len(st.Approvals) != 0 {
+		t.Errorf("%+v", st)
+	}
 }
 
 // TestStateThatCannotBeRead: to begin anew would undo a rollback.
