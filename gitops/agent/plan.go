@@ -192,7 +192,7 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 	for _, st := range list.Items {
 		stands[st.Name] = st.Status.AppliedDigest
 	}
-	brings := bringsOf(units, stands)
+	brings := bringsOf(units, stands, func(o *unstructured.Unstructured) error { return p.client.Get(ctx, client.ObjectKeyFromObject(o), o) })
 	kept := map[string]map[string]bool{} // by addon, ids of the bundle
 	var lock sync.Mutex                  // of rep
 	var tries errgroup.Group

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -29,13 +30,14 @@ import (
 // brought is what a bundle makes possible, or impossible, that was not before.
 type brought struct {
 	namespaces map[string]bool
-	// definitions by Kind.group, but for those of addons that are applied as the
-	// bundle has them: of these the API server itself knows best.
+	// definitions by Kind.group, but for those that the API server has as the bundle
+	// has them: of these it knows best itself.
 	definitions map[string]*apiextensions.CustomResourceDefinition
 }
 
 // bringsOf looks through a bundle; stands are the digests that are applied, by addon.
-func bringsOf(units []unit, stands map[string]string) brought {
+// live reads what there is into an object with its kind and name.
+func bringsOf(units []unit, stands map[string]string, live func(*unstructured.Unstructured) error) brought {
 	b := brought{map[string]bool{}, map[string]*apiextensions.CustomResourceDefinition{}}
 	for _, u := range units {
 		for _, o := range u.objects {
@@ -44,13 +46,31 @@ func bringsOf(units []unit, stands map[string]string) brought {
 				b.namespaces[o.GetName()] = true
 			case o.GetKind() == "CustomResourceDefinition" && stands[u.name] != u.digest:
 				// The API server says of one that cannot be read what is wrong with it.
-				if crd, err := readDefinition(o); err == nil {
+				if crd, err := readDefinition(o); err == nil && !defined(crd, o, live) {
 					b.definitions[crd.Spec.Names.Kind+"."+crd.Spec.Group] = crd
 				}
 			}
 		}
 	}
 	return b
+}
+
+// defined is true when the API server has the definition already: of an addon's new
+// version often its labels alone are new. How versions are converted is not looked at.
+func defined(crd *apiextensions.CustomResourceDefinition, o *unstructured.Unstructured, live func(*unstructured.Unstructured) error) bool {
+	there := &unstructured.Unstructured{}
+	there.SetGroupVersionKind(o.GroupVersionKind())
+	there.SetName(o.GetName())
+	if live(there) != nil {
+		return false
+	}
+	has, err := readDefinition(there)
+	if err != nil {
+		return false
+	}
+	want, is := crd.Spec.DeepCopy(), has.Spec.DeepCopy()
+	want.Conversion, is.Conversion = nil, nil
+	return equality.Semantic.DeepEqual(want, is)
 }
 
 func (b brought) definition(o *unstructured.Unstructured) *apiextensions.CustomResourceDefinition {
