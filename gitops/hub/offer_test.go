@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"holdfast.dev/gitops/protocol"
 	"holdfast.dev/gitops/rollout"
 )
@@ -17,7 +19,7 @@ import (
 func TestLostQuestionIsOfferedAgain(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	one := &trial{id: "q", files: protocol.PlanFiles{"a": nil}, deadline: now.Add(time.Hour)}
-	h := &Hub{log: slog.New(slog.DiscardHandler), now: func() time.Time { return now }, trials: map[string]*trial{"c1": one}, reports: map[string]heard{"c1": {}}, contacts: map[string]time.Time{}, arrived: map[string]time.Time{}, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	h := &Hub{log: slog.New(slog.DiscardHandler), opts: Options{DataDir: t.TempDir()}, git: semaphore.NewWeighted(1), now: func() time.Time { return now }, trials: map[string]*trial{"c1": one}, reports: map[string]heard{"c1": {}}, contacts: map[string]time.Time{}, arrived: map[string]time.Time{}, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	offered := func(want string) {
 		t.Helper()
 		h.mu.Lock()
