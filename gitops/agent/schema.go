@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/install"
@@ -32,13 +33,52 @@ type brought struct {
 	namespaces map[string]bool
 	// definitions by Kind.group, but for those that the API server has as the bundle
 	// has them: of these it knows best itself.
-	definitions map[string]*apiextensions.CustomResourceDefinition
+	definitions map[string]*definition
+}
+
+// definition is one with its versions as they are compiled, each once and when an
+// object needs it: rules of a large schema take a while, and objects are tried at once.
+type definition struct {
+	*apiextensions.CustomResourceDefinition
+	versions map[string]func() (*compiled, error)
+}
+
+// compiled is what judges objects of a version; it may be used by many at once.
+type compiled struct {
+	schema    *structuralschema.Structural
+	validator validation.SchemaValidator
+	rules     *cel.Validator
+}
+
+func newDefinition(crd *apiextensions.CustomResourceDefinition) *definition {
+	d := &definition{crd, map[string]func() (*compiled, error){}}
+	for _, v := range crd.Spec.Versions {
+		d.versions[v.Name] = sync.OnceValues(func() (*compiled, error) { return compile(crd, v.Name) })
+	}
+	return d
+}
+
+// compile is nil when the version has no schema.
+func compile(crd *apiextensions.CustomResourceDefinition, version string) (*compiled, error) {
+	props, err := apiextensions.GetSchemaForVersion(crd, version)
+	if err != nil || props == nil || props.OpenAPIV3Schema == nil {
+		return nil, err
+	}
+	schema, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
+	if err != nil {
+		return nil, err
+	}
+	validator, _, err := validation.NewSchemaValidator(props.OpenAPIV3Schema)
+	if err != nil {
+		return nil, err
+	}
+	return &compiled{schema, validator, cel.NewValidator(schema, true, celconfig.PerCallLimit)}, nil
 }
 
 // bringsOf looks through a bundle; stands are the digests that are applied, by addon.
 // live reads what there is into an object with its kind and name.
 func bringsOf(units []unit, stands map[string]string, live func(*unstructured.Unstructured) error) brought {
-	b := brought{map[string]bool{}, map[string]*apiextensions.CustomResourceDefinition{}}
+	b := brought{map[string]bool{}, map[string]*definition{}}
 	for _, u := range units {
 		for _, o := range u.objects {
 			switch {
@@ -47,7 +87,7 @@ func bringsOf(units []unit, stands map[string]string, live func(*unstructured.Un
 			case o.GetKind() == "CustomResourceDefinition" && stands[u.name] != u.digest:
 				// The API server says of one that cannot be read what is wrong with it.
 				if crd, err := readDefinition(o); err == nil && !defined(crd, o, live) {
-					b.definitions[crd.Spec.Names.Kind+"."+crd.Spec.Group] = crd
+					b.definitions[crd.Spec.Names.Kind+"."+crd.Spec.Group] = newDefinition(crd)
 				}
 			}
 		}
@@ -73,7 +113,7 @@ func defined(crd *apiextensions.CustomResourceDefinition, o *unstructured.Unstru
 	return equality.Semantic.DeepEqual(want, is)
 }
 
-func (b brought) definition(o *unstructured.Unstructured) *apiextensions.CustomResourceDefinition {
+func (b brought) definition(o *unstructured.Unstructured) *definition {
 	return b.definitions[o.GroupVersionKind().GroupKind().String()]
 }
 
@@ -119,29 +159,25 @@ func readDefinition(o *unstructured.Unstructured) (*apiextensions.CustomResource
 // a required field that somebody else owns counts as missing. Webhooks and
 // admission policies are not asked.
 func (b brought) fits(ctx context.Context, o, live, whole *unstructured.Unstructured) error {
-	crd := b.definition(o)
-	if crd == nil {
+	d := b.definition(o)
+	if d == nil {
 		return nil
 	}
-	version := o.GroupVersionKind().Version
-	props, err := apiextensions.GetSchemaForVersion(crd, version)
-	if err != nil || !apiextensions.HasServedCRDVersion(crd, version) {
+	crd, version := d.CustomResourceDefinition, o.GroupVersionKind().Version
+	if !apiextensions.HasServedCRDVersion(crd, version) {
 		return refusedBy(crd, fmt.Errorf("it does not serve version %s", version))
 	}
 	if namespaced := crd.Spec.Scope == apiextensions.NamespaceScoped; namespaced != (o.GetNamespace() != "") {
 		return refusedBy(crd, fmt.Errorf("metadata.namespace is %q, and its scope is %s", o.GetNamespace(), crd.Spec.Scope))
 	}
-	if props == nil || props.OpenAPIV3Schema == nil {
+	made, err := d.versions[version]()
+	if err != nil {
+		return refusedBy(crd, err)
+	}
+	if made == nil {
 		return nil
 	}
-	schema, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
-	if err != nil {
-		return refusedBy(crd, err)
-	}
-	validator, _, err := validation.NewSchemaValidator(props.OpenAPIV3Schema)
-	if err != nil {
-		return refusedBy(crd, err)
-	}
+	schema := made.schema
 	// Only of o are unknown fields a mistake: whole has those that were dropped, too.
 	unknown := pruning.PruneWithOptions(o.DeepCopy().Object, schema, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
 	slices.Sort(unknown)
@@ -155,11 +191,11 @@ func (b brought) fits(ctx context.Context, o, live, whole *unstructured.Unstruct
 		before = stored(crd, version, schema, live)
 	}
 	var faults field.ErrorList
-	faults = append(faults, validation.ValidateCustomResource(nil, after, validator)...)
+	faults = append(faults, validation.ValidateCustomResource(nil, after, made.validator)...)
 	faults = append(faults, objectmeta.Validate(nil, after, schema, false)...)
 	faults = append(faults, listtype.ValidateListSetsAndMaps(nil, schema, after)...)
-	if rules := cel.NewValidator(schema, true, celconfig.PerCallLimit); rules != nil && len(faults) == 0 {
-		faults, _ = rules.Validate(ctx, nil, schema, after, before, celconfig.RuntimeCELCostBudget)
+	if made.rules != nil && len(faults) == 0 {
+		faults, _ = made.rules.Validate(ctx, nil, schema, after, before, celconfig.RuntimeCELCostBudget)
 	}
 	for _, f := range faults {
 		errs = append(errs, f)
