@@ -91,11 +91,11 @@ func (h *Hub) republish(ctx context.Context, cluster, earlier, message string) e
 }
 
 // mendHeads publishes again, as they were, the branches that do not end with a commit
-// of the hub's: it signs with another key now, or somebody wrote past it. One that could not be read
-// may well be the hub's. Nothing
-// changes for the cluster, so that no ring, window or approval is asked. A branch that
-// cannot be mended, or of which nothing is remembered, stops no other: it is not served,
-// and its cluster waits for its turn in the rollout.
+// of the hub's: it signs with another key now, or somebody wrote past it. One that could
+// not be read may well be the hub's. Nothing changes for the cluster, so that no ring,
+// window or approval is asked. A branch that cannot be mended, or of which nothing is
+// remembered, stops no other: it is not served, and its cluster waits for its turn in
+// the rollout.
 func (h *Hub) mendHeads(ctx context.Context) error {
 	h.mu.Lock()
 	rev := h.accepted

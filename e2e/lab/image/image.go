@@ -38,7 +38,7 @@ type Image struct {
 // Ensure returns the image from the cache directory, and builds it first when
 // it is not there. Progress goes to log. Several processes may call it at once.
 func Ensure(ctx context.Context, dir string, log io.Writer) (Image, error) {
-	key, err := key()
+	key, err := key(source)
 	if err != nil {
 		return Image{}, fmt.Errorf("find system image: %w", err)
 	}
@@ -66,13 +66,13 @@ func build(ctx context.Context, tmp string, log io.Writer) error {
 }
 
 // key names what the image is made of.
-func key() (string, error) {
+func key(source fs.FS) (string, error) {
 	h := sha256.New()
 	err := fs.WalkDir(source, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		data, err := source.ReadFile(p)
+		data, err := fs.ReadFile(source, p)
 		fmt.Fprintf(h, "%s %d\n%s", p, len(data), data)
 		return err
 	})
