@@ -64,7 +64,8 @@ type Command struct {
 	Stdin io.Reader
 	// Stdout receives standard output; nil collects it into the result of Run.
 	Stdout io.Writer
-	// Stderr receives standard error as well as the error's tail.
+	// Stderr receives standard error as well as the error's tail. It is written beside
+	// Stdout, at the same time: one writer for both must bear that.
 	Stderr io.Writer
 	// Files are inherited as descriptors 3, 4, ….
 	Files []*os.File

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -241,19 +240,20 @@ func (m *machine) unlock() {
 // prepare runs node-prepare in a process that is killed at a boundary.
 func (m *machine) prepare(kill int, wipe string) (code int, out string) {
 	m.t.Helper()
-	var b bytes.Buffer
+	var said, complained bytes.Buffer // of two writers at once
 	_, err := hostexec.Run(m.t.Context(), 5*time.Minute, hostexec.Command{
-		Path: os.Args[0], Stdout: io.Writer(&b), Stderr: &b,
+		Path: os.Args[0], Stdout: &said, Stderr: &complained,
 		Env: append(os.Environ(), rootEnv+"="+m.root, killEnv+"="+strconv.Itoa(kill), wipeEnv+"="+wipe),
 	})
+	out = said.String() + complained.String()
 	if err == nil {
-		return 0, b.String()
+		return 0, out
 	}
 	var e *hostexec.Error
 	if !errors.As(err, &e) {
 		m.t.Fatal(err)
 	}
-	return e.ExitCode, b.String()
+	return e.ExitCode, out
 }
 
 func (m *machine) flavor(text string) {
