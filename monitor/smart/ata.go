@@ -51,58 +51,6 @@ func (h *ATAHealth) Attribute(id uint8) (Attribute, bool) {
 	return Attribute{}, false
 }
 
-// ataCommand is an ATA command that reads whole sectors, or none.
-type ataCommand struct {
-	command, feature, lbaLow uint8
-	smart                    bool // the registers that every SMART command has
-}
-
-// Commands of ACS-4 and, for what it has dropped, of ATA/ATAPI-7.
-var (
-	ataIdentify       = ataCommand{command: 0xec}
-	smartData         = ataCommand{command: 0xb0, feature: 0xd0, smart: true}
-	smartThresholds   = ataCommand{command: 0xb0, feature: 0xd1, smart: true}
-	smartStatus       = ataCommand{command: 0xb0, feature: 0xda, smart: true}
-	smartErrorSummary = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x01, smart: true}
-	smartSelfTestLog  = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x06, smart: true}
-)
-
-const sector = 512
-
-// passThrough is the command in ATA PASS-THROUGH (16), SAT-5. A
-// command without data asks for the registers it leaves.
-func (c ataCommand) passThrough(data []byte) []byte {
-	const (
-		nonData, pioIn                   = 3 << 1, 4 << 1
-		fromDevice, blocks, inCount      = 1 << 3, 1 << 2, 2
-		checkCondition                   = 1 << 5
-		smartLBAMid, smartLBAHigh   byte = 0x4f, 0xc2
-	)
-	cdb := []byte{0x85, nonData, checkCondition, 4: c.feature, 8: c.lbaLow, 14: c.command, 15: 0}
-	if len(data) > 0 {
-		cdb[1], cdb[2], cdb[6] = pioIn, fromDevice|blocks|inCount, byte(len(data)/sector)
-	}
-	if c.smart {
-		cdb[10], cdb[12] = smartLBAMid, smartLBAHigh
-	}
-	return cdb
-}
-
-func (c ataCommand) read(d Device) ([]byte, error) {
-	data := make([]byte, sector)
-	n, sense, err := d.SCSI(c.passThrough(data), data)
-	if err != nil {
-		return nil, err
-	}
-	if r, ok := sense.ata(); ok && r.status&0x01 != 0 { // ERR
-		return nil, ataError(r)
-	}
-	if n != sector {
-		return nil, fmt.Errorf("%d bytes, want %d", n, sector)
-	}
-	return data, nil
-}
-
 // refusal is the error of a command that every such disk has: one that refuses
 // it is not one without health to tell, so that the error is not ErrUnsupported. A
 // kernel without a way to send it is another thing.
@@ -131,8 +79,8 @@ func ataError(r ataRegisters) error {
 	return fmt.Errorf("ATA status 0x%02x, error 0x%02x", r.status, r.error)
 }
 
-func readATA(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
-	id, err := ataIdentify.read(d)
+func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB) (*Report, error) {
+	d, id, err := identifyATA(dev, inq)
 	if err != nil {
 		return nil, fmt.Errorf("identify: %w", refusal(err))
 	}
@@ -160,7 +108,7 @@ func readATA(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 	if r.Failing, err = returnStatus(d); err != nil {
 		r.problem("SMART status", err)
 	}
-	data, err := smartData.read(d)
+	data, err := d.read(smartData)
 	if err != nil {
 		return nil, fmt.Errorf("read SMART data: %w", refusal(err))
 	}
@@ -170,7 +118,7 @@ func readATA(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	thresholds, err := smartThresholds.read(d)
+	thresholds, err := d.read(smartThresholds)
 	if err != nil {
 		r.problem("thresholds", err)
 	}
@@ -198,8 +146,8 @@ func ataCapacity(word func(int) uint16) uint64 {
 
 // returnStatus is the disk's own prediction (ACS-3, SMART RETURN STATUS): the
 // registers come back as they were sent, or as 0xf4 and 0x2c.
-func returnStatus(d Device) (failing *bool, err error) {
-	_, sense, err := d.SCSI(smartStatus.passThrough(nil), nil)
+func returnStatus(d ataDevice) (failing *bool, err error) {
+	_, sense, err := d.SCSI(d.passThrough(smartStatus, nil), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -258,15 +206,15 @@ func (r *Report) attributes(data, thresholds []byte) {
 
 // ataLogs reads the summary error log and the self-test log (ATA/ATAPI-7,
 // SMART READ LOG).
-func (r *Report) ataLogs(d Device) {
-	if log, err := smartErrorSummary.read(d); err != nil {
+func (r *Report) ataLogs(d ataDevice) {
+	if log, err := d.read(smartErrorSummary); err != nil {
 		r.problem("error log", err)
 	} else if checksum(log) != 0 {
 		r.problem("error log", errors.New("the checksum is wrong"))
 	} else {
 		r.ATA.Errors = ptr(uint64(binary.LittleEndian.Uint16(log[452:])))
 	}
-	log, err := smartSelfTestLog.read(d)
+	log, err := d.read(smartSelfTestLog)
 	switch {
 	case err != nil:
 		r.problem("self-test log", err)

@@ -52,7 +52,13 @@ const (
 	pageExceptions  = 0x2f
 )
 
-type inquiry struct{ vendor, product, revision string }
+type inquiry struct {
+	kind                      uint8
+	vendor, product, revision string
+}
+
+// Peripheral device types of disks.
+const blockDevice, zonedBlockDevice = 0x00, 0x14
 
 // inquire asks for the 36 bytes that every disk has: no more is read here, and of USB disks
 // "many devices choke if asked for more or less than 36 bytes" (Linux, drivers/usb/storage/scsiglue.c).
@@ -65,10 +71,11 @@ func inquire(d Device) (inquiry, error) {
 	if n < len(data) {
 		return inquiry{}, fmt.Errorf("inquiry: %d bytes, want %d", n, len(data))
 	}
-	if kind := data[0] & 0x1f; kind != 0x00 && kind != 0x14 { // block device, zoned block device
+	kind := data[0] & 0x1f
+	if kind != blockDevice && kind != zonedBlockDevice {
 		return inquiry{}, fmt.Errorf("%w: it is a SCSI device of type 0x%02x and no disk", ErrUnsupported, kind)
 	}
-	return inquiry{text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
+	return inquiry{kind, text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
 }
 
 // vpd reads a page of vital product data and returns what follows its header. It is asked for once, for

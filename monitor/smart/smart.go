@@ -166,7 +166,7 @@ func ReadWith(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 		return nil, err
 	}
 	if inq.vendor == "ATA" { // SAT-5: what translates ATA names itself so
-		return readATA(ctx, d, db)
+		return readATA(ctx, d, inq, db)
 	}
 	return readSCSI(ctx, d, inq)
 }
