@@ -48,6 +48,8 @@ func (d *slowDisk) SCSI(cdb, data []byte) (int, smart.Sense, error) {
 			vendor = "ATA     "
 		}
 		return copy(data, "\x00\x00\x06\x12\x1f\x00\x00\x02"+vendor+"MODEL           0001"), nil, nil
+	case cdb[0] == 0x12 && cdb[2] == 0x00:
+		return copy(data, "\x00\x00\x00\x04\x00\x80\x83\xb1"), nil, nil
 	case cdb[0] == 0x12 && cdb[2] == 0x83: // the name of a port on SAS
 		return copy(data, "\x00\x83\x00\x0c\x61\x93\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd5"), nil, nil
 	case cdb[0] == 0x12:
@@ -71,7 +73,7 @@ func (d *slowDisk) SCSI(cdb, data []byte) (int, smart.Sense, error) {
 
 // TestBenchDisks is what the figures of 60 disks rest on: so many commands are a reading.
 func TestBenchDisks(t *testing.T) {
-	for protocol, want := range map[smart.Protocol]int{smart.ATA: 7, smart.SCSI: 16, smart.NVMe: 5} {
+	for protocol, want := range map[smart.Protocol]int{smart.ATA: 7, smart.SCSI: 17, smart.NVMe: 5} {
 		d := &slowDisk{protocol: protocol}
 		r, err := smart.Read(t.Context(), d)
 		if err != nil {

@@ -276,7 +276,7 @@ func TestBenchLatency(t *testing.T) {
 	bench("fault_to_computenode_seconds_p99", "%.4f", p99(object), "s")
 }
 
-// TestBenchSweep is as long as the disk takes that is asked most: a disk on SAS, 16 commands.
+// TestBenchSweep is as long as the disk takes that is asked most: a disk on SAS, 17 commands.
 func TestBenchSweep(t *testing.T) {
 	began := time.Now()
 	m := disks60(t, func(*Options) {}, 50*time.Millisecond, false)

@@ -30,7 +30,7 @@ type logPages struct {
 // c92a6b5d6335, drivers/scsi/scsi.c). Neither tells which. To try and see is no way to find
 // out: what wedges costs the disk's users a timeout and a reset. So what may be a USB bridge or an
 // old adapter is asked twice, and a disk that is on SAS by its own word once, which makes a
-// reading 16 commands at most and not 26. There it is common to ask for more than there is: smartctl
+// reading 17 commands at most and not 27. There it is common to ask for more than there is: smartctl
 // asks each disk of SPC-4 for a log page in 16 KiB (scsiprint.cpp, scsiGetSupportedLogPages), and
 // the kernel asks as logFirst says.
 func newLogPages(d Device, identification []byte) *logPages {

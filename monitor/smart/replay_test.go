@@ -3,6 +3,7 @@ package smart_test
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -154,6 +155,13 @@ func (d *document) scsi(t *testing.T) *disk {
 		port := string([]byte{d.Transport.Value<<4 | 1, 0x93, 0, 8}) + be(wwn+1, 8)
 		out.scsi["120183"] = []byte("\x00\x83\x00\x18\x01\x03\x00\x08" + be(wwn, 8) + port)
 	}
+	listed := "\x00"
+	for _, code := range []byte{0x80, 0x83, 0xb1} {
+		if out.scsi[fmt.Sprintf("1201%02x", code)] != nil {
+			listed += string([]byte{code})
+		}
+	}
+	out.scsi[vpdList] = vital(0x00, listed)
 	if d.Grown != nil {
 		out.scsi["b70c"] = []byte("\x00\x0c\x00\x00" + be(uint64(*d.Grown)*8, 4))
 	}

@@ -78,29 +78,16 @@ func inquire(d Device) (inquiry, error) {
 	return inquiry{kind, text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
 }
 
-// vpd reads a page of vital product data and returns what follows its header. It is asked for once, for
-// what INQUIRY could return before SPC-3, as smartctl does: no page that is read here has more.
-func vpd(d Device, page uint8) ([]byte, error) {
-	data := make([]byte, 252)
-	n, _, err := d.SCSI([]byte{0x12, 1, page, 0, byte(len(data)), 0}, data)
-	if err != nil {
-		return nil, err
-	}
-	if n < 4 || data[1] != page {
-		return nil, fmt.Errorf("another page than 0x%02x, of %d bytes", page, n)
-	}
-	return data[4:min(n, 4+int(binary.BigEndian.Uint16(data[2:])))], nil
-}
-
 func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	r := &Report{Protocol: SCSI, Vendor: inq.vendor, Model: inq.product, Firmware: inq.revision, SCSI: &SCSIHealth{}}
-	if serial, err := vpd(d, 0x80); err == nil {
+	pages := listVPD(d)
+	if serial, err := pages.read(0x80); err == nil {
 		r.Serial = text(serial)
 	} else {
 		r.problem("serial number", err)
 	}
 	// SBC-4, Block Device Characteristics VPD page: 1 is a disk that does not rotate, up to 0x400 is reserved.
-	if c, err := vpd(d, 0xb1); err == nil && len(c) >= 2 {
+	if c, err := pages.read(0xb1); err == nil && len(c) >= 2 {
 		if rpm := binary.BigEndian.Uint16(c); rpm == 1 {
 			r.RPM = new(uint16)
 		} else if rpm > 0x400 && rpm != 0xffff {
@@ -109,7 +96,7 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else if err != nil && !errors.Is(err, ErrUnsupported) {
 		r.problem("rotation rate", err)
 	}
-	identification, err := vpd(d, 0x83)
+	identification, err := pages.read(0x83)
 	if err == nil {
 		r.SCSI.WWN = designation(identification)
 	} else if !errors.Is(err, ErrUnsupported) {

@@ -298,6 +298,7 @@ func param(code uint16, data string) string {
 func scsiDisk() *disk {
 	return &disk{scsi: map[string][]byte{
 		"120000":   []byte("\x00\x00\x06\x12\x5b\x00\x00\x02EXAMPLE SAS DISK 1200GB C3P4" + strings.Repeat("\x00", 60)),
+		vpdList:    vital(0x00, "\x00\x80\x83\xb1"),
 		"120180":   []byte("\x00\x80\x00\x08WFK01234"),
 		"1201b1":   []byte("\x00\xb1\x00\x3c\x2a\x30" + strings.Repeat("\x00", 58)),
 		"120183":   []byte("\x00\x83\x00\x30" + "\x61\x93\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd5" + "\x02\x01\x00\x08EXAMPLE " + "\x03\x08\x00\x08naa.x\x00\x00\x00" + "\x01\x03\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd4"),
