@@ -284,8 +284,8 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 	if s.Err != nil || m.view.PreparedErr != nil {
 		m.metrics.scanErrors.Inc()
 	}
+	m.absence.Look(m.absent(), s.Err == nil, start)
 	if s.Err == nil {
-		m.absence.Look(m.absent(), start)
 		m.metrics.lastScan.Set(float64(now.Unix()))
 	}
 	if m.absence.Pending(now, m.opts.Settle) {

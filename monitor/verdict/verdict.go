@@ -92,14 +92,20 @@ type Absence struct {
 	looks map[string]int
 }
 
-// Look takes in a whole look at the host, made at the given time, that shows
-// these disks absent. All others are taken to be present.
-func (a *Absence) Look(absent []string, at time.Time) {
+// Look takes in a look at the host, made at the given time, that does not show
+// these disks. All others are there: their absence is over. One that was not
+// whole confirms no absence.
+func (a *Absence) Look(absent []string, whole bool, at time.Time) {
 	since, looks := map[string]time.Time{}, map[string]int{}
 	for _, id := range absent {
-		since[id], looks[id] = at, 1
-		if t, ok := a.since[id]; ok {
+		t, ok := a.since[id]
+		switch {
+		case !whole && ok:
+			since[id], looks[id] = t, a.looks[id]
+		case whole && ok:
 			since[id], looks[id] = t, a.looks[id]+1
+		case whole:
+			since[id], looks[id] = at, 1
 		}
 	}
 	a.since, a.looks = since, looks
