@@ -120,7 +120,7 @@ func New(o Options, host *hostfs.FS, api API, log *slog.Logger) (*Monitor, error
 	}
 	m.view.BootID = boot
 	m.view.Settled = func(id string) bool {
-		return m.view.Now.After(m.boot.Add(m.opts.BootSettle)) && m.absence.Settled(id, m.view.Now, m.opts.Settle)
+		return m.view.Now.After(m.boot.Add(m.opts.BootSettle)) && m.absence.Settled(id, m.opts.Settle)
 	}
 	m.boot = bootTime(host, time.Now())
 	m.metrics = newMetrics(m)
@@ -288,7 +288,7 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 	if s.Err == nil {
 		m.metrics.lastScan.Set(float64(now.Unix()))
 	}
-	if m.absence.Pending(now, m.opts.Settle) {
+	if m.absence.Pending(m.opts.Settle) {
 		if at := now.Add(max(debounce, m.opts.Settle/2)); at.Before(m.nextScan) {
 			m.nextScan = at
 		}

@@ -102,7 +102,7 @@ func (w *watched) take(f fact) {
 		w.absence, w.health = verdict.Absence{}, report.Health{}
 	}
 	w.view.Now, w.view.Health = f.at, map[string]report.Health{"a": w.health}
-	w.view.Settled = func(id string) bool { return w.absence.Settled(id, f.at, settle) }
+	w.view.Settled = func(id string) bool { return w.absence.Settled(id, settle) }
 	w.status = report.Next(w.status, &w.view)
 }
 
@@ -134,7 +134,7 @@ func reference(all []fact, states []v1alpha1.DiskState) v1alpha1.DiskState {
 		state = verdict.Worse(state, said(all, class))
 	}
 	var here, whole, missing bool
-	var since time.Time
+	var first, last time.Time // whole looks that lack it
 	own, answered, absences := v1alpha1.DiskHealthy, true, 0
 	for i, f := range all {
 		if a, ok := answers[f.what]; ok {
@@ -144,8 +144,9 @@ func reference(all []fact, states []v1alpha1.DiskState) v1alpha1.DiskState {
 			here, whole = look.present, look.whole
 			if !here && whole {
 				if absences++; absences == 1 {
-					since = f.at
+					first = f.at
 				}
+				last = f.at
 			}
 		}
 		switch f.what {
@@ -166,7 +167,7 @@ func reference(all []fact, states []v1alpha1.DiskState) v1alpha1.DiskState {
 		return state
 	case here, !whole:
 		return verdict.Worse(state, v1alpha1.DiskUnknown)
-	case missing, absences >= 2 && all[len(all)-1].at.Sub(since) >= settle:
+	case missing, absences >= 2 && last.Sub(first) >= settle:
 		return v1alpha1.DiskMissing
 	}
 	return verdict.Worse(state, states[len(states)-1]) // no better than it was

@@ -87,41 +87,41 @@ func State(f Facts) v1alpha1.DiskState {
 }
 
 // Absence remembers since when disks have been absent.
-type Absence struct {
-	since map[string]time.Time
-	looks map[string]int
-}
+type Absence struct{ looks map[string]span }
+
+// span is the first and the last whole look that has not shown a disk.
+type span struct{ first, last time.Time }
 
 // Look takes in a look at the host, made at the given time, that does not show
 // these disks. All others are there: their absence is over. One that was not
 // whole confirms no absence.
 func (a *Absence) Look(absent []string, whole bool, at time.Time) {
-	since, looks := map[string]time.Time{}, map[string]int{}
+	looks := map[string]span{}
 	for _, id := range absent {
-		t, ok := a.since[id]
+		s, ok := a.looks[id]
 		switch {
 		case !whole && ok:
-			since[id], looks[id] = t, a.looks[id]
+			looks[id] = s
 		case whole && ok:
-			since[id], looks[id] = t, a.looks[id]+1
+			looks[id] = span{s.first, at}
 		case whole:
-			since[id], looks[id] = at, 1
+			looks[id] = span{at, at}
 		}
 	}
-	a.since, a.looks = since, looks
+	a.looks = looks
 }
 
 // Settled says whether id has been absent in two looks or more, the last of
-// them at least settle after the first.
-func (a *Absence) Settled(id string, now time.Time, settle time.Duration) bool {
-	t, ok := a.since[id]
-	return ok && a.looks[id] >= 2 && now.Sub(t) >= settle
+// them at least settle after the first. Time in which nobody looks settles nothing.
+func (a *Absence) Settled(id string, settle time.Duration) bool {
+	s, ok := a.looks[id]
+	return ok && s.last.After(s.first) && s.last.Sub(s.first) >= settle
 }
 
 // Pending is true while a disk is absent and not settled.
-func (a *Absence) Pending(now time.Time, settle time.Duration) bool {
-	for id := range a.since {
-		if !a.Settled(id, now, settle) {
+func (a *Absence) Pending(settle time.Duration) bool {
+	for id := range a.looks {
+		if !a.Settled(id, settle) {
 			return true
 		}
 	}
