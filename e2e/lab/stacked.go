@@ -36,27 +36,32 @@ cryptsetup open --key-file "/run/$name.key" "$disk" "$name"
 top=/dev/mapper/$name`,
 }
 
+// removeLayer takes a closed layer off its disk.
 var removeLayer = map[Layer]string{
 	LVM:     `vgremove -q --yes "$name" >/dev/null; pvremove -q "$disk" >/dev/null`,
-	MD:      `mdadm --stop --quiet "/dev/md/$name"; mdadm --zero-superblock "$disk"`,
-	DMCrypt: `cryptsetup close "$name"; rm "/run/$name.key"`,
+	MD:      `mdadm --zero-superblock "$disk"`,
+	DMCrypt: `rm "/run/$name.key"`,
 }
 
-// restoreLayer makes a layer good whose disk is good again; $top is its device.
-var restoreLayer = map[Layer]string{
-	Raw: `top=$disk`,
+// closeLayer takes a layer away whose disk may be gone, and leaves what is on the
+// disk; $top is its device.
+var closeLayer = map[Layer]string{
 	// What lies on a device that has gone does not come back with it.
-	LVM: `dmsetup remove --retry "$top"
-udevadm settle --timeout=20
-vgchange -q --activate y "$name" >/dev/null
+	LVM:     `dmsetup remove --retry "$top"`,
+	MD:      `mdadm --stop --quiet "$top"`,
+	DMCrypt: `cryptsetup close "$name"`,
+}
+
+// openLayer brings a layer back from its disk, and leaves its device in top.
+var openLayer = map[Layer]string{
+	Raw: `top=$disk`,
+	LVM: `vgchange -q --activate y "$name" >/dev/null
 top=/dev/$name/data`,
-	DMCrypt: `cryptsetup close "$name"
-cryptsetup open --key-file "/run/$name.key" "$disk" "$name"`,
 	// An array that could not write its superblock has failed for good (drivers/md/md.c, super_written).
-	// Its link in /dev/md goes with its disk; findmnt gives the kernel's own name.
-	MD: `mdadm --stop --quiet "$top"
-top=/dev/md/$name
+	MD: `top=/dev/md/$name
 mdadm --assemble --quiet --run --force "$top" "$disk"`,
+	DMCrypt: `cryptsetup open --key-file "/run/$name.key" "$disk" "$name"
+top=/dev/mapper/$name`,
 }
 
 // Stack makes a layer on a disk that is not prepared, an ext4 file system on it,
@@ -92,24 +97,40 @@ mount "$top" "$dir"`, dev, disk, dir, makeLayer[layer])); err != nil {
 }
 
 // Restore makes the layer and the file system of a stack good, whose disk has failed
-// writes, or was gone, and is good again: it takes them away, when others have (the
-// kubelet, some time after a pod is gone), checks the file system, and mounts it anew.
+// writes, or was gone, and is good again: it closes it, checks the file system, and
+// mounts it anew.
 func (n *Node) Restore(ctx context.Context, layer Layer, disk string) error {
 	dev, err := n.AwaitDevice(ctx, disk)
 	if err != nil {
+		return err
+	}
+	if err := n.CloseStack(ctx, layer, disk); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
 	defer cancel()
 	_, err = n.Run(ctx, fmt.Sprintf(`set -e
 disk=/dev/%s name=stack-%s dir=/mnt/holdfast-stack/%[2]s
+%s
+udevadm settle --timeout=20
+out=$(fsck.ext4 -fy "$top" 2>&1) || [ $? -le 2 ] || { echo "$out" >&2; exit 1; }
+mount "$top" "$dir"`, dev, disk, openLayer[layer]))
+	return err
+}
+
+// CloseStack unmounts a stack, when others have (the kubelet, some time after a pod is
+// gone), and takes its layer away. Its disk may be gone; what is on it stays.
+func (n *Node) CloseStack(ctx context.Context, layer Layer, disk string) error {
+	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
+	defer cancel()
+	// A link in /dev/md goes with the array's disk; findmnt gives the kernel's own name.
+	_, err := n.Run(ctx, fmt.Sprintf(`set -e
+name=stack-%s dir=/mnt/holdfast-stack/%[1]s
 top=$(findmnt -nro SOURCE "$dir")
 for i in $(seq 300); do [ "$(findmnt -nro TARGET -S "$top" | wc -l)" -gt 1 ] || break; sleep 0.2; done
 for i in $(seq 100); do ! umount "$dir" || break; sleep 0.2; done
 %s
-udevadm settle --timeout=20
-out=$(fsck.ext4 -fy "$top" 2>&1) || [ $? -le 2 ] || { echo "$out" >&2; exit 1; }
-mount "$top" "$dir"`, dev, disk, restoreLayer[layer]))
+udevadm settle --timeout=20`, disk, closeLayer[layer]))
 	return err
 }
 
@@ -123,15 +144,17 @@ func (n *Node) Unstack(ctx context.Context, layer Layer, disk string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
-	defer cancel()
 	p.stacked = ""
 	if err := n.writeDisksFile(ctx); err != nil {
 		return err
 	}
+	if err := n.CloseStack(ctx, layer, disk); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stackTimeout)
+	defer cancel()
 	_, err = n.Run(ctx, fmt.Sprintf(`set -e
 disk=/dev/%s name=stack-%s
-umount /mnt/holdfast-stack/%[2]s
 %s
 wipefs --all --quiet "$disk"`, dev, disk, removeLayer[layer]))
 	return err

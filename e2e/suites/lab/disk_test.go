@@ -312,7 +312,7 @@ func (v *victim) awaitReplaced(t *testing.T) {
 			t.Errorf("step %s had %d effects, want 1: %v", step, effects[step], p.Status.Audit)
 		}
 	}
-	if id := have[string](t)(v.n.DiskID(v.disk)); id == v.id {
+	if id := have[string](t)(v.n.Identify(ctx, v.disk)); id == v.id {
 		t.Errorf("disk %s is still %s", v.disk, id)
 	}
 	var pv corev1.PersistentVolume

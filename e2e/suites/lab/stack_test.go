@@ -63,6 +63,9 @@ func testStacks(t *testing.T) {
 				t.FailNow() // the disk is in nobody knows what state
 			}
 		}
+		if !t.Run(fmt.Sprintf("%s on %s, swapped", s.layer, s.bus), func(t *testing.T) { v = v.swap(t, s.layer, s.bus) }) {
+			t.FailNow()
+		}
 		v.unstack(t, s.layer)
 	}
 	awaitHealthy(t)
@@ -72,9 +75,15 @@ func testStacks(t *testing.T) {
 // is made by hand.
 func stackedVictim(t *testing.T, n *lab.Node, layer lab.Layer, disk string) *victim {
 	t.Helper()
+	v := stacked(t, n, layer, disk)
+	must(t, l.Client.Create(t.Context(), v.volume()))
+	return v
+}
+
+func stacked(t *testing.T, n *lab.Node, layer lab.Layer, disk string) *victim {
+	t.Helper()
 	v := &victim{n: n, disk: disk, id: have[string](t)(n.Identify(t.Context(), disk)), pv: "stacked-" + disk}
 	v.dir = have[string](t)(n.Stack(t.Context(), layer, disk))
-	must(t, l.Client.Create(t.Context(), v.volume()))
 	return v
 }
 
@@ -143,6 +152,40 @@ func (v *victim) goAndComeBack(t *testing.T) {
 	v.awaitQuarantine(t, since)
 	v.awaitTold(t, v1alpha1.DiskMissing, since)
 	must(t, v.n.Insert(t.Context(), v.disk))
+}
+
+// swap pulls the disk for good and puts another one in its place, which gets the
+// same layer: that ends the plan for the old one. It returns the new one.
+func (v *victim) swap(t *testing.T, layer lab.Layer, bus machine.Bus) *victim {
+	t.Helper()
+	ctx := t.Context()
+	v.use(t, "swapped-"+v.n.Name+"-"+v.disk)
+	since := time.Now()
+	v.pull(t)
+	v.awaitQuarantine(t, since)
+	v.awaitTold(t, v1alpha1.DiskMissing, since)
+	v.awaitStep(t, v1alpha1.StepAwaitReplacement)
+	v.abandon(t)
+	must(t, v.n.CloseStack(ctx, layer, v.disk))
+	serial, wwn := v.newDisk(t)
+	if bus == machine.ATA { // whose bay is changed while the power is off
+		boot := have[string](t)(v.n.BootID(ctx))
+		v.n.PowerCut()
+		must(t, v.n.Swap(ctx, v.disk, serial, wwn))
+		must(t, v.n.PowerOn(ctx))
+		must(t, v.n.AwaitShell(ctx))
+		must(t, v.n.Prepare(ctx))
+		must(t, v.n.AwaitReady(ctx, boot))
+	} else {
+		must(t, v.n.Swap(ctx, v.disk, serial, wwn))
+	}
+	next := stacked(t, v.n, layer, v.disk)
+	v.awaitReplaced(t)
+	must(t, l.Client.Create(ctx, next.volume()))
+	next.use(t, "anew-"+v.n.Name+"-"+v.disk)
+	next.abandon(t)
+	awaitHealthy(t)
+	return next
 }
 
 // warnCritically has an NVMe disk say that it has become read only.
