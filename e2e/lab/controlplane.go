@@ -40,7 +40,8 @@ func (l *Lab) startCluster(ctx context.Context) error {
 	l.Cluster, err = cluster.Start(ctx, cluster.Options{
 		Name: ClusterName, Binary: filepath.Join(l.o.BinDir, "holdfast-cluster"), Parent: filepath.Join(l.dir, "c"),
 		LogDir: filepath.Join(l.o.LogDir, "cluster"), NodeMonitorGracePeriod: nodeGrace,
-		Args: []string{"--apiserver-arg=--egress-selector-config-file=" + egress},
+		// By address: nobody in the machines' network knows their names.
+		Args: []string{"--apiserver-arg=--egress-selector-config-file=" + egress, "--apiserver-arg=--kubelet-preferred-address-types=InternalIP"},
 	})
 	if err != nil {
 		return err

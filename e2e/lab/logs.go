@@ -8,11 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -90,6 +92,27 @@ func (n *Node) savePodLogs(ctx context.Context, dir string) error {
 		return err
 	}
 	return untar(strings.NewReader(out), dir)
+}
+
+// PodLog is the log of an addon's pod on a node as kubectl logs has it: the API server
+// asks the kubelet.
+func (l *Lab) PodLog(ctx context.Context, app, node string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
+	var pods corev1.PodList
+	if err := l.Client.List(ctx, &pods, client.InNamespace(SystemNamespace), client.MatchingLabels{"app.kubernetes.io/name": app}); err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return p.Spec.NodeName == node })
+	if i < 0 {
+		return "", fmt.Errorf("no pod of %s is on %s", app, node)
+	}
+	clients, err := kubernetes.NewForConfig(l.Cluster.RESTConfig())
+	if err != nil {
+		return "", err
+	}
+	out, err := clients.CoreV1().Pods(SystemNamespace).GetLogs(pods.Items[i].Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+	return string(out), err
 }
 
 // untar unpacks the files of an archive below dir, and nothing else.

@@ -84,12 +84,23 @@ func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, alive func()
 	return nil
 }
 
+// ErrStartAnew is what a daemon's run returns that must read again what it read at its start.
+var ErrStartAnew = errors.New("start anew")
+
 // Main runs a daemon until SIGTERM or SIGINT and returns its exit code: 0 after
 // an orderly end or --help, 1 after an error, which is printed for a person.
+//
+// After ErrStartAnew the program takes its own place, with the same arguments: nothing of
+// what it was doing goes on, as after an end, and nobody counts a crash (the kubelet
+// starts a container later and later that ends again and again, with no error too).
 func Main(name string, run func(ctx context.Context, args []string) error) int {
 	ctx, stop := Context()
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+	err := run(ctx, os.Args[1:])
+	if errors.Is(err, ErrStartAnew) && ctx.Err() == nil {
+		err = fmt.Errorf("start anew: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) && !errors.Is(err, ErrStartAnew) {
 		return Fail(name, err)
 	}
 	return 0

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/provisioners/lvm"
 )
 
-// Run is the daemon until ctx ends. It ends by itself, without an error, when disks.yaml
-// changes: the next start reads it.
+// Run is the daemon until ctx ends. When disks.yaml changes it ends by itself, with
+// daemon.ErrStartAnew: the next start reads it.
 func Run(ctx context.Context, o Options, log *slog.Logger) error {
 	root, err := hostfs.Open("/")
 	if err != nil {
@@ -34,13 +36,14 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read the id of this boot: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := lvm.WatchDisks(ctx, root, cancel, log); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := lvm.WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil {
 		return err
 	}
 	host := lvm.NewNodeHost(root)
-	return o.run(ctx, machine{Groups: lvm.Groups(disks), Host: host, Mounts: host, Namespaces: NewProc(root), Boot: strings.TrimSpace(boot)}, log)
+	err = o.run(ctx, machine{Groups: lvm.Groups(disks), Host: host, Mounts: host, Namespaces: NewProc(root), Boot: strings.TrimSpace(boot)}, log)
+	return cmp.Or(err, lvm.Anew(ctx))
 }
 
 // machine is what the daemon runs on.

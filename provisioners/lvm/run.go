@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/internal/nodedisks"
 )
@@ -43,8 +45,8 @@ type Driver struct {
 	alive   atomic.Int64 // when the refresh loop turned last
 }
 
-// Run is the daemon until ctx ends. It ends by itself, without an error, when
-// disks.yaml changes: the next start reads it.
+// Run is the daemon until ctx ends. When disks.yaml changes it ends by itself, with
+// daemon.ErrStartAnew: the next start reads it.
 func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *slog.Logger) error {
 	root, err := hostfs.Open(o.HostRoot)
 	if err != nil {
@@ -60,12 +62,20 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := WatchDisks(ctx, root, cancel, log); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil {
 		return err
 	}
-	return d.Run(ctx)
+	return cmp.Or(d.Run(ctx), Anew(ctx))
+}
+
+// Anew is daemon.ErrStartAnew when that is what ended ctx.
+func Anew(ctx context.Context) error {
+	if err := context.Cause(ctx); errors.Is(err, daemon.ErrStartAnew) {
+		return err
+	}
+	return nil
 }
 
 // ReadDisks reads disks.yaml. A node that was not prepared has no groups.

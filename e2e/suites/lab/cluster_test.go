@@ -29,6 +29,11 @@ func testPush(t *testing.T) {
 	took := have[time.Duration](t)(l.Push(t.Context(), "the fleet"))
 	t.Logf("every addon is healthy %.1f s after the push", took.Seconds())
 	awaitHealthy(t)
+	for _, n := range l.Nodes {
+		if said := have[string](t)(l.PodLog(t.Context(), "disk-monitor", n.Name)); !strings.Contains(said, "monitor started") {
+			t.Errorf("the API server has of disk-monitor on %s this log: %q", n.Name, said)
+		}
+	}
 }
 
 // awaitHealthy waits until nothing in the cluster tells of a fault. Every stage
