@@ -165,6 +165,11 @@ func returnStatus(d ataDevice) (failing *bool, err error) {
 	return nil, fmt.Errorf("LBA registers 0x%02x and 0x%02x mean nothing", regs.lbaMid, regs.lbaHigh)
 }
 
+// mostHours is more than a drive can have been on: a greater number is of another unit,
+// that of drives for notebooks mostly (libatasmart takes no more than 30 years either:
+// atasmart.c, SK_MSECOND_VALID_LONG_MAX).
+const mostHours = 30 * 365 * 24
+
 // attributes takes apart the 30 entries of 12 bytes that follow the revision
 // number, as SFF-8035i has them. thresholds may be nil.
 func (r *Report) attributes(data, thresholds []byte) {
@@ -190,7 +195,7 @@ func (r *Report) attributes(data, thresholds []byte) {
 		a.Name, a.Count = r.db.attribute(a.ID, a.Raw, r.Model, r.Firmware)
 		r.ATA.Attributes = append(r.ATA.Attributes, a)
 	}
-	if a, ok := r.ATA.Attribute(attrPowerOn); ok {
+	if a, ok := r.ATA.Attribute(attrPowerOn); ok && a.Count <= mostHours {
 		r.PowerOnHours = &a.Count
 	}
 	if a, ok := r.ATA.Attribute(attrPowerCycles); ok {

@@ -42,16 +42,16 @@ var attributes = []attribute{
 	{1, "read error rate", plain, sff + "; no count where the vendor packs it"},
 	{3, "spin-up time", low16, sff},
 	{4, "start/stop count", plain, sff},
-	{5, "reallocated sectors", low32, sff + "; Seagate and Toshiba use the high 16 bits otherwise"},
+	{5, "reallocated sectors", low16, sff + "; other counts above: Hitachi and IBM (43 and 43, 22 and 4 in testdata/pages), Fujitsu; smartctl's default, raw16(raw16)"},
 	{7, "seek error rate", halves, "Seagate: errors in the high 16 bits, seeks in the low 32"},
-	{9, "power-on hours", low32, sff + "; Seagate has milliseconds in the high bits"},
+	{9, "power-on hours", low32, sff + "; Seagate has milliseconds in the high bits; of another unit: DriveDB.perHour"},
 	{10, "spin retries", low16, sff},
 	{11, "recalibration retries", plain, sff},
 	{12, "power cycles", low32, sff},
 	{170, "available reserved space", plain, intel},
 	{171, "program failures", low32, intel},
 	{172, "erase failures", low32, intel},
-	{173, "wear leveling", plain, micron},
+	{173, "wear leveling", low16, micron + "; Phison: the most erasures of a block, and above the average"},
 	{174, "unexpected power losses", low32, intel},
 	{175, "power loss protection failures", low16, intel + "; above are the age and the number of the tests"},
 	{180, "unused reserved blocks", plain, micron},
@@ -79,9 +79,14 @@ var attributes = []attribute{
 }
 
 // attribute returns an attribute's name and the part of its raw value that counts,
-// by this package's own table, else by the host's.
+// by this package's own table, else by the host's. The power-on time is in hours, as far
+// as the host's table tells of another unit.
 func (db *DriveDB) attribute(id uint8, raw uint64, model, firmware string) (name string, count uint64) {
-	if name, count = decode(id, raw, model); name == "" {
+	name, count = decode(id, raw, model)
+	if id == attrPowerOn {
+		return name, count / db.perHour(model, firmware)
+	}
+	if name == "" {
 		if n, c, ok := db.decode(id, raw, model, firmware); ok {
 			return n, c
 		}

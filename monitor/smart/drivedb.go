@@ -14,7 +14,8 @@ import (
 
 // DriveDB knows what vendors mean by attributes that this package has no name for:
 // smartmontools' drivedb.h, where a host has it. What this package knows itself, it
-// does not change: the thresholds were made for that. A nil DriveDB knows nothing.
+// does not change, but for the unit of the power-on time: the thresholds were made for
+// that. A nil DriveDB knows nothing.
 type DriveDB struct {
 	entries []driveEntry
 	common  map[uint8]preset // for every drive (the entry DEFAULT)
@@ -181,6 +182,23 @@ func (db *DriveDB) decode(id uint8, raw uint64, model, firmware string) (name st
 		return p.name, raw & 0xffffffff, true
 	}
 	return p.name, raw, false
+}
+
+// perHour is in how many steps to the hour a drive counts its power-on time (smartctl(8),
+// option -v 9: the names of the formats, and those that were there before formats).
+func (db *DriveDB) perHour(model, firmware string) uint64 {
+	if db == nil {
+		return 1
+	}
+	switch db.find(model, firmware)[attrPowerOn].format {
+	case "minutes", "min2hour":
+		return 60
+	case "halfminutes", "halfmin2hour":
+		return 120
+	case "seconds", "sec2hour":
+		return 3600
+	}
+	return 1
 }
 
 // tableParser takes a C table apart.

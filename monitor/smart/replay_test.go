@@ -200,7 +200,7 @@ func (d *document) scsi(t *testing.T) *disk {
 // dozen vendors, replayed. HOLDFAST_SMARTCTL_JSON names a directory of more of smartctl's documents.
 //
 // No page here is a dump of a drive: the numbers are the drives', the layout is ours, by the standards
-// as this package reads them. A layout that both get wrong is seen on a drive alone.
+// as this package reads them. A layout that both get wrong is seen in pages_test.go.
 func TestReplayIsSmartctls(t *testing.T) {
 	files, err := filepath.Glob("testdata/smartctl/*.json")
 	if err != nil || len(files) < 5 {
