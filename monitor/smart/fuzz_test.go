@@ -110,15 +110,29 @@ type seed struct {
 	disk smart.Device
 }
 
-func seeds() []seed {
+func seeds(t testing.TB) []seed {
 	usb := &logDisk{disk: scsiDisk(), logs: map[int]int{}}
 	identification("\x91\x93")(usb)
-	return []seed{
+	out := []seed{
 		{0, nvmeDisk()},
 		{1, ataDisk("ST8000NM0055", pass, attr{5, 3, 100, 10, 8})},
 		{2, scsiDisk()},
 		{2, usb},
 	}
+	// A tape has an answer to everything: what is not in a recording comes from the made-up disks.
+	for _, file := range recordings(t, "ata/*.bin", 31) {
+		d := ataDump(t, file)
+		for _, log := range []string{logRead + "00010001", logRead + "00010006"} {
+			d.scsi[log] = ataDisk("", pass).scsi[log]
+		}
+		out = append(out, seed{1, d})
+	}
+	for _, dir := range recordings(t, "scsi/*", 2) {
+		d := scsiDump(t, dir)
+		d.scsi["9e10"] = scsiDisk().scsi["9e10"]
+		out = append(out, seed{2, d})
+	}
+	return out
 }
 
 func newTape(kind uint8, data []byte) *tape {
@@ -127,7 +141,7 @@ func newTape(kind uint8, data []byte) *tape {
 
 // The seeds of FuzzRead were pages in the order of a map: most of a reading found no page that it could take apart.
 func TestSeedsAreReadToTheEnd(t *testing.T) {
-	for i, s := range seeds() {
+	for i, s := range seeds(t) {
 		r := &recorder{Device: s.disk}
 		want := read(t, r)
 		tape := newTape(s.kind, r.data)
@@ -140,7 +154,7 @@ func TestSeedsAreReadToTheEnd(t *testing.T) {
 // FuzzRead: whatever a disk of any protocol answers, it is an error or a report,
 // and the report can be printed.
 func FuzzRead(f *testing.F) {
-	for _, s := range seeds() {
+	for _, s := range seeds(f) {
 		r := &recorder{Device: s.disk}
 		if _, err := smart.Read(f.Context(), r); err != nil {
 			f.Fatal(err)
