@@ -127,6 +127,7 @@ func seeds(t testing.TB) []seed {
 		}
 		out = append(out, seed{1, d})
 	}
+	out = append(out, seed{0, nvmeDump(t, "testdata/pages/nvme/qemu")})
 	for _, dir := range recordings(t, "scsi/*", 2) {
 		d := scsiDump(t, dir)
 		d.scsi["9e10"] = scsiDisk().scsi["9e10"]
