@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,14 @@ import (
 )
 
 const timeout = 30 * time.Second
+
+// What else git takes parents of a commit from (gitrepository-layout(5), info/grafts and
+// shallow; git-config(1), core.commitGraph).
+const (
+	noGrafts  = "GIT_GRAFT_FILE=/dev/null"
+	noShallow = "GIT_SHALLOW_FILE="
+	noGraph   = "core.commitGraph=false"
+)
 
 // ErrNoRef is returned for a ref that does not exist.
 var ErrNoRef = errors.New("no such ref")
@@ -49,7 +58,9 @@ func Open(ctx context.Context, dir string, environ []string, inHook bool) (*Repo
 			r.env = append(r.env, kv)
 		}
 	}
-	r.env = append(r.env, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C")
+	// Nothing stands for another object: replace refs, which can be pushed, and grafts
+	// show other content, or another history, under the name of what was signed.
+	r.env = append(r.env, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C", "GIT_NO_REPLACE_OBJECTS=1", noGrafts)
 	if !inHook { // which changes nothing, and has git's own configuration
 		// By default only packs outlive a power cut: a branch whose objects or ref are
 		// empty files stays so until a person comes (git-config(1), core.fsync).
@@ -239,6 +250,13 @@ func (r *Repo) change(ctx context.Context, in io.Reader, args ...string) ([]byte
 		return nil, err
 	}
 	return r.git(context.WithoutCancel(ctx), in, args...)
+}
+
+// walk runs a git that goes along the history of commits by what is in them alone: a
+// commit that a file hides would not be asked who signed it. Where the repository does
+// not have the whole history that is asked for, it is an error.
+func (r *Repo) walk(ctx context.Context, args ...string) ([]byte, error) {
+	return hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Args: append([]string{"-c", noGraph}, args...), Dir: r.dir, Env: append(slices.Clip(r.env), noShallow)})
 }
 
 func (r *Repo) git(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {

@@ -53,7 +53,7 @@ func (r *Repo) Follows(ctx context.Context, commit, earlier string) (bool, error
 		return false, nil
 	}
 	if err == nil {
-		_, err = r.git(ctx, nil, "merge-base", "--is-ancestor", earlier, commit)
+		_, err = r.walk(ctx, "merge-base", "--is-ancestor", earlier, commit)
 	}
 	if hostexec.ExitCode(err) == 1 {
 		return false, nil

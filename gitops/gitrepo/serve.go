@@ -40,8 +40,10 @@ func (r *Repo) Mirror(ctx context.Context, dir, branch, commit string, anew bool
 
 // fetch brings the commit into a mirror that is there.
 func (r *Repo) fetch(ctx context.Context, dir, branch, commit string) error {
-	// That may be asked for which no ref of ours ends with any more.
-	const uploads = "--upload-pack=git -c uploadpack.allowAnySHA1InWant=true upload-pack"
+	// That may be asked for which no ref of ours ends with any more. The variables do not
+	// reach it by themselves: to git it is another repository (connect.c, local_repo_env).
+	// Replace refs it never heeds.
+	const uploads = "--upload-pack=" + noGrafts + " " + noShallow + " git -c " + noGraph + " -c uploadpack.allowAnySHA1InWant=true upload-pack"
 	// Nothing is looked at of what a power cut leaves of a copy.
 	// --git-dir, for git would look for another repository above one that it cannot read.
 	_, err := hostexec.Run(ctx, mirrorTimeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,

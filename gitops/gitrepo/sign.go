@@ -108,6 +108,6 @@ func (r *Repo) NewCommits(ctx context.Context, base, commit string) ([]string, e
 	if base != "" {
 		args = append(args, "^"+base)
 	}
-	out, err := r.git(ctx, nil, args...)
+	out, err := r.walk(ctx, args...)
 	return strings.Fields(string(out)), err
 }

@@ -460,6 +460,8 @@ func TestHook(t *testing.T) {
 		"Delete": {"deleting main would orphan the fleet", good + " " + none + " refs/heads/main", "must not be deleted"},
 		"Hub's":  {"the rendered branches are the hub's", none + " " + good + " refs/heads/rendered/canary", "belongs to the hub"},
 		"Root":   {"a branch called rendered would be in the way of rendered/…", none + " " + good + " refs/heads/rendered", "belongs to the hub"},
+		"Stand":  {"a replace ref shows something else under the name of a commit", none + " " + bad + " refs/replace/" + good, "stand for the one that it names"},
+		"Mend":   {"and may be taken away", bad + " " + none + " refs/replace/" + good, ""},
 		"Refs":   {"and so is its state", none + " " + good + " refs/holdfast/accepted", "belongs to the hub"},
 	}
 	for name, tc := range cases {

@@ -130,6 +130,9 @@ func PreReceive(ctx context.Context, repo *gitrepo.Repo, o Options, stdin io.Rea
 		switch {
 		case ref+"/" == "refs/heads/"+BranchPrefix, strings.HasPrefix(ref, "refs/heads/"+BranchPrefix), strings.HasPrefix(ref, "refs/holdfast/"):
 			return fmt.Errorf("%s belongs to the hub; push to %s and let it render", ref, branch)
+		case strings.HasPrefix(ref, "refs/replace/") && strings.Trim(newCommit, "0") != "":
+			// The hub heeds none; whoever else reads the repository would see something else.
+			return fmt.Errorf("%s would have another object stand for the one that it names; push a commit", ref)
 		case ref != "refs/heads/"+branch:
 			continue
 		case strings.Trim(newCommit, "0") == "":
