@@ -231,7 +231,7 @@ func (r *Repo) History(ctx context.Context, commit string, limit int, paths ...s
 
 // Archive writes the files of a commit as a tar stream.
 func (r *Repo) Archive(ctx context.Context, commit string, w io.Writer) error {
-	_, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: r.env, Stdout: w,
+	_, err := run(ctx, timeout, hostexec.Command{Dir: r.dir, Env: r.env, Stdout: w,
 		Args: []string{"archive", "--format=tar", commit}})
 	return err
 }
@@ -244,21 +244,29 @@ func (r *Repo) SetRef(ctx context.Context, ref, commit, old string) error {
 }
 
 // change runs a git that changes the repository, to its end or its own deadline: if
-// the end of ctx killed it, its locks would stay, and nobody removes them.
+// the end of ctx killed it, its locks would stay, and nobody removes them. For the same
+// reason it alone outlives a caller that is killed, for the moment that it takes.
 func (r *Repo) change(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return r.git(context.WithoutCancel(ctx), in, args...)
+	return hostexec.Run(context.WithoutCancel(ctx), timeout, hostexec.Command{Path: "git", Args: args, Dir: r.dir, Env: r.env, Stdin: in})
 }
 
 // walk runs a git that goes along the history of commits by what is in them alone: a
 // commit that a file hides would not be asked who signed it. Where the repository does
 // not have the whole history that is asked for, it is an error.
 func (r *Repo) walk(ctx context.Context, args ...string) ([]byte, error) {
-	return hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Args: append([]string{"-c", noGraph}, args...), Dir: r.dir, Env: append(slices.Clip(r.env), noShallow)})
+	return run(ctx, timeout, hostexec.Command{Args: append([]string{"-c", noGraph}, args...), Dir: r.dir, Env: append(slices.Clip(r.env), noShallow)})
 }
 
 func (r *Repo) git(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
-	return hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Args: args, Dir: r.dir, Env: r.env, Stdin: in})
+	return run(ctx, timeout, hostexec.Command{Args: args, Dir: r.dir, Env: r.env, Stdin: in})
+}
+
+// run runs a git that may be killed at any moment, and is when its caller dies: a hub
+// that was killed left gits behind that went on writing into copies.
+func run(ctx context.Context, timeout time.Duration, c hostexec.Command) ([]byte, error) {
+	c.Path, c.DiesWithCaller = "git", true
+	return hostexec.Run(ctx, timeout, c)
 }

@@ -27,7 +27,7 @@ func (r *Repo) Republish(ctx context.Context, p Publication, earlier string) (st
 	if p.Parent != "" {
 		args = append(args, "-p", p.Parent)
 	}
-	out, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: r.dir, Env: env, Args: args})
+	out, err := run(ctx, timeout, hostexec.Command{Dir: r.dir, Env: env, Args: args})
 	if err != nil {
 		return "", fmt.Errorf("write commit for %s: %w", p.Branch, err)
 	}

@@ -46,14 +46,14 @@ func (r *Repo) fetch(ctx context.Context, dir, branch, commit string) error {
 	const uploads = "--upload-pack=" + noGrafts + " " + noShallow + " git -c " + noGraph + " -c uploadpack.allowAnySHA1InWant=true upload-pack"
 	// Nothing is looked at of what a power cut leaves of a copy.
 	// --git-dir, for git would look for another repository above one that it cannot read.
-	_, err := hostexec.Run(ctx, mirrorTimeout, hostexec.Command{Path: "git", Dir: dir, Env: r.env,
+	_, err := run(ctx, mirrorTimeout, hostexec.Command{Dir: dir, Env: r.env,
 		Args: []string{"--git-dir=.", "-c", "gc.autoDetach=false", "-c", "core.fsync=none", "fetch", "-q", "--no-tags", "--no-write-fetch-head", uploads, "--", r.dir, "+" + commit + ":refs/heads/" + branch}})
 	return err
 }
 
 // replace makes a mirror and then puts it at dir. It is made where nothing else has
-// ever been: a git that an earlier hub left behind may still write to what it began. The
-// one before stays for its readers, until the next one is replaced or a minute is over.
+// ever been: what a git that an earlier hub left behind had started may still write to
+// what it began. The one before stays for its readers, until the next one is replaced or a minute is over.
 func (r *Repo) replace(ctx context.Context, dir, branch, commit string) error {
 	parent, name := filepath.Split(dir)
 	making := filepath.Join(parent, ".making", name)
@@ -131,7 +131,7 @@ func (r *Repo) UploadPack(ctx context.Context, dir, protocol string, refs bool, 
 	if protocol == "version=1" || protocol == "version=2" {
 		env = append(env[:len(env):len(env)], "GIT_PROTOCOL="+protocol)
 	}
-	if _, err := hostexec.Run(ctx, timeout, hostexec.Command{Path: "git", Dir: dir, Env: env, Args: append(args, dir), Stdin: in, Stdout: out}); err != nil {
+	if _, err := run(ctx, timeout, hostexec.Command{Dir: dir, Env: env, Args: append(args, dir), Stdin: in, Stdout: out}); err != nil {
 		return fmt.Errorf("serve git: %w", err)
 	}
 	return nil

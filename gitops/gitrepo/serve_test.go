@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/internal/hostexec"
 )
@@ -158,6 +159,39 @@ func TestMirrorAnewAfterKills(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestGitDiesWithTheHub: the git of a hub that was killed went on writing into the mirror.
+func TestGitDiesWithTheHub(t *testing.T) {
+	r := newRepo(t)
+	commit := publish(t, r, "", map[string][]byte{"a": []byte("1")})
+	told, templates, config := filepath.Join(t.TempDir(), "told"), filepath.Join(t.TempDir(), "templates"), filepath.Join(t.TempDir(), "config")
+	write(t, config, "[init]\n\ttemplateDir = "+templates+"\n")
+	hook := filepath.Join(templates, "hooks", "reference-transaction")
+	write(t, hook, "#!/bin/sh\necho $PPID > "+told+".part; mv "+told+".part "+told+"\nuntil [ -e "+told+".go ]; do sleep 0.05; done\n")
+	if err := os.Chmod(hook, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { write(t, told+".go", "") }) // ends the hook
+	p, err := hostexec.Start(hostexec.Command{Path: os.Args[0], Env: append(os.Environ(), "GIT_CONFIG_GLOBAL="+config,
+		"GITREPO_TEST_MIRROR="+filepath.Join(t.TempDir(), "git", "c1.git"), "GITREPO_TEST_REPO="+r.Dir(), "GITREPO_TEST_COMMIT="+commit)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var git string
+	wait.For(t, time.Minute, "git to write the mirror's branch", func() bool {
+		data, err := os.ReadFile(told)
+		git = strings.TrimSpace(string(data))
+		return err == nil
+	})
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	wait.For(t, 10*time.Second, "git to be gone with the hub", func() bool {
+		stat, err := os.ReadFile("/proc/" + git + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
 }
 
 // TestMirrorIsReplacedUnderAReader: git opens packs when it needs them, and the mirror

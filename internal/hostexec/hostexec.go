@@ -73,10 +73,15 @@ type Command struct {
 	Unshare uintptr
 	// Credential, when set, is the user that the program runs as; it needs root.
 	Credential *syscall.Credential
+	// DiesWithCaller has the kernel kill the program when the process that runs it dies,
+	// however that dies (PR_SET_PDEATHSIG, prctl(2)); what it started itself only loses its
+	// parent. Not for what must not be cut off in the middle. Start sets it.
+	DiesWithCaller bool
 }
 
 // Run runs the command to its end or until timeout, whichever is first, and
-// returns its standard output. On timeout the whole process group is killed.
+// returns its standard output. On timeout the whole process group is killed. The
+// deadline dies with the caller, and the program only if it says so.
 func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -88,12 +93,11 @@ func Run(ctx context.Context, timeout time.Duration, c Command) ([]byte, error) 
 	}
 	// A grandchild that keeps a pipe open must not hold Wait for ever.
 	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
-	}
 	var err, ended error
 	done := make(chan struct{})
-	go func() { ended = cmd.Wait(); close(done) }()
+	if err := launch(cmd, func(err error) { ended = err; close(done) }); err != nil {
+		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
+	}
 	select {
 	case <-done:
 		err = ended
@@ -130,27 +134,30 @@ type Process struct {
 // dies (PR_SET_PDEATHSIG, prctl(2)); it leads a process group of its own.
 func Start(c Command) (*Process, error) {
 	p := &Process{name: c.Path, tail: &tailBuffer{limit: 2 << 10}, done: make(chan struct{})}
+	c.DiesWithCaller = true
 	p.cmd = build(c, p.tail)
-	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	p.cmd.WaitDelay = time.Second
-	started := make(chan error, 1)
-	go func() {
-		// The death signal follows the thread that forked, not the process:
-		// this goroutine keeps its thread until the child is gone.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
-	if err := <-started; err != nil {
+	if err := launch(p.cmd, func(err error) { p.err = err; close(p.done) }); err != nil {
 		return nil, &Error{Name: c.Path, ExitCode: -1, Err: err}
 	}
 	return p, nil
+}
+
+// launch starts the command and tells how it ended. The death signal comes when the
+// thread that forked ends, and not the process (prctl(2), golang/go#27505): the
+// goroutine keeps its thread, which waits in the kernel anyway, until the child is gone.
+func launch(cmd *exec.Cmd, ended func(error)) error {
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended(cmd.Wait())
+		}
+	}()
+	return <-started
 }
 
 // StartDetached starts a command that outlives its caller: nothing kills it
@@ -227,6 +234,9 @@ func build(c Command, tail *tailBuffer) *exec.Cmd {
 		cmd.Stderr = io.MultiWriter(tail, c.Stderr)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: c.Unshare, Credential: c.Credential, Chroot: c.Root}
+	if c.DiesWithCaller {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	return cmd
 }
 

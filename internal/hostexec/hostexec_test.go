@@ -2,6 +2,7 @@ package hostexec_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,13 @@ func TestMain(m *testing.M) {
 	case "hang":
 		_, _ = io.WriteString(os.Stdout, "up\n")
 		time.Sleep(time.Minute)
+	case "tell": // its number, and hang
+		_, _ = io.WriteString(os.Stdout, strconv.Itoa(os.Getpid())+"\n")
+		time.Sleep(time.Minute)
+	case "runner":
+		c := self("tell")
+		c.Stdout, c.DiesWithCaller = os.Stdout, true
+		_, _ = hostexec.Run(context.Background(), time.Minute, c)
 	case "parent":
 		p, err := hostexec.Start(self("hang"))
 		if err != nil {
@@ -92,8 +100,14 @@ func TestStopKillsWhatDoesNotEnd(t *testing.T) {
 
 // TestChildDiesWithItsParent: kill -9 of a parent must leave no process.
 func TestChildDiesWithItsParent(t *testing.T) {
+	for _, mode := range []string{"parent", "runner"} { // of Start and Run
+		t.Run(mode, func(t *testing.T) { childDies(t, mode) })
+	}
+}
+
+func childDies(t *testing.T, mode string) {
 	r, w := io.Pipe()
-	c := self("parent")
+	c := self(mode)
 	c.Stdout = w
 	p, err := hostexec.Start(c)
 	if err != nil {
