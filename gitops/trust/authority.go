@@ -66,27 +66,31 @@ func (s *Store) readAuthorities() ([]authority, error) {
 	}
 	var list []authority
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		a, err := s.known.read(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // retired a moment ago
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read certificate authority: %w", err)
 		}
-		pair, err := tls.X509KeyPair(data, data)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate authority %s: %w (restore it from a backup; without it every cluster has to join again)", path, err)
-		}
-		key, ok := pair.PrivateKey.(crypto.Signer)
-		if !ok {
-			return nil, fmt.Errorf("read certificate authority %s: its key cannot sign", path)
-		}
-		if s.now().Before(pair.Leaf.NotAfter) {
-			list = append(list, authority{path, pair.Leaf, key})
+		if s.now().Before(a.cert.NotAfter) {
+			list = append(list, a)
 		}
 	}
 	slices.SortFunc(list, func(a, b authority) int { return a.cert.NotBefore.Compare(b.cert.NotBefore) })
 	return list, nil
+}
+
+func parseAuthority(path string, data []byte) (authority, error) {
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return authority{}, fmt.Errorf("%s: %w (restore it from a backup; without it every cluster has to join again)", path, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return authority{}, fmt.Errorf("%s: its key cannot sign", path)
+	}
+	return authority{path, pair.Leaf, key}, nil
 }
 
 // signer is the newest authority that everybody has heard of by now. It and pool

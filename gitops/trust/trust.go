@@ -84,8 +84,9 @@ func denied(format string, args ...any) error {
 
 // Store is the directory. Its methods may be called concurrently.
 type Store struct {
-	dir string
-	now func() time.Time
+	dir   string
+	now   func() time.Time
+	known known
 }
 
 // Open opens the directory, and makes it and its first authority when there is none.
