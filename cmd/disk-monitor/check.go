@@ -72,7 +72,7 @@ func parseCheck(args []string) (q question, err error) {
 	fs.StringVar(&q.socket, "socket", monitor.DefaultSocket, "the daemon's UNIX socket")
 	fs.IntVar(&q.length, "max-length", 80, "longest line, in bytes; node-problem-detector cuts at its max_output_length")
 	fs.DurationVar(&q.timeout, "timeout", 3*time.Second, "how long to wait for the daemon")
-	if err := parse(fs, args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return q, err
 	}
 	q.check = fs.Arg(0)

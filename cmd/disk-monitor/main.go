@@ -5,10 +5,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -45,22 +43,6 @@ func start() int {
 	return daemon.Main("disk-monitor", run)
 }
 
-// parse reads flags, and answers --help. What else is wrong with them is for the
-// caller to print, which the flag package would have done too.
-func parse(fs *flag.FlagSet, args []string) error {
-	fs.SetOutput(io.Discard)
-	err := fs.Parse(args)
-	fs.SetOutput(os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fs.Usage()
-		return err
-	case err != nil:
-		return fmt.Errorf("%w (see %s --help)", err, fs.Name())
-	}
-	return nil
-}
-
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
@@ -80,7 +62,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	o.BindFlags(fs)
 	printVersion := fs.Bool("version", false, "print the version and end")
-	if err := parse(fs, args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {

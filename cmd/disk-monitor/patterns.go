@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"holdfast.dev/internal/atomicfile"
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/internal/output"
 	"holdfast.dev/monitor/kernel"
 )
@@ -39,7 +40,7 @@ func runPatterns(w io.Writer, args []string) error {
 		}
 		return format.Set(s)
 	})
-	if err := parse(fs, args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
@@ -110,7 +111,7 @@ func runInstall(args []string) error {
 	fs.Usage = func() {
 		fmt.Fprintln(fs.Output(), "Usage: disk-monitor install DIR\n\nCopies this program into a directory, for containers without it.")
 	}
-	if err := parse(fs, args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {

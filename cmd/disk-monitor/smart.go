@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast.dev/internal/daemon"
 	"holdfast.dev/internal/output"
 	"holdfast.dev/monitor/smart"
 )
@@ -33,7 +34,7 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 	fs.Func("o", "table, json or yaml (default table)", format.Set)
 	timeout := fs.Duration("timeout", 30*time.Second, "how long to wait for one disk")
 	through := fs.String("d", "", "ask the drive behind a RAID adapter through smartctl, with this option -d of its, such as megaraid,3")
-	if err := parse(fs, args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return err
 	}
 	if fs.NArg() == 0 {

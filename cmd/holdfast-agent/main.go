@@ -23,7 +23,10 @@ func run() int {
 	var common daemon.Options
 	opts.BindFlags(flag.CommandLine)
 	common.BindFlags(flag.CommandLine, "")
-	flag.Parse()
+	flag.CommandLine.Init("holdfast-agent", flag.ContinueOnError)
+	if err := daemon.ParseAll(flag.CommandLine, os.Args[1:]); err != nil {
+		return daemon.Fail("holdfast-agent", err)
+	}
 	if err := opts.Validate(); err != nil {
 		return daemon.Fail("holdfast-agent", err)
 	}

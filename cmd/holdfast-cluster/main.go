@@ -16,6 +16,7 @@ import (
 
 	"holdfast.dev/e2e/cluster"
 	"holdfast.dev/e2e/cluster/server"
+	"holdfast.dev/internal/daemon"
 )
 
 // version is Holdfast's, set by the linker.
@@ -23,22 +24,21 @@ var version = "devel"
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "holdfast-cluster:", err)
-		os.Exit(1)
+		os.Exit(daemon.Fail("holdfast-cluster", err))
 	}
 }
 
 func run() error {
 	var o server.Options
-	o.BindFlags(flag.CommandLine)
-	printVersion := flag.Bool("version", false, "print the version and end")
-	flag.Parse()
+	fs := flag.NewFlagSet("holdfast-cluster", flag.ContinueOnError)
+	o.BindFlags(fs)
+	printVersion := fs.Bool("version", false, "print the version and end")
+	if err := daemon.ParseAll(fs, os.Args[1:]); err != nil {
+		return err
+	}
 	if *printVersion {
 		fmt.Println("holdfast-cluster", version, "with", server.Version())
 		return nil
-	}
-	if flag.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: see --help", flag.Arg(0))
 	}
 	if err := o.Validate(); err != nil {
 		return err

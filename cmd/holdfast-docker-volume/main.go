@@ -19,7 +19,7 @@ func run(ctx context.Context, args []string) error {
 	var o docker.Options
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	o.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	if err := o.Validate(); err != nil {

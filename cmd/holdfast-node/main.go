@@ -17,19 +17,15 @@ import (
 
 	"holdfast.dev/e2e/node"
 	"holdfast.dev/e2e/node/disk"
+	"holdfast.dev/internal/daemon"
 )
 
 // The main function stays on the main thread: see disk.EnterNamespace.
 func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only here is it certain to be the main thread
 
 func main() {
-	err := run(os.Args[1:], os.Stdout)
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "holdfast-node: "+err.Error())
-		os.Exit(1)
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		os.Exit(daemon.Fail("holdfast-node", err))
 	}
 }
 
@@ -45,7 +41,7 @@ func run(args []string, stdout io.Writer) error {
 		_, _ = fmt.Fprint(fs.Output(), "holdfast-node runs a simulated node.\nholdfast-node cleanup --root DIR ends what a killed one left.\n\n")
 		fs.PrintDefaults()
 	}
-	if err := parse(fs, args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	log, err := logger(*level)
@@ -69,7 +65,7 @@ func cleanup(args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("holdfast-node cleanup", flag.ContinueOnError)
 	root := fs.String("root", "", "root directory of the node")
 	level := fs.String("log-level", "info", "debug or info")
-	if err := parse(fs, args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	log, err := logger(*level)
@@ -94,16 +90,6 @@ func cleanup(args []string, stdout io.Writer) error {
 		err = errors.Join(err, perr)
 	}
 	return err
-}
-
-func parse(fs *flag.FlagSet, args []string) error {
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	}
-	return nil
 }
 
 func logger(level string) (*slog.Logger, error) {

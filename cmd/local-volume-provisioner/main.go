@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string) error {
 	var o local.Options
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	o.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	if err := o.Validate(); err != nil {
@@ -72,7 +72,7 @@ func forPeople(name string) (*flag.FlagSet, *local.Options, error) {
 }
 
 func parse(fs *flag.FlagSet, o *local.Options, args []string) (name string, err error) {
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.Parse(fs, args); err != nil {
 		return "", err
 	}
 	if fs.NArg() != 1 {

@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string) error {
 	var o lvm.Options
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	o.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	if err := o.Validate(); err != nil {
@@ -62,7 +62,7 @@ func volumes(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet(name+" volumes", flag.ContinueOnError)
 	node := fs.String("node-name", os.Getenv("NODE_NAME"), "name of this Node")
 	root := fs.String("host-root", "/host", "where the host's / is mounted")
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return err
 	}
 	return lvm.WriteInventory(ctx, os.Stdout, *root, *node)

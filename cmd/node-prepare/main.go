@@ -55,17 +55,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.SetOutput(stderr)
 	o.BindFlags(fs)
 	fs.Usage = func() {
-		fmt.Fprint(stderr, usage)
+		fmt.Fprint(fs.Output(), usage)
 		fs.PrintDefaults()
 	}
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
 		return &nodeprep.BadInput{Err: err}
-	}
-	if fs.NArg() > 0 {
-		return &nodeprep.BadInput{Err: fmt.Errorf("%q is no flag (see --help)", fs.Arg(0))}
 	}
 	quiet := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctrllog.SetLogger(logr.FromSlogHandler(quiet.Handler()))

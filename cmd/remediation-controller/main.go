@@ -22,11 +22,8 @@ func run(ctx context.Context, args []string) error {
 	o := remediation.DefaultOptions()
 	flags := flag.NewFlagSet("remediation-controller", flag.ContinueOnError)
 	o.BindFlags(flags)
-	if err := flags.Parse(args); err != nil {
+	if err := daemon.ParseAll(flags, args); err != nil {
 		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if err := o.Validate(); err != nil {
 		return err

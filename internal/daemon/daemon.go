@@ -84,11 +84,51 @@ func (o *Options) Serve(ctx context.Context, g prometheus.Gatherer, alive func()
 	return nil
 }
 
+// UsageError is a command line that is not understood.
+type UsageError struct{ err error }
+
+func (e *UsageError) Error() string { return e.err.Error() }
+
+func (e *UsageError) Unwrap() error { return e.err }
+
+// Parse reads flags, and answers --help with [flag.ErrHelp]. What is wrong with them is
+// a *UsageError of one line that is for the caller to print: the flag package alone
+// prints it as well, with the whole usage after it.
+func Parse(fs *flag.FlagSet, args []string) error {
+	fs.Init(fs.Name(), flag.ContinueOnError)
+	out := fs.Output()
+	fs.SetOutput(io.Discard)
+	err := fs.Parse(args)
+	fs.SetOutput(out)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		if fs.Usage == nil {
+			fmt.Fprintf(out, "Usage of %s:\n", fs.Name())
+			fs.PrintDefaults()
+		} else {
+			fs.Usage()
+		}
+		return err
+	case err != nil:
+		return &UsageError{fmt.Errorf("%w (see %s --help)", err, fs.Name())}
+	}
+	return nil
+}
+
+// ParseAll is Parse for a command that takes flags alone.
+func ParseAll(fs *flag.FlagSet, args []string) error {
+	err := Parse(fs, args)
+	if err == nil && fs.NArg() > 0 {
+		err = &UsageError{fmt.Errorf("unexpected argument %q (see %s --help)", fs.Arg(0), fs.Name())}
+	}
+	return err
+}
+
 // ErrStartAnew is what a daemon's run returns that must read again what it read at its start.
 var ErrStartAnew = errors.New("start anew")
 
-// Main runs a daemon until SIGTERM or SIGINT and returns its exit code: 0 after
-// an orderly end or --help, 1 after an error, which is printed for a person.
+// Main runs a daemon until SIGTERM or SIGINT and returns its exit code: 0 after an
+// orderly end or --help; after an error, which is printed for a person, that of [Fail].
 //
 // After ErrStartAnew the program takes its own place, with the same arguments: nothing of
 // what it was doing goes on, as after an end, and nobody counts a crash (the kubelet
@@ -97,17 +137,28 @@ func Main(name string, run func(ctx context.Context, args []string) error) int {
 	ctx, stop := Context()
 	defer stop()
 	err := run(ctx, os.Args[1:])
-	if errors.Is(err, ErrStartAnew) && ctx.Err() == nil {
+	if errors.Is(err, ErrStartAnew) {
+		if ctx.Err() != nil {
+			return 0
+		}
 		err = fmt.Errorf("start anew: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 	}
-	if err != nil && !errors.Is(err, flag.ErrHelp) && !errors.Is(err, ErrStartAnew) {
+	if err != nil {
 		return Fail(name, err)
 	}
 	return 0
 }
 
-// Fail prints the error for a person and returns the exit code 1.
+// Fail prints the error for a person and returns the exit code: 2 for a command line
+// that is not understood, else 1. --help is no error, and 0.
 func Fail(name string, err error) int {
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	var usage *UsageError
+	if errors.As(err, &usage) {
+		return 2
+	}
 	return 1
 }
