@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
@@ -65,6 +67,39 @@ func TestDefinitionThatIsThere(t *testing.T) {
 			first, _ := d.versions["v1"]()
 			if again, _ := d.versions["v1"](); first == nil || first != again {
 				t.Error("it is compiled for every object")
+			}
+		})
+	}
+}
+
+// TestPolicyOrSchema: what a policy refuses counted as what another schema could allow,
+// and was let through, when the definition changed in the same commit.
+func TestPolicyOrSchema(t *testing.T) {
+	const policy = `ws.example.com "w" is forbidden: ValidatingAdmissionPolicy 'guard' with binding 'guard' denied request: too large`
+	const webhook = `admission webhook "guard.example.com" denied the request: too large`
+	invalid := func(text string) error {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: 422, Message: text}}
+	}
+	for name, tc := range map[string]struct {
+		reason, schema string
+		err            error
+		unsure         bool
+	}{
+		"Schema":    {"another schema may take it", "{type: integer}", invalid(`W "w" is invalid: size: Invalid value: 9`), true},
+		"Policy":    {"the policy sees the same object under either", "{type: integer}", invalid(policy), false},
+		"Webhook":   {"and so does a webhook", "{type: integer}", invalid(webhook), false},
+		"Defaulted": {"the policy will see another object", "{type: integer}, depth: {type: integer, default: 1}", invalid(policy), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crd := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte("apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ws.example.com}\nspec:\n  group: example.com\n  scope: Namespaced\n  names: {kind: W, plural: ws}\n"+
+				"  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {size: "+tc.schema+"}}}}]\n"), crd); err != nil {
+				t.Fatal(err)
+			}
+			b := bringsOf([]unit{{name: "one", digest: "new", objects: []*unstructured.Unstructured{crd}}}, nil, func(*unstructured.Unstructured) error { return errors.New("not found") })
+			o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "W", "metadata": map[string]any{"name": "w", "namespace": "default"}, "size": int64(9)}}
+			if got := b.comesFirst(tc.err, o); got != tc.unsure {
+				t.Errorf("it is unsure: %v; reason: %s", got, tc.reason)
 			}
 		})
 	}

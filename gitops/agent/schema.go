@@ -120,7 +120,7 @@ func (b brought) definition(o *unstructured.Unstructured) *definition {
 // comesFirst is true when the refusal may be only for what the bundle brings and
 // the API server does not have yet: a namespace, a kind, or another schema of it.
 func (b brought) comesFirst(err error, o *unstructured.Unstructured) bool {
-	return b.definition(o) != nil && bySchema(err) ||
+	return b.definition(o) != nil && bySchema(err) && (!byAdmission(err) || b.defaults(o)) ||
 		b.namespaces[o.GetNamespace()] && strings.Contains(err.Error(), fmt.Sprintf("namespaces %q not found", o.GetNamespace()))
 }
 
@@ -134,6 +134,32 @@ func bySchema(err error) bool {
 	// What does not fit the schema at all is an internal error to server-side apply
 	// (structuredmerge.go of k8s.io/apimachinery).
 	return apierrors.IsInvalid(err) || strings.Contains(err.Error(), "failed to create typed patch object")
+}
+
+// byAdmission is true for the refusal of an admission policy or a webhook, which is known
+// by its words alone: by default its reason is Invalid, as that of a schema is
+// (k8s.io/apiserver, pkg/admission/plugin: policy/validating/dispatcher.go and
+// webhook/errors/statuserror.go). The schema that there is has taken the object by then.
+func byAdmission(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "ValidatingAdmissionPolicy '") && strings.Contains(text, "' denied request: ") ||
+		strings.Contains(text, "admission webhook ") && strings.Contains(text, " denied the request")
+}
+
+// defaults is true when the definition that the bundle brings would add to the object,
+// so that a policy sees another than it does now.
+func (b brought) defaults(o *unstructured.Unstructured) bool {
+	made := b.definition(o).versions[o.GroupVersionKind().Version]
+	if made == nil {
+		return false
+	}
+	c, err := made()
+	if err != nil || c == nil {
+		return err != nil
+	}
+	whole := o.DeepCopy().Object
+	defaulting.Default(whole, c.schema)
+	return !equality.Semantic.DeepEqual(whole, o.Object)
 }
 
 func readDefinition(o *unstructured.Unstructured) (*apiextensions.CustomResourceDefinition, error) {
@@ -157,7 +183,8 @@ func readDefinition(o *unstructured.Unstructured) (*apiextensions.CustomResource
 // o is the object of the bundle, live what there is under its name (nil for
 // nothing), and whole what o makes of live, or o itself when that is not known: then
 // a required field that somebody else owns counts as missing. Webhooks and
-// admission policies are not asked.
+// admission policies are not asked: the API server's own dry run is, as long as the
+// schema that there is takes the object.
 func (b brought) fits(ctx context.Context, o, live, whole *unstructured.Unstructured) error {
 	d := b.definition(o)
 	if d == nil {
