@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"holdfast.dev/gitops/gitrepo"
@@ -30,9 +31,12 @@ func main() {
 func serve() int {
 	var opts hub.Options
 	var common daemon.Options
-	opts.BindFlags(flag.CommandLine)
-	flag.StringVar(&common.LogLevel, "log-level", "info", "info or debug")
-	flag.Parse()
+	fs := flag.NewFlagSet("holdfast-hub", flag.ContinueOnError)
+	opts.BindFlags(fs)
+	common.BindFlags(fs, "")
+	if err := daemon.ParseAll(fs, os.Args[1:]); err != nil {
+		return daemon.Fail("holdfast-hub", err)
+	}
 	if err := opts.Validate(); err != nil {
 		return daemon.Fail("holdfast-hub", err)
 	}
@@ -60,9 +64,12 @@ func serve() int {
 		return daemon.Fail("holdfast-hub", err)
 	}
 	fmt.Println(l.Addr()) // for whoever asked for port 0
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(h.Metrics())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.Serve(ctx, l) })
 	g.Go(func() error { return h.Run(ctx) })
+	g.Go(func() error { return common.Serve(ctx, metrics, nil) })
 	if err := g.Wait(); err != nil {
 		return daemon.Fail("holdfast-hub", err)
 	}
@@ -72,9 +79,9 @@ func serve() int {
 // preReceive runs inside git push: what it prints on stderr is what the person who pushed reads.
 func preReceive(args []string) int {
 	var opts hub.Options
-	fs := flag.NewFlagSet("holdfast-hub pre-receive", flag.ExitOnError)
+	fs := flag.NewFlagSet("holdfast-hub pre-receive", flag.ContinueOnError)
 	opts.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
+	if err := daemon.ParseAll(fs, args); err != nil {
 		return daemon.Fail("holdfast", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

@@ -49,6 +49,9 @@ func printRollout(w io.Writer, format output.Format, st protocol.Status) error {
 		if st.Rejected != "" {
 			fmt.Fprintf(w, "commit %.12s is REFUSED; holdfast status says why\n", st.Rejected)
 		}
+		if len(st.Trouble) > 0 {
+			fmt.Fprintln(w, "the hub is in TROUBLE; holdfast status says why")
+		}
 		if rb := st.Rollback; rb != nil {
 			fmt.Fprintf(w, "TAKEN BACK at %s: cluster %s of ring %s: %s\n", rb.At.UTC().Format(time.RFC3339), rb.Cluster, rb.Ring, rb.Reason)
 		}

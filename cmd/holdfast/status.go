@@ -41,6 +41,9 @@ func printStatus(w io.Writer, format output.Format, st protocol.Status) error {
 		if st.Rejected != "" {
 			fmt.Fprintf(w, "commit %.12s is REFUSED:\n  %s\n", st.Rejected, strings.Join(st.Errors, "\n  "))
 		}
+		if len(st.Trouble) > 0 {
+			fmt.Fprintf(w, "the hub is in TROUBLE:\n  %s\n", strings.Join(st.Trouble, "\n  "))
+		}
 		for _, r := range st.Rings {
 			message := r.Message
 			if r.WaitsFor == "plan" { // below, all of it is told

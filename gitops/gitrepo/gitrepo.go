@@ -177,8 +177,8 @@ func (r *Repo) Read(ctx context.Context, entries []Entry) (map[string][]byte, er
 
 // object is an object with its name.
 type object struct {
-	id   string
-	data []byte
+	id, kind string
+	data     []byte
 }
 
 // objects reads objects of one type by their names, in one run of git.
@@ -193,28 +193,78 @@ func (r *Repo) objects(ctx context.Context, kind string, names []string) ([]obje
 	list := make([]object, 0, len(names))
 	rd := bufio.NewReader(bytes.NewReader(out))
 	for _, name := range names {
-		head, err := rd.ReadString('\n')
+		o, err := nextObject(rd)
+		if err == nil && o.kind != kind {
+			err = fmt.Errorf("it is a %s", o.kind)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
-		f := strings.Fields(head)
-		if len(f) != 3 || f[1] != kind {
-			return nil, fmt.Errorf("read %s: git printed %q", name, head)
-		}
-		size, err := strconv.Atoi(f[2])
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		data := make([]byte, size)
-		if _, err := io.ReadFull(rd, data); err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		if _, err := rd.Discard(1); err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		list = append(list, object{f[0], data})
+		list = append(list, o)
 	}
 	return list, nil
+}
+
+// nextObject reads one object of what git-cat-file(1) prints with --batch. It is an
+// [absentError] for one that is not there, after which the next one may be read.
+func nextObject(rd *bufio.Reader) (object, error) {
+	head, err := rd.ReadString('\n')
+	if err != nil {
+		return object{}, err
+	}
+	f := strings.Fields(head)
+	if len(f) != 3 {
+		return object{}, absentError(strings.TrimSpace(head))
+	}
+	size, err := strconv.Atoi(f[2])
+	if err != nil {
+		return object{}, err
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(rd, data); err != nil {
+		return object{}, err
+	}
+	_, err = rd.Discard(1)
+	return object{f[0], f[1], data}, err
+}
+
+// absentError is what git says of an object that it does not have.
+type absentError string
+
+func (e absentError) Error() string { return fmt.Sprintf("git printed %q", string(e)) }
+
+// CommitFile is the content of a commit, and of one file that it has.
+type CommitFile struct{ Commit, File []byte }
+
+// CommitFiles reads commits, by their full names, each with the file at path, in one run
+// of git however many they are. Of what git cannot read, and may end at, nothing is told:
+// to read that commit alone says why.
+func (r *Repo) CommitFiles(ctx context.Context, path string, commits ...string) map[string]CommitFile {
+	if len(commits) == 0 {
+		return nil
+	}
+	var names strings.Builder
+	for _, c := range commits {
+		fmt.Fprintf(&names, "%s\n%s:%s\n", c, c, path)
+	}
+	out, _ := r.git(ctx, strings.NewReader(names.String()), "cat-file", "--batch") // as far as it came
+	read := make(map[string]CommitFile, len(commits))
+	rd := bufio.NewReader(bytes.NewReader(out))
+	for _, c := range commits {
+		var absent absentError
+		commit, cerr := nextObject(rd)
+		if cerr != nil && !errors.As(cerr, &absent) {
+			break
+		}
+		file, ferr := nextObject(rd)
+		if ferr != nil && !errors.As(ferr, &absent) {
+			break
+		}
+		if cerr == nil && ferr == nil && commit.kind == "commit" && file.kind == "blob" {
+			read[c] = CommitFile{commit.data, file.data}
+		}
+	}
+	return read
 }
 
 // ReadPath reads one file of a commit.

@@ -18,7 +18,7 @@ import (
 	"holdfast.dev/internal/hostexec"
 )
 
-func newRepo(t *testing.T) *gitrepo.Repo {
+func newRepo(t testing.TB) *gitrepo.Repo {
 	t.Helper()
 	dir := t.TempDir()
 	if _, err := hostexec.Run(t.Context(), 10*time.Second, hostexec.Command{Path: "git", Args: []string{"init", "-q", "--bare", dir}}); err != nil {

@@ -11,10 +11,10 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,15 +92,17 @@ type Hub struct {
 
 	unheeded map[string]bool // tags of people that Run has told are not signed
 
-	mirrors mirrors
-	git     *semaphore.Weighted // git programs that work for clusters
-	busy    busy                // what goes on for each cluster
-	stateMu sync.Mutex          // held while the rollout's state is written; taken before mu
+	mirrors    mirrors
+	git        *semaphore.Weighted // git programs that work for clusters
+	busy       busy                // what goes on for each cluster
+	uploadTime time.Duration       // maxUploadTime but in tests
+	stateMu    sync.Mutex          // held while the rollout's state is written; taken before mu
 
 	mu       sync.Mutex // guards everything below
 	accepted *revision
 	rejected string
 	errs     []string
+	trouble  []string        // of the hub itself, in its last step
 	heads    map[string]head // by cluster
 	reports  map[string]heard
 	contacts map[string]time.Time // when each agent last asked or said anything
@@ -114,23 +116,6 @@ type Hub struct {
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster
 	changed  chan struct{}     // closed and replaced when heads change or a plan is asked for
-}
-
-// revision is an accepted commit with what it renders to.
-type revision struct {
-	commit string
-	result *render.Result
-	rings  []rollout.Ring
-	effort effort
-}
-
-// head is a rendered branch. tip is its newest commit, whoever wrote it; commit is
-// that same commit if it is this hub's, digest what it has. Else both are empty, and
-// nothing of it is served. unread says why that is not known yet.
-type head struct {
-	tip, commit, digest string
-	at                  time.Time
-	unread              string
 }
 
 // New opens the repository.
@@ -179,6 +164,8 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		since:    time.Now(),
 		changed:  make(chan struct{}),
 		git:      semaphore.NewWeighted(maxGit),
+
+		uploadTime: maxUploadTime,
 	}
 	h.mirrors = mirrors{dir: filepath.Join(dataDir, "git"), bring: h.mirror}
 	return h, nil
@@ -234,12 +221,18 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-h.wake:
 		case <-timer.C:
 		}
-		if err := h.step(ctx); err != nil && ctx.Err() == nil {
-			h.log.Info("hub step failed; trying again", "error", err.Error())
+		err := h.step(ctx)
+		if err != nil && ctx.Err() == nil {
+			level := slog.LevelDebug // once is enough
+			if h.tell(err) {
+				level = slog.LevelInfo
+			}
+			h.log.Log(ctx, level, "hub step failed; trying again", "error", err.Error())
 			h.unlock()
 			timer.Reset(time.Second)
 			continue
 		}
+		h.tell(nil)
 		h.log.Debug("hub step done")
 		next := floor
 		h.mu.Lock()
@@ -265,6 +258,31 @@ func (h *Hub) unlock() {
 	}
 }
 
+// tell lets people see what keeps the hub from going on, if anything does; true when
+// that is something else than before.
+func (h *Hub) tell(err error) bool {
+	var lines []string
+	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			if !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	other := !slices.Equal(h.trouble, lines)
+	h.trouble = lines
+	return other
+}
+
+// Trouble is what keeps the hub itself from going on; empty when nothing does.
+func (h *Hub) Trouble() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.trouble)
+}
+
 // step takes in a new commit if there is one, then publishes what may be published. A
 // commit or an approval that cannot be looked at keeps no sick cluster from going back.
 func (h *Hub) step(ctx context.Context) error {
@@ -284,186 +302,4 @@ func (h *Hub) goOn(ctx context.Context) error {
 	}
 	read := h.readActs(ctx)
 	return errors.Join(read, h.publish(ctx))
-}
-
-func (h *Hub) takeCommit(ctx context.Context) error {
-	commit, err := h.repo.Head(ctx, "refs/heads/"+h.opts.Branch)
-	if errors.Is(err, gitrepo.ErrNoRef) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	h.mu.Lock()
-	known := h.rejected == commit || (h.rejected == "" && h.accepted != nil && h.accepted.commit == commit)
-	h.mu.Unlock()
-	if known {
-		return nil
-	}
-	base, err := h.repo.Head(ctx, AcceptedRef)
-	if err != nil && !errors.Is(err, gitrepo.ErrNoRef) {
-		return err
-	}
-	rev, err := h.renderCommit(ctx, base, commit)
-	if err != nil {
-		var refused *RefusedError
-		if !errors.As(err, &refused) {
-			return err // the hub's own trouble, not the commit's
-		}
-		h.mu.Lock()
-		h.rejected, h.errs = commit, refused.Lines()
-		h.mu.Unlock()
-		h.log.Info("commit refused; the fleet stays at the one before", "commit", commit, "error", err.Error())
-		if base == "" || base == commit {
-			return nil
-		}
-		return h.resume(ctx, base)
-	}
-	if base != commit {
-		if err := h.repo.SetRef(ctx, AcceptedRef, commit, base); err != nil {
-			return err
-		}
-	}
-	h.mu.Lock()
-	h.accepted, h.rejected, h.errs = rev, "", nil
-	h.mu.Unlock()
-	h.log.Info("commit accepted", "commit", commit, "rendered", rev.effort.Rendered, "cached", rev.effort.Cached, "seconds", rev.effort.Seconds)
-	return nil
-}
-
-// resume goes on with the accepted commit after a restart onto a refused one.
-func (h *Hub) resume(ctx context.Context, base string) error {
-	h.mu.Lock()
-	have := h.accepted != nil
-	h.mu.Unlock()
-	if have {
-		return nil
-	}
-	rev, err := h.renderCommit(ctx, base, base)
-	if err != nil {
-		return err
-	}
-	h.mu.Lock()
-	h.accepted = rev
-	h.mu.Unlock()
-	return nil
-}
-
-func (h *Hub) renderCommit(ctx context.Context, base, commit string) (*revision, error) {
-	start := time.Now()
-	if err := checkSigned(ctx, h.repo, h.opts.Signers, base, commit); err != nil {
-		return nil, err
-	}
-	res, err := Verify(ctx, h.repo, base, commit, h.cache)
-	if err != nil {
-		return nil, err
-	}
-	rev := &revision{commit: commit, result: res, effort: effortOf(res, start)}
-	if res.CacheError != nil {
-		h.log.Info("render cache of no use; every unit is rendered anew", "error", res.CacheError.Error())
-	}
-	if hook, ok := takeEffort(h.opts.DataDir, commit); ok {
-		rev.effort = hook
-	}
-	for _, r := range res.Fleet.Rings {
-		rev.rings = append(rev.rings, rollout.Ring{Name: r.Name, Clusters: r.Clusters, Soak: r.Soak, MaxUnavailable: r.MaxUnavailable, Timeout: r.Timeout,
-			Windows: r.Windows, Freezes: r.Freezes, Approval: r.Approval, Rollback: r.Rollback, RollbackAfter: r.RollbackAfter})
-	}
-	return rev, nil
-}
-
-func (h *Hub) readHeads(ctx context.Context) error {
-	branches, err := h.repo.Branches(ctx, BranchPrefix)
-	if err != nil {
-		return err
-	}
-	heads := map[string]head{}
-	for _, b := range branches {
-		cluster := strings.TrimPrefix(b.Name, BranchPrefix)
-		h.mu.Lock()
-		known := h.heads[cluster]
-		h.mu.Unlock()
-		if known.tip == b.Commit && known.unread == "" {
-			heads[cluster] = known
-			continue
-		}
-		hd, err := h.readHead(ctx, cluster, b.Commit)
-		var foreign *foreignError
-		switch { // one bad branch stops no other
-		case errors.As(err, &foreign):
-			h.log.Info("rendered branch is no bundle of this hub", "cluster", cluster, "commit", b.Commit, "error", err.Error())
-		case err != nil: // that may pass
-			if hd.unread = err.Error(); hd.unread != known.unread {
-				h.log.Info("rendered branch not read; looking again", "cluster", cluster, "commit", b.Commit, "error", hd.unread)
-			}
-		default:
-			if err := h.remember(cluster, b.Commit); err != nil {
-				return err
-			}
-			hd.commit = b.Commit
-		}
-		heads[cluster] = hd
-	}
-	h.setHeads(heads)
-	return nil
-}
-
-// readHead reads what a branch ends with. Its error is a [foreignError] when that was
-// read and is not this hub's, or is not what it published last.
-func (h *Hub) readHead(ctx context.Context, cluster, tip string) (head, error) {
-	at, err := h.published(ctx, tip)
-	hd := head{tip: tip, at: at}
-	if err != nil {
-		return hd, err
-	}
-	digest, err := h.digestOf(ctx, cluster, tip)
-	if err != nil {
-		return hd, err
-	}
-	last, err := h.remembered(cluster)
-	if err != nil {
-		return hd, err
-	}
-	if last != "" { // an old commit of the hub's carries its signature for ever
-		follows, err := h.repo.Follows(ctx, tip, last)
-		if err != nil {
-			return hd, err
-		}
-		if !follows {
-			return hd, &foreignError{fmt.Errorf("it does not come after %.12s, which was published last", last)}
-		}
-	}
-	hd.digest = digest
-	return hd, nil
-}
-
-// digestOf is the digest of the bundle that a commit has for the cluster.
-func (h *Hub) digestOf(ctx context.Context, cluster, commit string) (string, error) {
-	data, err := h.repo.ReadPath(ctx, commit, render.BundleFile)
-	if err != nil {
-		return "", err
-	}
-	idx, err := render.ParseIndex(fmt.Sprintf("%.12s:%s", commit, render.BundleFile), data)
-	if err != nil {
-		return "", &foreignError{err}
-	}
-	if idx.Cluster != cluster {
-		return "", &foreignError{fmt.Errorf("the bundle of %.12s is for cluster %q", commit, idx.Cluster)}
-	}
-	return idx.Digest, nil
-}
-
-func (h *Hub) setHeads(heads map[string]head) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !maps.Equal(h.heads, heads) {
-		h.heads = heads
-		h.announce()
-	}
-}
-
-// announce lets the agents that wait for a revision look again; the caller holds h.mu.
-func (h *Hub) announce() {
-	close(h.changed)
-	h.changed = make(chan struct{})
 }

@@ -35,6 +35,7 @@ type fleet struct {
 	store      *trust.Store
 	admin      *agent // of status, once it was asked for
 	steps      *steps
+	hub        *hub.Hub // that runs, or ran last
 	agents     map[string]*agent
 	// trials has what API servers answer when the hub asks whether they would take
 	// a bundle; those that are not in it take everything.
@@ -118,6 +119,7 @@ func (f *fleet) start() (url string, stop func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.hub = h
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		f.t.Fatal(err)

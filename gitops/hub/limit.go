@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"holdfast.dev/gitops/protocol"
 )
@@ -37,6 +38,8 @@ const (
 	// They last as long as the client is slow, and so are not among those of maxGit.
 	maxUploads    = 4
 	maxAllUploads = 64
+	// maxUploadTime is how long one fetch may take, of who sends slowly or reads slowly, too.
+	maxUploadTime = 30 * time.Second
 )
 
 // busy counts what goes on for each cluster.

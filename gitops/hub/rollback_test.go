@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
@@ -120,6 +122,59 @@ func TestRollbackBesideATypo(t *testing.T) {
 	st = f.await(url, "the rollback", func(st protocol.Status) bool { return st.Rollback != nil && st.Clusters[0].Published == first })
 	if st.Rejected != "" || len(st.Approvals) != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestRestartBesideATypo: with such a file a hub that was started anew served what there
+// was, took nothing, brought no sick cluster back, and said so in its log alone.
+func TestRestartBesideATypo(t *testing.T) {
+	f := newFleet(t)
+	mine := filepath.Join(f.signers(), "mine")
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 1ms, onFailure: rollback, rollbackAfter: 0s")
+	f.commit("go back on failure")
+	f.sign(mine)
+	url, stop := f.start()
+	f.settleFirst(url)
+	first := f.index("canary").Digest
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	f.commit("pillar")
+	f.sign(mine)
+	accepted := f.git(f.work, "rev-parse", "HEAD")
+	st := f.await(url, "the change on the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+	stop()
+	good, err := os.ReadFile(f.opts.Signers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(f.opts.Signers, append(good, "you@example.com ssh-typo AAAA\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	url, stop = f.start()
+	defer stop()
+	st = f.await(url, "the trouble", func(st protocol.Status) bool { return len(st.Trouble) > 0 && st.Commit == accepted })
+	want := f.opts.Signers + `:2: "you@example.com ssh-typo AAAA" has no key after the name`
+	if len(st.Trouble) != 1 || !strings.Contains(st.Trouble[0], want) || !strings.Contains(st.Trouble[0], `(write: NAME namespaces="git" ssh-ed25519 AAAA`) {
+		t.Errorf("trouble %q, want %q and what to write", st.Trouble, want)
+	}
+	if v := testutil.ToFloat64(f.hub.Metrics()); v != 1 {
+		t.Errorf("the metric is %v", v)
+	}
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 2ms")
+	f.commit("that nobody can look at")
+	f.sign(mine)
+	f.agent(url, "canary").reportAt(f.index("canary"), st.Clusters[0].Revision, v1alpha1.HealthDegraded)
+	st = f.await(url, "the rollback", func(st protocol.Status) bool { return st.Rollback != nil && st.Clusters[0].Published == first })
+	if st.Commit != accepted || st.Rejected != "" {
+		t.Errorf("commit %s is taken, %q refused", st.Commit, st.Rejected)
+	}
+	if err := os.WriteFile(f.opts.Signers, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	head := f.git(f.work, "rev-parse", "HEAD")
+	f.await(url, "the commit, by itself", func(st protocol.Status) bool { return st.Commit == head && len(st.Trouble) == 0 })
+	if v := testutil.ToFloat64(f.hub.Metrics()); v != 0 {
+		t.Errorf("the metric is %v", v)
 	}
 }
 

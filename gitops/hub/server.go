@@ -144,7 +144,7 @@ func (h *Hub) Status() protocol.Status {
 	h.decide()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	st := protocol.Status{Rejected: h.rejected, Errors: h.errs, Rings: h.decision.Rings}
+	st := protocol.Status{Rejected: h.rejected, Errors: h.errs, Trouble: h.trouble, Rings: h.decision.Rings}
 	if h.accepted == nil {
 		return st
 	}

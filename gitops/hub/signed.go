@@ -36,14 +36,10 @@ type foreignError struct{ error }
 
 func (e *foreignError) Unwrap() error { return e.error }
 
-// published is when a commit was made. It is a [foreignError] for one that this hub has
-// not signed: one of before it signed, under another key, or of somebody who writes to
-// the repository past it. It is not served; see [Hub.mendHeads].
-func (h *Hub) published(ctx context.Context, commit string) (time.Time, error) {
-	raw, err := h.repo.Commit(ctx, commit)
-	if err != nil {
-		return time.Time{}, err
-	}
+// published is when a commit with this content was made. It is a [foreignError] for one
+// that this hub has not signed: one of before it signed, under another key, or of somebody
+// who writes to the repository past it. It is not served; see [Hub.mendHeads].
+func (h *Hub) published(raw []byte) (time.Time, error) {
 	c, err := signature.ParseCommit(raw)
 	if err != nil {
 		return time.Time{}, &foreignError{err}
@@ -95,7 +91,7 @@ func checkActSigned(ctx context.Context, repo *gitrepo.Repo, file, tag, object, 
 // as well, that of a revert. Nothing is asked for when file is empty. Of a fleet's first
 // commit, its history is not looked at.
 func checkSigned(ctx context.Context, repo *gitrepo.Repo, file, base, commit string) error {
-	if file == "" {
+	if file == "" || base == commit { // it was looked at when it was accepted
 		return nil
 	}
 	signers, err := readSigners(file)

@@ -80,6 +80,9 @@ type Status struct {
 	// Rejected is the newest commit when it was refused; Errors says why.
 	Rejected string   `json:"rejected,omitempty"`
 	Errors   []string `json:"errors,omitempty"`
+	// Trouble is what keeps the hub itself from going on, one line each: it looks at no
+	// commit or approval, or publishes nothing, until that is mended. It tries again by itself.
+	Trouble []string `json:"trouble,omitempty"`
 	// Rendered and Cached count the units of the newest accepted commit; RenderSeconds is what it took.
 	Rendered      int      `json:"rendered"`
 	Cached        int      `json:"cached"`

@@ -129,11 +129,11 @@ func ParseSigners(file string, data []byte) (*Signers, error) {
 func parseSigner(line string) (s signer, ok bool, err error) {
 	principals, rest, found := strings.Cut(line, " ")
 	if !found || strings.HasPrefix(principals, `"`) {
-		return s, false, errors.New("a line is a name, options and a key")
+		return s, false, fmt.Errorf("%q is no name with options and a key", cut(line))
 	}
 	key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(strings.TrimSpace(rest)))
 	if err != nil {
-		return s, false, fmt.Errorf("read key: %w", err)
+		return s, false, fmt.Errorf("%q has no key after the name: %w", cut(line), err)
 	}
 	s = signer{principals: principals, key: key.Marshal()}
 	ok = true
@@ -158,6 +158,14 @@ func parseSigner(line string) (s signer, ok bool, err error) {
 		}
 	}
 	return s, ok, nil
+}
+
+// cut is as much of a line as an error has room for.
+func cut(line string) string {
+	if len(line) > 60 {
+		return line[:60] + "…"
+	}
+	return line
 }
 
 // parseTime reads YYYYMMDD[HHMM[SS]], which is local time for ssh-keygen unless
