@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -152,15 +155,6 @@ func (h *Hub) postUploadPack(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	body := io.Reader(http.MaxBytesReader(w, r.Body, maxGitRequest))
-	if r.Header.Get("Content-Encoding") == "gzip" {
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			http.Error(w, "the request is not gzip", http.StatusBadRequest)
-			return
-		}
-		body = http.MaxBytesReader(w, z, maxGitRequest) // z holds nothing that must be closed
-	}
 	if err := h.mirrors.update(r.Context(), cluster, commit); err != nil {
 		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
 		http.Error(w, "the hub cannot read the branch", http.StatusInternalServerError)
@@ -176,10 +170,59 @@ func (h *Hub) postUploadPack(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer endAll()
+	body, err := h.gitRequest(w, r)
+	if err != nil {
+		h.log.Info("request of git not taken", "cluster", cluster, "error", err.Error())
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			http.Error(w, fmt.Sprintf("the request is larger than %d bytes", maxGitRequest), http.StatusRequestEntityTooLarge)
+		} else {
+			http.Error(w, fmt.Sprintf("the request did not come within %s, or is not valid", h.uploadTime), http.StatusBadRequest)
+		}
+		return
+	}
+	defer func() { _ = body.Close() }() // nobody else sees it
 	w.Header().Set("Content-Type", "application/x-"+uploadPack+"-result")
 	w.Header().Set("Cache-Control", "no-store")
-	if err := h.repo.UploadPack(r.Context(), h.mirrors.path(cluster), r.Header.Get("Git-Protocol"), false, body, w); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), h.uploadTime)
+	defer cancel()
+	if err := h.repo.UploadPack(ctx, h.mirrors.path(cluster), r.Header.Get("Git-Protocol"), false, body, w); err != nil {
 		h.log.Info("branch not served", "cluster", cluster, "error", err.Error())
 		panic(http.ErrAbortHandler) // the client must see a broken stream, not a short one
 	}
+}
+
+// gitRequest is all that a client says, in a file without a name, read before git is
+// started: net/http waits without end for the rest of a request whose handler gave up.
+func (h *Hub) gitRequest(w http.ResponseWriter, r *http.Request) (*os.File, error) {
+	c := http.NewResponseController(w)
+	if err := c.SetReadDeadline(time.Now().Add(h.uploadTime)); err != nil {
+		return nil, err
+	}
+	body := io.Reader(http.MaxBytesReader(w, r.Body, maxGitRequest))
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, err
+		}
+		body = http.MaxBytesReader(w, z, maxGitRequest) // z holds nothing that must be closed
+	}
+	f, err := os.CreateTemp(h.opts.DataDir, ".sending-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = io.Copy(f, body)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		err = c.SetReadDeadline(time.Time{}) // it would end the answer, too
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
