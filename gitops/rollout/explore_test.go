@@ -30,7 +30,10 @@ func (w *world) events() []event {
 		if w.left.losses > 0 && m.published != 0 && !m.lost {
 			add(func(w *world) { w.left.losses--; w.lose(i) }, "loses its branch", name)
 		}
-		if m.lost {
+		if w.left.memory > 0 && m.published != 0 && !m.lost {
+			add(func(w *world) { w.left.memory--; w.forget(i) }, "loses its branch, and the hub its memory", name)
+		}
+		if m.lost && !m.forgotten {
 			add(func(w *world) { w.signAgain(i) }, "has its branch again", name)
 		}
 		if !m.up {
@@ -104,6 +107,8 @@ func TestEveryState(t *testing.T) {
 		"Losses":      {"a branch that is no longer known for the hub's, of a cluster that may be silent", []rollout.Ring{ring("a", 1, nil), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1}, false, ""},
 		"LossesLong":  {"the same of a larger ring", []rollout.Ring{ring("a", 1, nil), ring("b", 2, back)}, budget{losses: 1, outages: 1, pushes: 1}, true, ""},
 		"LossesFail":  {"the same with failures and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1, faults: 1, kills: 1}, true, ""},
+		"Memory":      {"a branch that begins anew, and a failure afterwards", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{memory: 1, pushes: 1, faults: 1}, false, ""},
+		"MemoryLong":  {"the same with silence, a kill and a second push", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{memory: 1, pushes: 2, faults: 1, outages: 1, kills: 1}, true, ""},
 		"Joins":       {"a cluster that was never given anything and comes later", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{pushes: 1}, false, "b0"},
 		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false, ""},
 		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false, ""},

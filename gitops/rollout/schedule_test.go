@@ -119,7 +119,9 @@ func schedule(seed uint64) (*world, error) {
 				m.refuses = 0
 			case p == 196 && m.published != 0:
 				w.lose(i)
-			case p >= 180 && p < 190 && m.lost:
+			case p == 197 && m.published != 0 && m.history < maxHistories-1:
+				w.forget(i)
+			case p >= 180 && p < 190 && m.lost && !m.forgotten:
 				w.signAgain(i)
 			case !m.up && p < 50:
 				w.setUp(i, true)

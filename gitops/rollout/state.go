@@ -26,7 +26,7 @@ type State struct {
 
 // Record is what is remembered of one cluster.
 type Record struct {
-	// Good is the digest with which its ring last passed, and GoodRevision the
+	// Good is the digest with which its ring last passed, and GoodRevision the newest
 	// published commit that has it: where a rollback goes.
 	Good         string `json:"good,omitempty"`
 	GoodRevision string `json:"goodRevision,omitempty"`
@@ -131,13 +131,20 @@ func (d *decider) good(name string) {
 func (d *decider) settle() {
 	for name, rec := range d.state.Clusters {
 		c, there := d.in.Clusters[name]
-		switch {
-		case !there:
+		if !there {
 			delete(d.write().Clusters, name)
-		case rec.Away != "" && c.Contact == Present:
-			rec.Away = ""
-			d.setRecord(name, rec)
+			continue
 		}
+		if c.Contact == Present {
+			rec.Away = ""
+		}
+		if c.Published != "" && c.Published == rec.Good {
+			// The content is the same, but an older commit of it may be in no history that
+			// the hub knows for its own: its key and its memory of the branch were lost, and
+			// it published the branch anew. There is no going back to that one.
+			rec.GoodRevision = c.Revision
+		}
+		d.setRecord(name, rec)
 	}
 	d.settleTrials()
 	if rb := d.state.Rollback; rb != nil {
