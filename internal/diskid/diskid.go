@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -18,7 +19,8 @@ import (
 
 // ErrNoDisk is returned for a block device that is not a disk of this host: a
 // RAM disk, a mapper device, an optical drive, a hidden multipath leg, a
-// network device, or a loop device without a backing file.
+// network device, a hardware partition of an eMMC, or a loop device without a
+// backing file.
 var ErrNoDisk = errors.New("not a disk")
 
 const (
@@ -106,6 +108,9 @@ func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
 			return "", false, ErrNoDisk
 		}
 	}
+	if HardwarePartition(dev) {
+		return "", false, ErrNoDisk
+	}
 	dir := path.Join("/sys/block", dev)
 	if _, err := f.ReadDir(dir); err != nil {
 		return "", false, fmt.Errorf("identify disk %s: %w", dev, err)
@@ -116,6 +121,14 @@ func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
 	}
 	return id, weak, nil
 }
+
+var hardwarePartition = regexp.MustCompile(`^mmcblk\d+(boot\d+|rpmb|gp\d+)$`)
+
+// HardwarePartition says whether dev is a part that an eMMC has of its own, to boot from
+// or for a general purpose, such as mmcblk0boot0: a block device, which is the card's as a
+// partition is (drivers/mmc/core/block.c mmc_blk_alloc_part; the names are of
+// drivers/mmc/core/mmc.c mmc_part_add). Its directory in sysfs lies in the card's.
+func HardwarePartition(dev string) bool { return hardwarePartition.MatchString(dev) }
 
 func identify(f *hostfs.FS, dev, dir string) (id string, weak bool, err error) {
 	if hidden, err := Attr(f, path.Join(dir, "hidden")); err != nil || hidden == "1" {

@@ -54,6 +54,9 @@ func TestFromSysfs(t *testing.T) {
 		"Free":     {"a free loop device is no disk", "loop4", map[string]string{"size": "0"}, "", false, diskid.ErrNoDisk},
 		"Mapper":   {"dm-0 is not a drive", "dm-0", map[string]string{"size": "1"}, "", false, diskid.ErrNoDisk},
 		"Hidden":   {"a leg of a multipath NVMe namespace is not a second disk", "nvme0c0n1", map[string]string{"hidden": "1", "wwid": "eui.01"}, "", false, diskid.ErrNoDisk},
+		"EMMC":     {"a card that tells no serial is named by its place", "mmcblk0", map[string]string{"size": "1"}, "path-block-mmcblk0", true, nil},
+		"Boot":     {"what an eMMC boots from is a part of it, and no second disk of its id", "mmcblk0boot1", map[string]string{"size": "1"}, "", false, diskid.ErrNoDisk},
+		"General":  {"so is what it has for a general purpose", "mmcblk12gp3", map[string]string{"size": "1"}, "", false, diskid.ErrNoDisk},
 		"NotThere": {"absence is told apart from every other fault", "sdz", nil, "", false, fs.ErrNotExist},
 	}
 	for name, tc := range cases {

@@ -248,15 +248,7 @@ func (r *reader) names(dev string) []string {
 	if n := r.attr("dev"); n != "" {
 		names = append(names, n)
 	}
-	for _, sub := range r.list("") {
-		if !strings.HasPrefix(sub, dev) || r.attr(path.Join(sub, "partition")) == "" {
-			continue
-		}
-		names = append(names, sub)
-		if n := r.attr(path.Join(sub, "dev")); n != "" {
-			names = append(names, n)
-		}
-	}
+	names = append(names, r.partitions(dev)...)
 	place, err := r.host.Resolve(r.dir)
 	if err != nil {
 		r.fail(err)
@@ -293,6 +285,27 @@ func (r *reader) names(dev string) []string {
 					names = append(names, c)
 				}
 			}
+		}
+	}
+	return names
+}
+
+// partitions are the names and the numbers of the device's partitions, and of an eMMC's
+// hardware partitions with theirs.
+func (r *reader) partitions(dev string) (names []string) {
+	for _, sub := range r.list("") {
+		hardware := diskid.HardwarePartition(sub)
+		if !strings.HasPrefix(sub, dev) || !hardware && r.attr(path.Join(sub, "partition")) == "" {
+			continue
+		}
+		names = append(names, sub)
+		if n := r.attr(path.Join(sub, "dev")); n != "" {
+			names = append(names, n)
+		}
+		if hardware {
+			in := reader{host: r.host, dir: path.Join(r.dir, sub)}
+			names = append(names, in.partitions(sub)...)
+			r.fail(in.err)
 		}
 	}
 	return names

@@ -109,6 +109,34 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// A card's hardware partitions are block devices of its own place: each was taken for a disk
+// of the card's id, so that the host's disks could never be listed whole.
+func TestScanEMMC(t *testing.T) {
+	m := map[string]string{}
+	const card = "../devices/platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:0001/block/mmcblk0"
+	put := func(dev, place, number, device string) {
+		m["sys/block/"+dev] = "-> " + place
+		dir := "sys/" + strings.TrimPrefix(place, "../")
+		m[dir+"/device"], m[dir+"/size"], m[dir+"/dev"] = "-> "+device, "8192\n", number+"\n"
+	}
+	put("mmcblk0", card, "179:0", "../../../mmc0:0001")
+	put("mmcblk0boot0", card+"/mmcblk0boot0", "179:8", "../../mmcblk0")
+	put("mmcblk0boot1", card+"/mmcblk0boot1", "179:16", "../../mmcblk0")
+	put("mmcblk0gp0", card+"/mmcblk0gp0", "179:24", "../../mmcblk0")
+	dir := "sys/" + strings.TrimPrefix(card, "../")
+	m[dir+"/mmcblk0p1/partition"], m[dir+"/mmcblk0gp0/mmcblk0gp0p1/partition"] = "1\n", "1\n"
+	m["sys/devices/platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:0001/serial"] = "0x1234abcd\n"
+	f, _ := host(t, m)
+	s := inventory.Scan(f)
+	if s.Err != nil || len(s.Disks) != 1 {
+		t.Fatalf("%d disks, %v", len(s.Disks), s.Err)
+	}
+	want := []string{"mmcblk0", "179:0", "mmcblk0boot0", "179:8", "mmcblk0boot1", "179:16", "mmcblk0gp0", "179:24", "mmcblk0gp0p1", "mmcblk0p1"}
+	if d := cmp.Diff(want, s.Disks[0].Names); d != "" {
+		t.Error(d)
+	}
+}
+
 // Absence is never evidence: each of these must be an error, and what can be
 // read is listed all the same.
 func TestScanUnreadable(t *testing.T) {
