@@ -256,6 +256,48 @@ func TestScanStacks(t *testing.T) {
 	}
 }
 
+// An array may have partitions, which have no slaves of their own: the host's own disks were
+// not found below one, and a logical volume on one was nobody's.
+func TestScanPartitionedArray(t *testing.T) {
+	const sda, n1 = "5000c500a1b2c3d4", "0025385b71b0a2c4"
+	for name, tc := range map[string]struct {
+		members []string
+		system  []string
+		above   string // of the disk that all lies on
+	}{
+		"Mirror": {[]string{"sda1", "nvme0n1"}, []string{n1, sda}, ""},
+		"OfOne":  {[]string{"sda1"}, []string{sda}, "dm-7 md126 md126p2 259:7 md126p3 9:126"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := realTree()
+			const md = "sys/devices/virtual/block/md126/"
+			m["sys/block/md126"], m[md+"dev"] = "-> ../devices/virtual/block/md126", "9:126\n"
+			for _, member := range tc.members {
+				m[md+"slaves/"+member] = "-> x"
+			}
+			m[md+"md126p2/partition"], m[md+"md126p2/dev"], m[md+"md126p3/partition"] = "2\n", "259:7\n", "3\n"
+			for _, dev := range []string{"md126p2", "md126p3"} {
+				m["sys/class/block/"+dev] = "-> ../../devices/virtual/block/md126/" + dev
+			}
+			m["sys/dev/block/259:7"] = "-> ../../devices/virtual/block/md126/md126p2"
+			m["sys/block/dm-7/slaves/md126p3"] = "-> x"
+			m["proc/1/mountinfo"] = "26 1 259:7 / / rw - ext4 /dev/md126p2 rw\n"
+			f, _ := host(t, m)
+			s := inventory.Scan(f)
+			if d := cmp.Diff(tc.system, s.System); d != "" {
+				t.Error(d)
+			}
+			d, ok := s.Find(sda)
+			if !ok || strings.Join(d.Above, " ") != tc.above && tc.above != "" {
+				t.Errorf("above the disk are %v, want %s", d.Above, tc.above)
+			}
+			if tc.above == "" && !slices.Contains(s.Shared, "md126p3") {
+				t.Errorf("the partition of an array of two disks is not shared: %v", s.Shared)
+			}
+		})
+	}
+}
+
 // Ways to a disk: one that is lost is not the disk.
 func TestScanPaths(t *testing.T) {
 	m := realTree()

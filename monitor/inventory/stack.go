@@ -73,6 +73,10 @@ func (s *stack) disks(dev string) []int {
 		return on
 	}
 	s.below[dev] = nil // so that a cycle, which sysfs has none of, ends
+	if whole := s.partitioned(dev); whole != "" {
+		s.below[dev] = s.disks(whole)
+		return s.below[dev]
+	}
 	slaves, err := s.host.ReadDir(path.Join(sysBlock, dev, "slaves"))
 	if err != nil {
 		return nil
@@ -92,10 +96,25 @@ func (s *stack) disks(dev string) []int {
 	return on
 }
 
-// names are what the kernel's lines call a stacked device: dm-3, its numbers,
-// and the name that the device mapper knows it by, which some file systems print.
+// partitioned is the device that dev is a partition of, such as an array's: a partition
+// lies in the directory of its device and has no slaves, which block/genhd.c
+// device_add_disk makes for whole devices alone. It is empty when dev is no partition.
+func (s *stack) partitioned(dev string) string {
+	place, err := s.host.Resolve(path.Join("/sys/class/block", dev))
+	if err != nil {
+		return ""
+	}
+	if n, err := s.host.ReadString(path.Join(place, "partition")); err != nil || n == "" {
+		return ""
+	}
+	return path.Base(path.Dir(place))
+}
+
+// names are what the kernel's lines call a stacked device: dm-3, its numbers, the name
+// that the device mapper knows it by, which some file systems print, and its partitions.
 func (s *stack) names(dev string) []string {
-	names := []string{dev}
+	r := reader{host: s.host, dir: path.Join(sysBlock, dev)} // what cannot be read is a name less
+	names := append([]string{dev}, r.partitions(dev)...)
 	for _, attr := range []string{"dev", "dm/name"} {
 		if v, err := s.host.ReadString(path.Join(sysBlock, dev, attr)); err == nil && v != "" {
 			names = append(names, v)
