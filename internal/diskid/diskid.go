@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,7 +20,7 @@ import (
 
 // ErrNoDisk is returned for a block device that is not a disk of this host: a
 // RAM disk, a mapper device, an optical drive, a hidden multipath leg, a
-// network device, a hardware partition of an eMMC, or a loop device without a
+// network device, raw flash, a hardware partition of an eMMC, or a loop device without a
 // backing file.
 var ErrNoDisk = errors.New("not a disk")
 
@@ -94,7 +95,19 @@ func hash(s string) string {
 
 // notDisks are the name prefixes of block devices that are not disks of the
 // host (Documentation/admin-guide/devices.txt).
-var notDisks = []string{"ram", "zram", "dm-", "md", "sr", "fd", "nbd", "rbd", "drbd", "zd", "bcache"}
+var notDisks = []string{"ram", "zram", "sr", "fd", "nbd", "rbd", "drbd", "zd", "bcache", "mtdblock"}
+
+// Stacked says whether dev is a device of the device mapper or an array of md: dm-0, md127,
+// md_d0, md_home (drivers/md/md.c md_alloc and add_named_array). bcache is not among them:
+// only its backing device is in its slaves, and a fault may be its cache's.
+func Stacked(dev string) bool {
+	return numbered(dev, "dm-") || numbered(dev, "md") || strings.HasPrefix(dev, "md_")
+}
+
+func numbered(dev, prefix string) bool {
+	rest, ok := strings.CutPrefix(dev, prefix)
+	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
+}
 
 // FromSysfs is the id of the disk that the kernel calls dev now, such as sda.
 // It is the lower-case WWN; else model and serial; else, with weak set, the
@@ -103,12 +116,8 @@ var notDisks = []string{"ram", "zram", "dm-", "md", "sr", "fd", "nbd", "rbd", "d
 // attribute that is there and cannot be read is an error and never a lesser
 // id: an id must not change because a disk is dying.
 func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
-	for _, p := range notDisks {
-		if rest, ok := strings.CutPrefix(dev, p); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			return "", false, ErrNoDisk
-		}
-	}
-	if HardwarePartition(dev) {
+	other := func(prefix string) bool { return numbered(dev, prefix) }
+	if Stacked(dev) || HardwarePartition(dev) || slices.ContainsFunc(notDisks, other) {
 		return "", false, ErrNoDisk
 	}
 	dir := path.Join("/sys/block", dev)

@@ -227,6 +227,7 @@ func TestScanStacks(t *testing.T) {
 	on("dm-4", "253:4", "sda1", "sdx")     // half of it is nobody's
 	on("md0", "9:0", "sda1", "nvme1n1")    // mirror
 	on("md1", "9:1", "nvme0n1")            // mirror that has lost a half
+	on("md_home", "9:127", "nvme0n1")      // its name is of letters
 	on("bcache0", "252:0", "loop3")        // its cache is not among them
 	m["sys/fs/btrfs/features/x"] = ""
 	m["sys/fs/btrfs/1/devices/sda1"], m["sys/fs/btrfs/1/devices/loop3p1"] = "-> x", "-> x"
@@ -248,7 +249,7 @@ func TestScanStacks(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"dm-0": "sda", "253:0": "sda", "vg-rows": "sda", "dm-1": "sda", "253:1": "sda", "dm-2": "shared", "dm-3": "shared", "dm-4": "shared", "253:4": "shared",
-		"md0": "shared", "md1": "nvme0n1", "9:1": "nvme0n1", "bcache0": "", "dm-5": "shared", "sda1": "sda", "loop3p1": "loop3", "nvme1n1": "",
+		"md0": "shared", "md1": "nvme0n1", "9:1": "nvme0n1", "md_home": "nvme0n1", "bcache0": "", "dm-5": "shared", "sda1": "sda", "loop3p1": "loop3", "nvme1n1": "",
 	} {
 		if owners[name] != want {
 			t.Errorf("%s is %q, want %q", name, owners[name], want)

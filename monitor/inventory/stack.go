@@ -6,13 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostfs"
 )
-
-// stackedOn are the devices that are stacked on disks, by the prefix of their
-// names. bcache is not among them: only its backing device is in slaves, and a
-// fault may be its cache's.
-var stackedOn = []string{"dm-", "md"}
 
 // stack finds which disks a stacked device lies on, by the links that the
 // kernel keeps in its directory slaves (block/holder.c).
@@ -38,7 +34,7 @@ func newStack(host *hostfs.FS, disks []Disk) *stack {
 // nobody can tell from its name: the names of the others are returned.
 func (s *stack) name(devices []string, disks []Disk) (shared []string) {
 	for _, dev := range devices {
-		if !isStacked(dev) {
+		if !diskid.Stacked(dev) {
 			continue
 		}
 		if on := s.disks(dev); len(on) == 1 {
@@ -54,13 +50,6 @@ func (s *stack) name(devices []string, disks []Disk) (shared []string) {
 	}
 	s.nameMembers(disks)
 	return shared
-}
-
-func isStacked(dev string) bool {
-	return slices.ContainsFunc(stackedOn, func(p string) bool {
-		rest, ok := strings.CutPrefix(dev, p)
-		return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
-	})
 }
 
 // disks are the disks below a device. One that cannot be traced to the end lies

@@ -87,14 +87,16 @@ func faultOf(d *v1alpha1.Disk, class v1alpha1.FaultClass) int {
 }
 
 // sights are the disks that are in the node, as the last look has seen them: those of
-// a network count for no flavor.
+// a network count for no flavor, and neither does what has no size, such as a card reader
+// without a card or a board's virtual floppy.
 func (b *builder) sights(disks []v1alpha1.Disk) (out []verdict.Sight) {
 	for i := range disks {
-		if inventory.Remote(&disks[i]) {
+		seen, present := b.view.Snapshot.Find(disks[i].ID)
+		if inventory.Remote(&disks[i]) || present && seen.Size == 0 {
 			continue
 		}
 		s := verdict.Sight{Disk: disks[i], System: slices.Contains(b.view.Snapshot.System, disks[i].ID) || b.prepared[disks[i].ID].Role == v1alpha1.RoleSystem}
-		if seen, present := b.view.Snapshot.Find(s.ID); present {
+		if present {
 			s.SizeBytes, s.ReadOnly = seen.Size, seen.RO
 		}
 		out = append(out, s)

@@ -154,7 +154,9 @@ func TestFlavorCondition(t *testing.T) {
 	unknown := two
 	unknown.System = nil
 	remote := two
-	remote.Disks = []inventory.Disk{two.Disks[0], {ID: "rbd-p-i", Weak: true, Device: "rbd0", Media: v1alpha1.MediaHDD}}
+	remote.Disks = []inventory.Disk{two.Disks[0], {ID: "rbd-p-i", Weak: true, Device: "rbd0", Media: v1alpha1.MediaHDD, Size: 1 << 30}}
+	empty := present("a", "b")
+	empty.System, empty.Disks[1].Size = []string{}, 0
 	ro := present("a")
 	ro.Disks[0].RO = true
 	cases := map[string]struct {
@@ -168,6 +170,8 @@ func TestFlavorCondition(t *testing.T) {
 		"NoMounts":  {"which one is the system's is not known", unknown, prepared("a"), "True Satisfied "},
 		"Listed":    {"disks.yaml says that it is the system's", two, &nodedisks.File{Disks: []nodedisks.Disk{{ID: "a", Group: "data"}, {ID: "b", Group: "root", Role: v1alpha1.RoleSystem}}}, "True Satisfied "},
 		"Remote":    {"nor is a network's", remote, prepared("a"), "True Satisfied "},
+		"NoSize":    {"nor is a card reader without a card", empty, prepared("a"), "True Satisfied "},
+		"OnlyThat":  {"and it fills no group", inventory.Snapshot{Disks: empty.Disks[1:]}, prepared(), "False TooFewDisks group data has 0 of 1 disks"},
 		"ReadOnly":  {"a disk that takes no writes", ro, prepared("a"), "False ReadOnlyDisks group data has 0 of 1 disks; 1 disk is read-only: a (dev-a)"},
 		"Unlisted":  {"before node preparation too", ro, prepared(), "False ReadOnlyDisks group data has 0 of 1 disks; 1 disk is read-only: a (dev-a)"},
 		"HalfALook": {"what is read says nothing of the rest", inventory.Snapshot{Disks: ro.Disks, Err: errors.New("x")}, prepared("a"), "Unknown InventoryUnread the disks could not be listed"},
