@@ -62,10 +62,25 @@ func Label(id string) string {
 	return strings.TrimLeft(trimTo(s, maxLabel-hashLen-1)+"-"+hash(id), "-")
 }
 
+// Prefixes of weak ids. Those of disks that are reached over a network are given by the
+// disk monitor alone.
+const (
+	pathPrefix   = "path-"
+	loopPrefix   = "loop-"
+	ISCSIPrefix  = "iscsi-"
+	NVMeoFPrefix = "nvmeof-"
+	RBDPrefix    = "rbd-"
+)
+
 // Weak says whether an id, or its label, names a place and not a drive. Two nodes may have
 // the same.
 func Weak(id string) bool {
-	return strings.HasPrefix(id, "path-") || strings.HasPrefix(id, "loop-")
+	return strings.HasPrefix(id, pathPrefix) || strings.HasPrefix(id, loopPrefix) || Networked(id)
+}
+
+// Networked says whether a weak id is of a disk that is reached over a network.
+func Networked(id string) bool {
+	return strings.HasPrefix(id, ISCSIPrefix) || strings.HasPrefix(id, NVMeoFPrefix) || strings.HasPrefix(id, RBDPrefix)
 }
 
 // Key tells a disk from all others of a cluster: it is the id, or its label, and of a weak
@@ -173,7 +188,7 @@ func identify(f *hostfs.FS, dev, dir string) (id string, weak bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		place, err = dir, nil
 	}
-	return Slug("path-" + strings.TrimPrefix(place, "/sys/")), true, err
+	return Slug(pathPrefix + strings.TrimPrefix(place, "/sys/")), true, err
 }
 
 func noDiskIf(yes bool) error {
@@ -195,7 +210,7 @@ func loop(f *hostfs.FS, dir string) (string, bool, error) {
 	if slug == "" {
 		return "", false, ErrNoDisk
 	}
-	return Slug("loop-" + slug), true, nil
+	return Slug(loopPrefix + slug), true, nil
 }
 
 // wwn is the id in a wwid attribute, or empty when it names no drive. SCSI

@@ -133,7 +133,7 @@ func FuzzSlug(f *testing.F) {
 
 // Two nodes have a disk in the same place; no two have the same drive.
 func TestKey(t *testing.T) {
-	for _, id := range []string{"path-devices-pci0000-00-nvme0", "loop-var-lib-disk-0.img"} {
+	for _, id := range []string{"path-devices-pci0000-00-nvme0", "loop-var-lib-disk-0.img", "iscsi-iqn.2003-01.org.example-lun-0", "rbd-kube-vol", "nvmeof-nqn.2014-08.org.example-ns-1"} {
 		if !diskid.Weak(id) || diskid.Key("a", id) == diskid.Key("b", id) {
 			t.Errorf("%s: %q and %q", id, diskid.Key("a", id), diskid.Key("b", id))
 		}

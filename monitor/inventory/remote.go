@@ -12,19 +12,11 @@ import (
 	"holdfast.dev/internal/hostfs"
 )
 
-// Disks that are reached over a network have weak ids, of where they are: an iSCSI
-// disk of target and LUN, an RBD image of pool, namespace and image. What is wrong
-// with one is the network's or the server's affair, and fails no disk of the host.
-const (
-	iscsiPrefix = "iscsi-"
-	rbdPrefix   = "rbd-"
-)
-
-// Remote says whether a disk of a status is reached over a network. The other weak ids
-// begin with path- and loop-, and what is not weak is a drive's own name.
-func Remote(d *v1alpha1.Disk) bool {
-	return d.Weak && (strings.HasPrefix(d.ID, iscsiPrefix) || strings.HasPrefix(d.ID, rbdPrefix))
-}
+// Remote says whether a disk of a status is reached over a network. Such disks have weak
+// ids, of where they are: an iSCSI disk of target and LUN, an NVMe namespace of subsystem
+// and number, an RBD image of pool, namespace and image. What is wrong with one is the
+// network's or the server's affair, and fails no disk of the host.
+func Remote(d *v1alpha1.Disk) bool { return d.Weak && diskid.Networked(d.ID) }
 
 var (
 	sessionRE = regexp.MustCompile(`^session\d+$`)
@@ -58,7 +50,7 @@ func iscsi(host *hostfs.FS, d *Disk) error {
 		return fmt.Errorf("read iSCSI %s of disk %s: %w", session, d.Device, err)
 	}
 	lun := place[strings.LastIndexByte(place, ':')+1:]
-	d.ID, d.Weak, d.Remote, d.Media = diskid.Slug(iscsiPrefix+target+"-lun-"+lun), true, true, v1alpha1.MediaVirtual
+	d.ID, d.Weak, d.Remote, d.Media = diskid.Slug(diskid.ISCSIPrefix+target+"-lun-"+lun), true, true, v1alpha1.MediaVirtual
 	// The connections of session 1 are connection1:0 and so on (iscsi_create_conn).
 	d.Names = append(d.Names, session, "connection"+strings.TrimPrefix(session, "session")+":0")
 	return nil
@@ -91,6 +83,6 @@ func rbd(host *hostfs.FS, dev string) (d Disk, ok bool, err error) {
 	if snap != "" && snap != "-" { // "-" is the image itself
 		d.Slot += "@" + snap
 	}
-	d.ID = diskid.Slug(rbdPrefix + d.Slot)
+	d.ID = diskid.Slug(diskid.RBDPrefix + d.Slot)
 	return d, true, nil
 }
