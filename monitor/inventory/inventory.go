@@ -162,8 +162,10 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 		r.fail(err)
 	}
 	d.Names = r.names(dev)
-	if err := iscsi(host, &d); err != nil {
-		r.fail(err)
+	for _, look := range []func(*hostfs.FS, *Disk) error{iscsi, nvme} {
+		if err := look(host, &d); err != nil {
+			r.fail(err)
+		}
 	}
 	if d.Slot == "" {
 		d.Slot = r.slot(dev)
@@ -257,7 +259,7 @@ func (r *reader) names(dev string) []string {
 	if err != nil {
 		r.fail(err)
 	}
-	ata, address, pci := "", "", ""
+	ata, address := "", ""
 	for _, el := range append(strings.Split(place, "/"), strings.Split(device, "/")...) {
 		switch {
 		case scsiRE.MatchString(el) && address == "":
@@ -268,24 +270,10 @@ func (r *reader) names(dev string) []string {
 			names = append(names, el)
 		case nvmeCtrlRE.MatchString(el) && !slices.Contains(names, el):
 			names = append(names, el)
-		case pciRE.MatchString(el):
-			pci = el
 		}
 	}
 	if ata != "" && address != "" {
 		names = append(names, ata+"."+ataUnit(address))
-	}
-	if strings.HasPrefix(dev, "nvme") {
-		if pci != "" {
-			names = append(names, pci)
-		}
-		if strings.Contains(device, "/nvme-subsystem/") { // native multipath: the controllers are in the subsystem
-			for _, c := range r.list("device") {
-				if nvmeCtrlRE.MatchString(c) && !slices.Contains(names, c) {
-					names = append(names, c)
-				}
-			}
-		}
 	}
 	return names
 }

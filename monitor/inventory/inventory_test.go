@@ -299,6 +299,28 @@ func TestScanPartitionedArray(t *testing.T) {
 	}
 }
 
+// The controllers of a disk with native multipath are where its subsystem's links lead: a
+// line that names a PCI function of one found no disk, and nobody was told where the disk is.
+func TestScanSubsystemPlaces(t *testing.T) {
+	const port = "pci0000:00/0000:00:02.0/0000:02:00.0/nvme/nvme4"
+	m := realTree()
+	m[sub+"nvme4"], m["sys/devices/"+port+"/transport"] = "-> ../../../"+port, "pcie\n"
+	f, _ := host(t, m)
+	s := inventory.Scan(f)
+	d, ok := s.Find("uuid.1234")
+	if !ok || d.Slot != port || strings.Join(d.Names, " ") != "nvme1n1 259:1 nvme4 0000:02:00.0 nvme1c4n1" || len(d.Paths) != 0 {
+		t.Errorf("one port: %+v, %v", d, s.Err)
+	}
+	second := strings.NewReplacer("0000:02:00.0", "0000:03:00.0", "nvme4", "nvme5").Replace(port)
+	m[sub+"nvme5"], m["sys/devices/"+second+"/transport"] = "-> ../../../"+second, "pcie\n"
+	f, _ = host(t, m)
+	s = inventory.Scan(f)
+	d, ok = s.Find("uuid.1234")
+	if !ok || d.Slot != "virtual/nvme-subsystem/nvme-subsys1" || strings.Join(d.Paths, " ") != "nvme4 0000:02:00.0 nvme5 0000:03:00.0 nvme1c4n1" {
+		t.Errorf("two ports: %+v, %v", d, s.Err)
+	}
+}
+
 // Ways to a disk: one that is lost is not the disk.
 func TestScanPaths(t *testing.T) {
 	m := realTree()

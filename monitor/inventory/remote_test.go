@@ -2,6 +2,7 @@ package inventory_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +94,61 @@ func TestRemoteUnreadable(t *testing.T) {
 	f, _ := host(t, tree)
 	if s := inventory.Scan(f); s.Err != nil || len(s.Disks) != 3 {
 		t.Errorf("%d disks, %v", len(s.Disks), s.Err)
+	}
+}
+
+// A namespace that is reached by NVMe over TCP, RDMA or Fibre Channel was taken for a drive
+// of this host: it filled groups of the flavor and failed with its network.
+func TestFabrics(t *testing.T) {
+	const ctl, id = "sys/devices/virtual/nvme-fabrics/ctl/nvme7/", "nvmeof-nqn.2014-08.org.example-a-ns-3"
+	direct := map[string]string{ // without native multipath
+		"sys/block/nvme7n1":    "-> ../devices/virtual/nvme-fabrics/ctl/nvme7/nvme7n1",
+		ctl + "nvme7n1/device": "-> ../../nvme7", ctl + "nvme7n1/size": "1000\n", ctl + "nvme7n1/nsid": "3\n", ctl + "nvme7n1/wwid": "uuid.77\n",
+		ctl + "transport": "tcp\n", ctl + "subsysnqn": "nqn.2014-08.org.example:a\n",
+	}
+	head := map[string]string{
+		"sys/block/nvme1n1":    "-> ../devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1",
+		sub + "nvme1n1/device": "-> ../../nvme-subsys1", sub + "nvme1n1/size": "1000\n", sub + "nvme1n1/nsid": "3\n", sub + "nvme1n1/wwid": "uuid.77\n",
+		sub + "nvme7": "-> ../../nvme-fabrics/ctl/nvme7", sub + "nvme8": "-> ../../nvme-fabrics/ctl/nvme8", sub + "subsysnqn": "nqn.2014-08.org.example:a\n",
+		ctl + "transport": "rdma\n", "sys/devices/virtual/nvme-fabrics/ctl/nvme8/transport": "fc\n",
+	}
+	with := func(m map[string]string, name, data string) map[string]string {
+		m = maps.Clone(m)
+		m[name] = data
+		return m
+	}
+	for name, tc := range map[string]struct {
+		tree  map[string]string
+		id    string
+		names string
+		err   string
+	}{
+		"Direct":  {direct, id, "nvme7n1 nvme7", ""},
+		"Head":    {head, id, "nvme1n1 nvme7 nvme8", ""},
+		"PCIe":    {with(direct, ctl+"transport", "pcie\n"), "uuid.77", "nvme7n1 nvme7", ""},
+		"Apple":   {with(direct, ctl+"transport", "apple-nvme\n"), "uuid.77", "nvme7n1 nvme7", ""},
+		"OneIsIn": {with(head, ctl+"transport", "pcie\n"), "uuid.77", "nvme1n1 nvme7 nvme8", ""},
+		"NoNQN":   {with(direct, ctl+"subsysnqn", "\n"), "", "", "no subsysnqn"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _ := host(t, tc.tree)
+			s := inventory.Scan(f)
+			if tc.err != "" {
+				if s.Err == nil || !strings.Contains(s.Err.Error(), tc.err) {
+					t.Errorf("got %v, want %q", s.Err, tc.err)
+				}
+				return
+			}
+			if s.Err != nil || len(s.Disks) != 1 {
+				t.Fatalf("%d disks, %v", len(s.Disks), s.Err)
+			}
+			d, remote := s.Disks[0], tc.id == id
+			if d.ID != tc.id || d.Remote != remote || d.Weak != remote || (d.Media == v1alpha1.MediaVirtual) != remote || strings.Join(d.Names, " ") != tc.names {
+				t.Errorf("got %+v", d)
+			}
+			if inventory.Remote(&v1alpha1.Disk{ID: d.ID, Weak: d.Weak}) != remote {
+				t.Error("the status says otherwise")
+			}
+		})
 	}
 }

@@ -172,15 +172,19 @@ func nameLegs(host *hostfs.FS, devices []string, disks []Disk) {
 			continue
 		}
 		var ways []string
+		controllers := 0
 		for _, n := range d.Names {
 			if nvmeCtrlRE.MatchString(n) {
-				ways = append(ways, n)
+				controllers++
+			} else if !pciRE.MatchString(n) {
+				continue
 			}
+			ways = append(ways, n)
 		}
-		controllers := len(ways)
+		before := len(ways)
 		for _, dev := range devices {
 			if m := legRE.FindStringSubmatch(dev); m != nil && m[1]+m[2] == d.Device {
-				if d.Names, ways = append(d.Names, dev), append(ways, dev); len(ways) == controllers+1 {
+				if d.Names, ways = append(d.Names, dev), append(ways, dev); len(ways) == before+1 {
 					d.Answered, d.Waiting = 0, 0
 				}
 				r := reader{host: host, dir: path.Join(sysBlock, dev)}
