@@ -37,8 +37,8 @@ type Disk struct {
 	// Remote says that it is reached over a network.
 	Remote bool
 	// Names are all the kernel's names that lead to this disk: the device, its
-	// partitions, major:minor numbers, SCSI address, ATA port and device, NVMe
-	// controllers, PCI address of an NVMe controller.
+	// partitions, major:minor numbers, SCSI address, ATA port and device, SAS
+	// address, NVMe controllers, PCI addresses of NVMe controllers.
 	Names []string
 	// Paths are those of Names that are of one way among several to the disk;
 	// none when there is one way.
@@ -275,7 +275,7 @@ func (r *reader) names(dev string) []string {
 	if ata != "" && address != "" {
 		names = append(names, ata+"."+ataUnit(address))
 	}
-	return names
+	return append(names, r.sasAddresses(device)...)
 }
 
 // partitions are the names and the numbers of the device's partitions, and of an eMMC's

@@ -299,6 +299,45 @@ func TestScanPartitionedArray(t *testing.T) {
 	}
 }
 
+// An adapter calls a disk that it loses by the SAS address alone, "mpt3sas_cm0: removing
+// handle(0x0029), sas_addr(0x5000cca25492cd81)": that was a fault of no disk.
+func TestScanSASAddress(t *testing.T) {
+	const lun = "devices/pci0000:00/0000:01:00.0/host0/port-0:0/expander-0:0/port-0:0:3/end_device-0:0:3/target0:0:3/0:0:3:0"
+	const port = "sys/class/sas_device/end_device-0:0:3/sas_address"
+	for name, tc := range map[string]struct {
+		reason string
+		edit   func(map[string]string)
+		want   string
+	}{
+		"Both":    {"adapter and transport tell the same", func(map[string]string) {}, "0x5000cca25492cd81 5000cca25492cd81"},
+		"Adapter": {"not each adapter has the transport's devices", func(m map[string]string) { delete(m, port) }, "0x5000cca25492cd81 5000cca25492cd81"},
+		"Port":    {"nor does each tell the address at the disk", func(m map[string]string) { delete(m, "sys/"+lun+"/sas_address") }, "0x5000cca25492cd81 5000cca25492cd81"},
+		"None":    {"zeros are what an adapter has for what is on no SAS", func(m map[string]string) { m["sys/"+lun+"/sas_address"] = "0x0000000000000000\n"; delete(m, port) }, ""},
+		"NotTold": {"one that cannot be read hides no disk", func(m map[string]string) {
+			delete(m, "sys/"+lun+"/sas_address")
+			m["sys/"+lun+"/sas_address/x"] = ""
+			delete(m, port)
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := map[string]string{
+				"sys/block/sdb":                    "-> ../" + lun + "/block/sdb",
+				"sys/" + lun + "/block/sdb/device": "-> ../../../0:0:3:0", "sys/" + lun + "/block/sdb/size": "1000\n",
+				"sys/" + lun + "/wwid": "naa.5000cca25492cd80\n", "sys/" + lun + "/sas_address": "0x5000cca25492cd81\n", port: "0x5000cca25492cd81\n",
+			}
+			tc.edit(m)
+			f, _ := host(t, m)
+			s := inventory.Scan(f)
+			if s.Err != nil || len(s.Disks) != 1 {
+				t.Fatalf("%d disks, %v", len(s.Disks), s.Err)
+			}
+			if got := strings.Join(s.Disks[0].Names, " "); got != strings.TrimSpace("sdb 0:0:3:0 "+tc.want) {
+				t.Errorf("its names are %q; reason: %s", got, tc.reason)
+			}
+		})
+	}
+}
+
 // The controllers of a disk with native multipath are where its subsystem's links lead: a
 // line that names a PCI function of one found no disk, and nobody was told where the disk is.
 func TestScanSubsystemPlaces(t *testing.T) {
