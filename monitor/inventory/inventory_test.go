@@ -156,6 +156,21 @@ func TestScanUnreadable(t *testing.T) {
 			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
 			m["sys/block/dm-0/dm/uuid"] = "mpath-35000c500a1b2c3d4"
 		}, 4, ""},
+		"PathOut": {"multipath has taken one path out of its map", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "", "-> x"
+			m["sys/block/dm-0/dm/uuid"] = "mpath-35000c500a1b2c3d4"
+		}, 4, ""},
+		"NoPathIn": {"multipath holds neither", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/"], m[sata+"block/sda/holders/"] = "naa.5000c500a1b2c3d4", "", ""
+		}, 3, "same id"},
+		"Elsewhere": {"the other one is held by somebody else", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-1"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
+			m["sys/block/dm-0/dm/uuid"], m["sys/block/dm-1/dm/uuid"] = "mpath-35000c500a1b2c3d4", "LVM-abc"
+		}, 3, "same id"},
+		"TwoMaps": {"two maps are two drives", func(m map[string]string) {
+			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-1"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
+			m["sys/block/dm-0/dm/uuid"], m["sys/block/dm-1/dm/uuid"] = "mpath-35000c500a1b2c3d4", "mpath-35000c500a1b2c3d5"
+		}, 3, "same id"},
 		"NotPaths": {"two drives with one WWN below one logical volume are not one drive", func(m map[string]string) {
 			m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
 			m["sys/block/dm-0/dm/uuid"] = "LVM-abc"

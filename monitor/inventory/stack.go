@@ -140,17 +140,22 @@ func isMultipath(host *hostfs.FS, dev string) bool {
 	return err == nil && strings.Contains(uuid, "mpath-")
 }
 
-// samePaths says whether disks are the paths of one multipath device: one holds
-// all of them.
+// samePaths says whether disks of one id are the paths of one multipath device: one holds
+// all of them, but for those that nobody holds, which were taken out of its map
+// (multipathd/cli_handlers.c cli_del_path) or are not in it yet.
 func samePaths(host *hostfs.FS, disks []Disk) bool {
 	var common []string
+	held := false
 	for i := range disks {
 		holders, err := host.ReadDir(path.Join(sysBlock, disks[i].Device, "holders"))
 		if err != nil {
 			return false
 		}
-		if i == 0 {
-			common = holders
+		if len(holders) == 0 {
+			continue
+		}
+		if !held {
+			common, held = holders, true
 		}
 		common = slices.DeleteFunc(common, func(h string) bool { return !slices.Contains(holders, h) })
 	}
