@@ -66,7 +66,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Settle, "settle", 2*time.Second, "how long a disk must be absent to be missing")
 	fs.DurationVar(&o.BootSettle, "boot-settle", 30*time.Second, "how long after the host's boot no disk is missing yet")
 	fs.DurationVar(&o.SmartInterval, "smart-interval", 5*time.Minute, "time between two questions to a disk for its health; 0 asks none")
-	file(fs, "thresholds", "which numbers of a disk's health speak against it: a file, or the text of one that begins with { (default: monitor/verdict/thresholds.yaml)", &o.Thresholds, verdict.ParseThresholds)
+	file(fs, "thresholds", "which numbers of a disk's health speak against it: a file, or the text of one that begins with { (default: none), laid over monitor/verdict/thresholds.yaml", &o.Thresholds, verdict.ParseThresholds)
 	file(fs, "smartctl", "which disks are drives behind RAID adapters and are asked by the host's smartctl: a file, or the text of one that begins with { (default: none)", &o.Adapters, smart.ParseAdapters)
 	fs.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error")
 }

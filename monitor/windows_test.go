@@ -30,7 +30,7 @@ func hello(t *testing.T, h *host, m *Monitor) {
 // twoPlaces makes a fault of two places within the time.
 func twoPlaces(t *testing.T, within string) *verdict.Thresholds {
 	t.Helper()
-	th, err := verdict.ParseThresholds("t", []byte("windows: [{class: BlockIO, lines: transport, distinct: true, atLeast: 2, within: "+within+", severity: Warning, why: w}]"))
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{name: places, class: BlockIO, lines: transport, distinct: true, atLeast: 2, within: "+within+", severity: Warning, why: w}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestNoAnswer(t *testing.T) {
 	stat("loop1", 5, 2)
 	stat("loop2", 5, 0)
 	o := h.options("n")
-	th, err := verdict.ParseThresholds("t", []byte("windows: [{class: NoAnswer, atLeast: 1, within: 1s, severity: Warning, why: w}]"))
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{name: no-answer, class: NoAnswer, atLeast: 1, within: 1s, severity: Warning, why: w}]"))
 	if err != nil {
 		t.Fatal(err)
 	}

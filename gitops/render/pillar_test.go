@@ -105,7 +105,7 @@ func TestFormats(t *testing.T) {
 		"Good":     {rule + "      atLeast: 1.5\n      severity: Warning\n", ""},
 		"Empty":    {"disks: {thresholds: {}}\n", ""},
 		"Key":      {rule + "      atleast: 1\n      severity: Warning\n", `p.sls:7: disks:thresholds: unknown field "atleast" (check its spelling and indentation)`},
-		"Unit":     {"disks:\n  thresholds:\n    windows:\n    - class: Link\n      why: because\n      atLeast: 4\n      within: 600\n      severity: Warning\n", `p.sls:7: disks:thresholds: "600" is not a duration, such as 10m with its unit`},
+		"Unit":     {"disks:\n  thresholds:\n    windows:\n    - name: mine\n      class: Link\n      why: because\n      atLeast: 4\n      within: 600\n      severity: Warning\n", `p.sls:8: disks:thresholds: "600" is not a duration, such as 10m with its unit`},
 		"Value":    {rule + "      severity: Warning\n      atLeast: -3\n", "p.sls:8: disks:thresholds: rules[0] (ata.5): atLeast is -3, want a number above 0 (no disk tells less than 0: the rule would always hold)"},
 		"Never":    {"disks:\n  thresholds:\n    accepted:\n    - {disk: d, signal: percentUsed,\n       upTo: 999, why: w}\n", "p.sls:5: disks:thresholds: accepted[0] (d): upTo is 999, but percentUsed is never more than 255 (the rule would never hold; it is in percent)"},
 		"Type":     {"disks:\n  thresholds:\n    rules: 3\n", "p.sls:3: disks:thresholds: cannot unmarshal int `3` into []verdict.Rule"},

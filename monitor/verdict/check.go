@@ -16,8 +16,8 @@ import (
 // mistake is what is wrong with a part of the thresholds, and with which field of it.
 type mistake struct{ field, msg, hint string }
 
-// check says everything that is wrong with thresholds, each with its line.
-func (t *Thresholds) check(name string, data []byte) error {
+// check says everything that is wrong with thresholds that are to lie over base, each with its line.
+func (t *Thresholds) check(name string, data []byte, base *Thresholds) error {
 	root, err := strictyaml.Node(name, data)
 	if err != nil {
 		return err
@@ -38,13 +38,24 @@ func (t *Thresholds) check(name string, data []byte) error {
 	}
 	for i := range t.Rules {
 		m := t.Rules[i].check()
+		if t.Rules[i].Remove {
+			m = t.removesRule(i, base)
+		}
 		if first := slices.IndexFunc(t.Rules, t.Rules[i].again); m == nil && first < i {
 			m = &mistake{"signal", fmt.Sprintf("it is rules[%d] again: the same signal, class and name", first), "remove one of them, or give them names that people can tell apart"}
 		}
 		report("rules", i, t.Rules[i].Signal, m)
 	}
 	for i := range t.Windows {
-		report("windows", i, string(t.Windows[i].Class), t.Windows[i].check())
+		w := &t.Windows[i]
+		m := w.check()
+		if w.Remove {
+			m = w.removes(base)
+		}
+		if first := slices.IndexFunc(t.Windows, w.named); m == nil && first < i {
+			m = &mistake{"name", fmt.Sprintf("it has the name of windows[%d]", first), "give each a name of its own, or remove one of them"}
+		}
+		report("windows", i, w.Name, m)
 	}
 	for i := range t.Accepted {
 		report("accepted", i, t.Accepted[i].Disk, t.Accepted[i].check())
@@ -96,9 +107,44 @@ func (r *Rule) again(o Rule) bool {
 // mostReadings is a day of readings at the default interval of 5 minutes.
 const mostReadings = 288
 
+// removesRule says what is wrong with a rule that removes.
+func (t *Thresholds) removesRule(i int, base *Thresholds) *mistake {
+	r := t.Rules[i]
+	about := func(o Rule) bool { return o.Signal == r.Signal }
+	switch others := append(slices.Clone(t.Rules[:i]), t.Rules[i+1:]...); {
+	case r != Rule{Signal: r.Signal, Remove: true}:
+		return &mistake{"remove", "remove: true goes with signal alone", "remove the other keys, or remove: true"}
+	case !slices.ContainsFunc(base.Rules, about):
+		return &mistake{"signal", "there is no built-in rule about the signal", "there is nothing to remove"}
+	case slices.ContainsFunc(others, about):
+		return &mistake{"remove", "another rule is about the signal", "it takes the place of the built-in ones by itself: remove this one"}
+	}
+	return nil
+}
+
+// windowName is what a window's name looks like.
+var windowName = regexp.MustCompile(`^[a-z0-9]+(?:-[a-z0-9]+)*$`)
+
+// removes says what is wrong with a window that removes.
+func (w *Window) removes(base *Thresholds) *mistake {
+	switch {
+	case *w != Window{Name: w.Name, Remove: true, lines: w.lines}:
+		return &mistake{"remove", "remove: true goes with name alone", "remove the other keys, or remove: true"}
+	case !slices.ContainsFunc(base.Windows, w.named):
+		names := make([]string, len(base.Windows))
+		for i := range base.Windows {
+			names[i] = base.Windows[i].Name
+		}
+		return &mistake{"name", "there is no built-in window of the name", "there are " + strings.Join(names, ", ")}
+	}
+	return nil
+}
+
 func (w *Window) check() *mistake {
 	var err error
 	switch {
+	case !windowName.MatchString(w.Name):
+		return &mistake{"name", fmt.Sprintf("name is missing or not in lower case with dashes: %q", w.Name), "that of a built-in window (monitor/verdict/thresholds.yaml) takes its place, another one is added"}
 	case !knownClass(w.Class):
 		return &mistake{"class", fmt.Sprintf("class is missing or unknown: %q", w.Class), "known are " + classNames()}
 	case w.Why == "":

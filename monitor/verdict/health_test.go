@@ -125,11 +125,6 @@ func TestAccepted(t *testing.T) {
 	if _, holds, _ := th.Judge("other", verdict.Memory{}, "", reading(map[string]float64{"hdd.187": 2})); len(holds) != 1 {
 		t.Errorf("another disk: %+v", holds)
 	}
-	// Without rules of their own, people keep the ones that there are.
-	th, err := verdict.ParseThresholds("t", []byte("accepted: [{disk: d, signal: hdd.187, upTo: 2, why: w}]"))
-	if err != nil || len(th.Rules) != len(verdict.DefaultThresholds().Rules) {
-		t.Errorf("%d rules, %v", len(th.Rules), err)
-	}
 }
 
 // A rule with hysteresis is, at every reading, what the whole history says.
@@ -210,35 +205,45 @@ func TestSignals(t *testing.T) {
 func TestParseThresholdsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"rules: []": "neither rules nor windows nor accepted numbers",
-		"rules: [{signal: ata.300, name: n, why: w, atLeast: 1, severity: Critical}]":                                                                    "there is no such signal",
-		"rules: [{signal: ata.5, name: n, why: w, severity: Critical}]":                                                                                  "give either atLeast or grows",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, grows: true, class: Link}]":                                                                "give either atLeast or grows",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, severity: Bad}]":                                                                           "want Critical or Warning",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, clearBelow: 2, severity: Warning}]":                                                        "clearBelow 2 is more than atLeast 1",
-		"rules: [{signal: ata.5, name: n, atLeast: 1, severity: Warning}]":                                                                               "name and why",
-		"rules: [{signal: ata.5, name: n, why: w, grows: true}]":                                                                                         "class is missing",
-		"rules: [{signal: ata.5, name: n, why: w, atleast: 1}]":                                                                                          "t.yaml:1",
-		"windows: [{class: Link, why: w, atLeast: 0, within: 1m, severity: Warning}]":                                                                    "atLeast is 0",
-		"windows: [{class: Link, why: w, atLeast: 1, within: 25h, severity: Warning}]":                                                                   "within is 25h0m0s",
-		"windows: [{class: Link, why: w, atLeast: 1, within: ten, severity: Warning}]":                                                                   `"ten" is not a duration`,
-		"windows: [{class: Link, why: w, atLeast: 1, within: 1m, severity: Bad}]":                                                                        "want Critical or Warning",
-		"windows: [{class: Link, why: w, atLeast: 1, within: 1m, severity: Warning, lines: '('}]":                                                        "missing closing )",
-		"windows: [{class: Link, atLeast: 1, within: 1m, severity: Warning}]":                                                                            "class and why must be given",
-		"windows: [{class: Lnk, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                                                     `unknown: "Lnk"`,
-		"windows: [{class: Link, why: w, atLeast: 1, within: 600, severity: Warning}]":                                                                   `"600" is not a duration`,
-		"windows:\n- class: Link\n  why: w\n  atLeast: 1000\n  within: 1m\n  severity: Warning":                                                          "t.yaml:4: windows[0] (Link): atLeast is 1000, but no more than 6 count within 1m0s (the window would never hold: warnings within 10s count once",
-		"windows: [{class: Link, why: w, atLeast: 7, within: 1m, severity: Warning}]":                                                                    "no more than 6",
-		"windows: [{class: Link, why: w, atLeast: 2, within: 10s, severity: Warning}]":                                                                   "no more than 1",
-		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- {signal: ata.5, name: n, why: v, grows: true, class: Link}":             "t.yaml:3: rules[1] (ata.5): it is rules[0] again: the same signal, class and name",
-		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Lnk}]":                                                                             `unknown: "Lnk"`,
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 0, severity: Warning}]":                                                                       "t.yaml:1: rules[0] (ata.5): atLeast is 0, want a number above 0",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: .nan, severity: Warning}]":                                                                    "atLeast is NaN",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, readings: 289, severity: Warning}]":                                                        "readings is 289, want 1 to 288",
-		"rules: [{signal: ata.failing, name: n, why: w, atLeast: 2, severity: Warning}]":                                                                 "ata.failing is never more than 1 (the rule would never hold; it is 1 or 0)",
-		"rules: [{signal: percentUsed, name: n, why: w, atLeast: 1000, severity: Warning}]":                                                              "percentUsed is never more than 255",
-		"rules: [{signal: hdd.celsius, name: n, why: w, atLeast: 333, severity: Warning}]":                                                               "it is in degrees Celsius",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 9e15, severity: Warning}]":                                                                    "ata.5 is never more than 2.81474976710655e+14",
-		"rules: [{signal: ata.5, name: n, why: w, atLeast: 5, clearBelow: -1, severity: Warning}]":                                                       "clearBelow is -1",
+		"rules: [{signal: ata.300, name: n, why: w, atLeast: 1, severity: Critical}]":                                                        "there is no such signal",
+		"rules: [{signal: ata.5, name: n, why: w, severity: Critical}]":                                                                      "give either atLeast or grows",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, grows: true, class: Link}]":                                                    "give either atLeast or grows",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, severity: Bad}]":                                                               "want Critical or Warning",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, clearBelow: 2, severity: Warning}]":                                            "clearBelow 2 is more than atLeast 1",
+		"rules: [{signal: ata.5, name: n, atLeast: 1, severity: Warning}]":                                                                   "name and why",
+		"rules: [{signal: ata.5, name: n, why: w, grows: true}]":                                                                             "class is missing",
+		"rules: [{signal: ata.5, name: n, why: w, atleast: 1}]":                                                                              "t.yaml:1",
+		"windows: [{name: n, class: Link, why: w, atLeast: 0, within: 1m, severity: Warning}]":                                               "atLeast is 0",
+		"windows: [{name: n, class: Link, why: w, atLeast: 1, within: 25h, severity: Warning}]":                                              "within is 25h0m0s",
+		"windows: [{name: n, class: Link, why: w, atLeast: 1, within: ten, severity: Warning}]":                                              `"ten" is not a duration`,
+		"windows: [{name: n, class: Link, why: w, atLeast: 1, within: 1m, severity: Bad}]":                                                   "want Critical or Warning",
+		"windows: [{name: n, class: Link, why: w, atLeast: 1, within: 1m, severity: Warning, lines: '('}]":                                   "missing closing )",
+		"windows: [{name: n, class: Link, atLeast: 1, within: 1m, severity: Warning}]":                                                       "class and why must be given",
+		"windows: [{name: n, class: Lnk, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                                `unknown: "Lnk"`,
+		"windows: [{name: n, class: Link, why: w, atLeast: 1, within: 600, severity: Warning}]":                                              `"600" is not a duration`,
+		"windows:\n- name: n\n  class: Link\n  why: w\n  atLeast: 1000\n  within: 1m\n  severity: Warning":                                   "t.yaml:5: windows[0] (n): atLeast is 1000, but no more than 6 count within 1m0s (the window would never hold: warnings within 10s count once",
+		"windows: [{name: n, class: Link, why: w, atLeast: 7, within: 1m, severity: Warning}]":                                               "no more than 6",
+		"windows: [{name: n, class: Link, why: w, atLeast: 2, within: 10s, severity: Warning}]":                                              "no more than 1",
+		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- {signal: ata.5, name: n, why: v, grows: true, class: Link}": "t.yaml:3: rules[1] (ata.5): it is rules[0] again: the same signal, class and name",
+		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Lnk}]":                                                                 `unknown: "Lnk"`,
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 0, severity: Warning}]":                                                           "t.yaml:1: rules[0] (ata.5): atLeast is 0, want a number above 0",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: .nan, severity: Warning}]":                                                        "atLeast is NaN",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, readings: 289, severity: Warning}]":                                            "readings is 289, want 1 to 288",
+		"rules: [{signal: ata.failing, name: n, why: w, atLeast: 2, severity: Warning}]":                                                     "ata.failing is never more than 1 (the rule would never hold; it is 1 or 0)",
+		"rules: [{signal: percentUsed, name: n, why: w, atLeast: 1000, severity: Warning}]":                                                  "percentUsed is never more than 255",
+		"rules: [{signal: hdd.celsius, name: n, why: w, atLeast: 333, severity: Warning}]":                                                   "it is in degrees Celsius",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 9e15, severity: Warning}]":                                                        "ata.5 is never more than 2.81474976710655e+14",
+		"rules: [{signal: ata.5, name: n, why: w, atLeast: 5, clearBelow: -1, severity: Warning}]":                                           "clearBelow is -1",
+		"windows: [{class: Link, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                                        `t.yaml:1: windows[0]: name is missing or not in lower case with dashes: ""`,
+		"windows: [{name: Link_, class: Link, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                           `dashes: "Link_"`,
+		"windows:\n- {name: n, class: Link, why: w, atLeast: 1, within: 1m, severity: Warning}\n- {name: m, class: Link, why: w, atLeast: 1, within: 1m, severity: Warning}\n- {name: n, class: ATA, why: w, atLeast: 1, within: 1m, severity: Warning}": "t.yaml:4: windows[2] (n): it has the name of windows[0] (give each a name of its own",
+		"windows: [{name: medium, remove: true}, {name: medium, class: Medium, why: w, atLeast: 1, within: 1m, severity: Warning}]":                                                                                                                      "windows[1] (medium): it has the name of windows[0]",
+		"windows: [{name: mediums, remove: true}]":                                                                                                       "windows[0] (mediums): there is no built-in window of the name (there are link-errors, ",
+		"windows: [{name: medium, class: Medium, remove: true}]":                                                                                         "remove: true goes with name alone",
+		"rules: [{signal: hdd.10, remove: true}, {signal: hdd.10, remove: true}]":                                                                        "rules[0] (hdd.10): another rule is about the signal (it takes the place of the built-in ones by itself: remove this one)",
+		"rules: [{signal: hdd.10, remove: true}, {signal: hdd.10, name: n, why: w, atLeast: 1, severity: Warning}]":                                      "another rule is about the signal",
+		"rules: [{signal: ata.10, remove: true}]":                                                                                                        "rules[0] (ata.10): there is no built-in rule about the signal",
+		"rules: [{signal: hdd.10, name: spin retries, remove: true}]":                                                                                    "remove: true goes with signal alone",
 		"accepted: [{disk: d, why: w, signal: ata.5, upTo: -1}]":                                                                                         "upTo is -1",
 		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- signal: ata.9\n  name: n\n  why: w\n  atLeast: -4\n  severity: Warning": "t.yaml:6: rules[1] (ata.9): atLeast is -4",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, signal: ata.5}]":                                      "t.yaml:2: accepted[0] (d): disk and why must be given",
@@ -257,7 +262,7 @@ func TestParseThresholdsAccepts(t *testing.T) {
 		atLeast int
 		within  time.Duration
 	}{{1, time.Nanosecond}, {1, 10 * time.Second}, {2, 10*time.Second + 1}, {6, time.Minute}, {61, 10*time.Minute + time.Millisecond}} {
-		th, err := verdict.ParseThresholds("t.yaml", fmt.Appendf(nil, "windows: [{class: Link, why: w, atLeast: %d, within: %s, severity: Warning}]", w.atLeast, w.within))
+		th, err := verdict.ParseThresholds("t.yaml", fmt.Appendf(nil, "windows: [{name: n, class: Link, why: w, atLeast: %d, within: %s, severity: Warning}]", w.atLeast, w.within))
 		if err != nil {
 			t.Errorf("%d within %s: %v", w.atLeast, w.within, err)
 			continue
@@ -271,7 +276,7 @@ func TestParseThresholdsAccepts(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"windows: [{class: Link, why: w, atLeast: 1000, within: 1m, severity: Warning, distinct: true}]",
+		"windows: [{name: n, class: Link, why: w, atLeast: 1000, within: 1m, severity: Warning, distinct: true}]",
 		`rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}, {signal: ata.5, name: n, why: w, grows: true, class: ATA},
  {signal: ata.5, name: m, why: w, grows: true, class: Link}, {signal: ata.6, name: n, why: w, grows: true, class: Link}, {signal: ata.5, name: n, why: w, atLeast: 1, severity: Warning}]`,
 	} {

@@ -16,9 +16,10 @@ import (
 // many warnings of the kernel's log. The default ones, thresholds.yaml, have their
 // evidence beside each number.
 type Thresholds struct {
-	// Rules; without any, those of DefaultThresholds.
+	// Rules, of a file laid over those of DefaultThresholds: the file's rules about a signal take
+	// the place of the built-in ones about it.
 	Rules []Rule `yaml:"rules,omitempty"`
-	// Windows; without any, those of DefaultThresholds.
+	// Windows, of a file laid over those of DefaultThresholds by name.
 	Windows []Window `yaml:"windows,omitempty"`
 	// Accepted are numbers that people have looked at and live with.
 	Accepted []Acceptance `yaml:"accepted,omitempty"`
@@ -41,6 +42,9 @@ type Rule struct {
 	Class v1alpha1.FaultClass `yaml:"class,omitempty"`
 	// Why is the evidence for the number.
 	Why string `yaml:"why"`
+	// Remove, in a file, takes the built-in rules about the signal out; nothing but Signal
+	// goes with it. No rule of Thresholds has it.
+	Remove bool `yaml:"remove,omitempty"`
 }
 
 // Acceptance lets a disk have a number without any rule about it holding.
@@ -56,37 +60,28 @@ var defaultThresholds []byte
 
 // DefaultThresholds are those of this package.
 func DefaultThresholds() *Thresholds {
-	t, err := parseThresholds("thresholds.yaml", defaultThresholds)
+	t, err := parseThresholds("thresholds.yaml", defaultThresholds, &Thresholds{})
 	if err != nil {
 		panic(err) // it is part of the program
 	}
 	return t
 }
 
-// ParseThresholds reads and checks thresholds; name is for errors.
+// ParseThresholds reads and checks thresholds, and lays them over the built-in
+// ones; name is for errors.
 func ParseThresholds(name string, data []byte) (*Thresholds, error) {
-	t, err := parseThresholds(name, data)
-	if err != nil {
-		return nil, err
-	}
-	if len(t.Rules) == 0 {
-		t.Rules = DefaultThresholds().Rules
-	}
-	if len(t.Windows) == 0 {
-		t.Windows = DefaultThresholds().Windows
-	}
-	return t, nil
+	return parseThresholds(name, data, DefaultThresholds())
 }
 
-func parseThresholds(name string, data []byte) (*Thresholds, error) {
+func parseThresholds(name string, data []byte, base *Thresholds) (*Thresholds, error) {
 	t := &Thresholds{}
 	if err := strictyaml.Decode(name, data, t); err != nil {
 		return nil, err
 	}
-	if err := t.check(name, data); err != nil {
+	if err := t.check(name, data, base); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return t.over(base), nil
 }
 
 var signalNames = []string{

@@ -40,6 +40,8 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 // The fault lasts until there has been none for that long. Warnings that no
 // window is about are a fault at once, for WarningTTL.
 type Window struct {
+	// Name is in lower case with dashes, and no other window's.
+	Name string `yaml:"name"`
 	// Class and Lines say which warnings it is about: those of the class whose
 	// text matches the expression (RE2), all of the class when it is empty.
 	Class v1alpha1.FaultClass `yaml:"class"`
@@ -53,6 +55,9 @@ type Window struct {
 	Severity v1alpha1.Severity `yaml:"severity"`
 	// Why is the evidence for the numbers.
 	Why string `yaml:"why"`
+	// Remove, in a file, takes the built-in window of the name out; nothing but Name
+	// goes with it. No window of Thresholds has it.
+	Remove bool `yaml:"remove,omitempty"`
 
 	lines *regexp.Regexp
 }

@@ -182,9 +182,9 @@ func echoed() *rapid.Generator[[]fact] {
 // reference which keeps everything and counts it again each time.
 func TestLinesAreTheReference(t *testing.T) {
 	th, err := verdict.ParseThresholds("t", []byte(`windows:
-- {class: Link, lines: reset, atLeast: 3, within: 2m, severity: Warning, why: w}
-- {class: Medium, distinct: true, atLeast: 3, within: 5m, severity: Critical, why: w}
-- {class: Medium, atLeast: 2, within: 1m, severity: Warning, why: w}
+- {name: link-errors, class: Link, lines: reset, atLeast: 3, within: 2m, severity: Warning, why: w}
+- {name: md-read-errors, class: Medium, distinct: true, atLeast: 3, within: 5m, severity: Critical, why: w}
+- {name: medium, class: Medium, atLeast: 2, within: 1m, severity: Warning, why: w}
 `))
 	if err != nil {
 		t.Fatal(err)
