@@ -38,6 +38,8 @@ test: build ## Run the tests that need no root and no cluster of yours
 test-root: build ## Run the tests that need root: loop devices, mounts, the kernel log
 	@test "$$(id -u)" = 0 || { echo "make test-root needs root: run it as root or with sudo"; exit 1; }
 	go test -timeout 30m $(TESTFLAGS) -count=1 -tags root ./e2e/... ./monitor/... ./provisioners/...
+	@# By itself: it overwrites the kernel's log, which the others read.
+	go test -timeout 10m $(TESTFLAGS) -count=1 -tags storm -run '^TestKernelLogStorm$$' -v ./monitor/kernel
 
 .PHONY: salt-fidelity
 SALT_VENV    ?= $(HOME)/.cache/holdfast/salt-3008.4
