@@ -416,6 +416,41 @@ func TestScanPaths(t *testing.T) {
 	}
 }
 
+// What is sent to a partition waits for its disk, whether or not the kernel counts it as the disk's.
+func TestScanTrafficOfPartitions(t *testing.T) {
+	stat := func(reads, waiting int) string {
+		return fmt.Sprintf("%d 0 0 0 0 0 0 0 %d 0 0 0 0 0 0 0 0\n", reads, waiting)
+	}
+	for name, tc := range map[string]struct {
+		reason     string
+		disk, part string
+		want       [2]uint64
+	}{
+		"Both":    {"Linux 5.11 to 6.1: the disk's count has the partition's", stat(7, 3), stat(5, 2), [2]uint64{7, 3}},
+		"Apart":   {"Linux 6.18: the disk's has none of them", stat(7, 0), stat(5, 12), [2]uint64{7, 12}},
+		"Disk":    {"what is sent to the disk itself", stat(7, 4), stat(5, 0), [2]uint64{7, 4}},
+		"Idle":    {"nothing waits", stat(7, 0), stat(5, 0), [2]uint64{7, 0}},
+		"Unknown": {"a partition that is just made has no file yet", stat(7, 1), "", [2]uint64{7, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := realTree()
+			m[sata+"block/sda/stat"] = tc.disk
+			if tc.part != "" {
+				m[sata+"block/sda/sda1/stat"] = tc.part
+			}
+			f, _ := host(t, m)
+			s := inventory.Scan(f)
+			i := slices.IndexFunc(s.Disks, func(d inventory.Disk) bool { return d.Device == "sda" })
+			if s.Err != nil || i < 0 {
+				t.Fatal(s.Err, i)
+			}
+			if got := [2]uint64{s.Disks[i].Answered, s.Disks[i].Waiting}; got != tc.want {
+				t.Errorf("answered and waiting %v, want %v: %s", got, tc.want, tc.reason)
+			}
+		})
+	}
+}
+
 // What is stacked comes and goes without a line in the log.
 func TestNamesOfStacks(t *testing.T) {
 	t0 := time.Unix(1000, 0)

@@ -67,7 +67,7 @@ func rbd(host *hostfs.FS, dev string) (d Disk, ok bool, err error) {
 	pool, space, image, snap := r.attr("pool"), r.attr("pool_ns"), r.attr("name"), r.attr("current_snap")
 	r.dir = path.Join(sysBlock, dev)
 	d = Disk{Weak: true, Remote: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: r.number("size") * 512, RO: r.attr("ro") == "1", Names: r.names(dev)}
-	d.Answered, d.Waiting = traffic(r.attr("stat"))
+	d.Answered, d.Waiting = r.traffic(dev)
 	if r.err == nil && (pool == "" || image == "") {
 		r.err = errors.New("it has no pool or no name")
 	}

@@ -103,7 +103,7 @@ func (s *stack) partitioned(dev string) string {
 // that the device mapper knows it by, which some file systems print, and its partitions.
 func (s *stack) names(dev string) []string {
 	r := reader{host: s.host, dir: path.Join(sysBlock, dev)} // what cannot be read is a name less
-	names := append([]string{dev}, r.partitions(dev)...)
+	names := append([]string{dev}, r.partitionNames(dev)...)
 	for _, attr := range []string{"dev", "dm/name"} {
 		if v, err := s.host.ReadString(path.Join(sysBlock, dev, attr)); err == nil && v != "" {
 			names = append(names, v)

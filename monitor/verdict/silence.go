@@ -16,6 +16,14 @@ type Traffic struct {
 // Silence watches disks that have requests and answer none. Not every driver has
 // a timeout that would be logged (virtio-scsi waits for ever), and no line tells of
 // a request before that is over. The zero Silence has seen no disk.
+//
+// A flush that hangs alone is seen where the kernel counts a request from the moment that it is
+// submitted (Linux 6.12.117 and 7.0, bdev_count_inflight in block/genhd.c: the write that asks for the flush is
+// counted). Older kernels (5.10.262, 6.1.176) count what has been handed to the driver: block/blk-flush.c
+// holds the write back and sends a flush of its own, which belongs to no device
+// (blk_kick_flush) and is in no count, nor in /sys/block/*/inflight. The fields 16 and 17 of stat, flushes and the time
+// that they took, grow when one has ended (blk_account_io_flush): they are the same of a disk that has no flush
+// and of one that has had one for minutes. So nothing is concluded from them but an answer.
 type Silence struct {
 	Step  time.Duration // zero is SilenceStep
 	disks map[string]silence
