@@ -39,19 +39,20 @@ func mapperPatterns() []Pattern {
 	)
 	return []Pattern{
 		{v1alpha1.FaultPath, crit, `^device-mapper: multipath: (?:\d+:\d+: )?Failing path (?P<dev>\d+:\d+)`, "drivers/md/dm-mpath.c fail_path", "one of several ways is lost"},
+		{v1alpha1.FaultDeviceOffline, crit, `^device-mapper: multipath: queue_if_no_path timeout on ` + dev + `, failing`, "drivers/md/dm-mpath.c queue_if_no_path_timeout_work", "every way is lost, for longer than may be waited"},
 		{v1alpha1.FaultDeviceOffline, crit, `^device-mapper: multipath: (?P<dev>\d+:\d+): returning EIO`, "drivers/md/dm-mpath.c dm_report_EIO", "every way is lost"},
 		{mapper, crit, `^device-mapper: (?:thin|cache): ` + pool + `(?:metadata operation '\w+' failed|aborting current metadata transaction|failed to (?:abort metadata|set 'needs_check')|` +
 			`unable to (?:read needs_check flag|switch (?:pool|cache) to write mode)|switching (?:pool|cache) to (?:read-only|fail|failure|out-of-data-space)|` +
-			`(?:No|Could not get) free metadata blocks|\w+: alloc_data_block\(\) failed: error = -5)`, "drivers/md/dm-thin.c, dm-cache-target.c", "the pool takes no more writes, or fails"},
-		{mapper, crit, `^device-mapper: (?:(?:thin|cache|era)(?: metadata)?|block manager|btree spine|space map metadata|array): (?:couldn't read superblock|sb_check failed|\w+ validator check failed|` +
+			`(?:No|Could not get) free metadata blocks|(?:migration|invalidation) failed; couldn't update|could not write (?:dirty bitset|cache metadata)|\w+: alloc_data_block\(\) failed: error = -5)`, "drivers/md/dm-thin.c, dm-cache-target.c", "the pool takes no more writes, or fails"},
+		{mapper, crit, `^device-mapper: (?:(?:thin|cache|era)(?: metadata)?|block manager|btree spine|space map (?:metadata|common)|array): (?:couldn't read superblock|(?:index_check|bitmap check) failed: |\w+: __commit_transaction\(\) failed, error = -5|sb_check failed|\w+ validator check failed|` +
 			`(?:node_check|array_block_check|get_ablock) failed|unable to allocate new metadata block|could not create block manager)`, "drivers/md/persistent-data, dm-thin-metadata.c", "metadata is wrong or could not be read"},
 		{bad, crit, `device-mapper: crypt: (?:` + dev + `: )?INTEGRITY AEAD ERROR`, "drivers/md/dm-crypt.c crypt_endio", "an authentication tag is wrong"},
 		{bad, crit, `^device-mapper: integrity: (?:` + dev + `: )?Checksum failed at sector`, "drivers/md/dm-integrity.c integrity_metadata", "a checksum is wrong"},
 		{bad, crit, `^device-mapper: integrity: Error on (?:writing|reading|copying|superblock|invalid|journal|tag|syncing)`, "drivers/md/dm-integrity.c dm_integrity_io_error", "the device below failed"},
 		{bad, crit, `^device-mapper: verity(?:-fec)?: (?P<dev>\d+:\d+): (?:(?:data|metadata) block \d+ is corrupted|reached maximum errors|FEC \d+: failed to correct)`, "drivers/md/dm-verity-target.c verity_handle_err", "a hash is wrong"},
 		{mapper, crit, `^device-mapper: raid1?: (?:Failed to read superblock of device|Primary mirror \((?P<dev>\d+:\d+)\) failed while out-of-sync|All sides of mirror have failed|` +
-			`Read failure on mirror device (?P<dev>\d+:\d+)\. +Failing I/O|Unable to read primary mirror|Write error during recovery)`, "drivers/md/dm-raid1.c, dm-raid.c", "a mirror has lost a leg"},
-		{mapper, crit, `^device-mapper: snapshots: (?:Invalidating snapshot|Snapshot (?:overflowed|is marked invalid)|Read error in exception store|Corruption detected)`, "drivers/md/dm-snap.c __invalidate_snapshot", "the snapshot is lost"},
+			`All replicated volumes dead|Read failure on mirror device (?P<dev>\d+:\d+)\. +Failing I/O|Unable to read primary mirror|Write error during recovery)`, "drivers/md/dm-raid1.c, dm-raid.c", "a mirror has lost a leg"},
+		{mapper, crit, `^device-mapper: snapshots: (?:Invalidating snapshot|Snapshot (?:overflowed|is marked invalid)|(?:(?:Read|Write) error(?: in exception store)?|Flush after merge failed): shutting down merge|Read error in exception store|Corruption detected)`, "drivers/md/dm-snap.c __invalidate_snapshot", "the snapshot is lost"},
 		{mapper, crit, `^device-mapper: writecache: (?:error (?:flushing|writing)|unable to read metadata|hardware memory error|copy error)`, "drivers/md/dm-writecache.c", "the cache failed; what it holds may be lost"},
 		{mapper, crit, `^device-mapper: zoned(?: metadata)?: \(` + dev + `\): (?:Backing device queue dying|(?:Reset zone \d+|Report zones) failed|Invalid checksum)`, "drivers/md/dm-zoned-metadata.c", "the zoned device below failed"},
 		{mapper, crit, `^device-mapper: zone: Revalidate zones failed`, "drivers/md/dm-zone.c", "the zoned device below failed"},
