@@ -70,6 +70,7 @@ type smartReading struct {
 
 // askHost reads a disk through the host's device files.
 func askHost(host *hostfs.FS, db *smart.DriveDB) func(ctx context.Context, device string) (*smart.Report, error) {
+	var known smart.Known
 	return func(ctx context.Context, device string) (_ *smart.Report, err error) {
 		// Without O_NONBLOCK the kernel would wait for a medium.
 		f, err := host.OpenFile("/dev/"+device, os.O_RDONLY|unix.O_NONBLOCK)
@@ -81,7 +82,7 @@ func askHost(host *hostfs.FS, db *smart.DriveDB) func(ctx context.Context, devic
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, d.Close()) }()
-		return smart.ReadWith(ctx, d, db)
+		return known.Read(ctx, device, d, db)
 	}
 }
 

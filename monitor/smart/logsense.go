@@ -15,11 +15,10 @@ const (
 	logMost  = math.MaxUint16 // ALLOCATION LENGTH has 16 bits
 )
 
-// logPages reads the log pages of one disk.
+// logPages reads the log pages of one disk. How long each is, and how much may be asked for at first, is known from then on.
 type logPages struct {
-	d Device
-	// first is how much of a page is asked for at first.
-	first int
+	d     Device
+	known *knownSCSI
 }
 
 // newLogPages decides by the disk's Device Identification page how its log pages are read.
@@ -30,24 +29,45 @@ type logPages struct {
 // c92a6b5d6335, drivers/scsi/scsi.c). Neither tells which. To try and see is no way to find
 // out: what wedges costs the disk's users a timeout and a reset. So what may be a USB bridge or an
 // old adapter is asked twice, and a disk that is on SAS by its own word once, which makes a
-// reading 17 commands at most and not 27. There it is common to ask for more than there is: smartctl
+// first reading 17 commands at most and not 27. From the second reading on each page is asked for in the length that it
+// had, which has been asked for before: 13 commands for either. On SAS it is common to ask for more than there is: smartctl
 // asks each disk of SPC-4 for a log page in 16 KiB (scsiprint.cpp, scsiGetSupportedLogPages), and
 // the kernel asks as logFirst says.
-func newLogPages(d Device, identification []byte) *logPages {
-	if onSAS(identification) {
-		return &logPages{d, logFirst}
+func newLogPages(d Device, identification []byte, known *knownSCSI) *logPages {
+	switch {
+	case known.first != 0:
+	case onSAS(identification):
+		known.first = logFirst
+	default:
+		known.first = logHeader
 	}
-	return &logPages{d, logHeader}
+	return &logPages{d, known}
+}
+
+// supported are the log pages that the disk lists.
+func (l *logPages) supported() ([]byte, error) {
+	if l.known.logs == nil {
+		pages, err := l.read(pageSupported)
+		if err != nil {
+			return nil, err
+		}
+		l.known.logs = pages
+	}
+	return l.known.logs, nil
 }
 
 // read returns what follows a page's header. A disk that refuses to be asked for so much
 // is asked for the header first from then on.
 func (l *logPages) read(page uint8) ([]byte, error) {
-	data, err := logSense(l.d, page, l.first)
-	if l.first > logHeader && errors.As(err, new(SenseError)) {
+	first := max(l.known.first, l.known.lengths[page])
+	data, err := logSense(l.d, page, first)
+	if first > logHeader && errors.As(err, new(SenseError)) {
 		if data, err = logSense(l.d, page, logHeader); err == nil {
-			l.first = logHeader
+			l.known.first = logHeader
 		}
+	}
+	if err == nil {
+		l.known.lengths[page] = logHeader + len(data)
 	}
 	return data, err
 }

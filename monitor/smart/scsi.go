@@ -78,16 +78,16 @@ func inquire(d Device) (inquiry, error) {
 	return inquiry{kind, text(data[8:16]), text(data[16:32]), text(data[32:36])}, nil
 }
 
-func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
+func readSCSI(ctx context.Context, d Device, inq inquiry, known *knownSCSI) (*Report, error) {
 	r := &Report{Protocol: SCSI, Vendor: inq.vendor, Model: inq.product, Firmware: inq.revision, SCSI: &SCSIHealth{}}
-	pages := listVPD(d)
-	if serial, err := pages.read(0x80); err == nil {
+	pages, serial, err := known.begin(d, inq)
+	if err == nil {
 		r.Serial = text(serial)
 	} else {
 		r.problem("serial number", err)
 	}
 	// SBC-4, Block Device Characteristics VPD page: 1 is a disk that does not rotate, up to 0x400 is reserved.
-	if c, err := pages.read(0xb1); err == nil && len(c) >= 2 {
+	if c, err := known.page(pages, 0xb1); err == nil && len(c) >= 2 {
 		if rpm := binary.BigEndian.Uint16(c); rpm == 1 {
 			r.RPM = new(uint16)
 		} else if rpm > 0x400 && rpm != 0xffff {
@@ -96,7 +96,7 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else if err != nil && !errors.Is(err, ErrUnsupported) {
 		r.problem("rotation rate", err)
 	}
-	identification, err := pages.read(0x83)
+	identification, err := known.page(pages, 0x83)
 	if err == nil {
 		r.SCSI.WWN = designation(identification)
 	} else if !errors.Is(err, ErrUnsupported) {
@@ -107,8 +107,8 @@ func readSCSI(ctx context.Context, d Device, inq inquiry) (*Report, error) {
 	} else {
 		r.problem("capacity", err)
 	}
-	logs := newLogPages(d, identification)
-	supported, err := logs.read(pageSupported)
+	logs := newLogPages(d, identification, known)
+	supported, err := logs.supported()
 	if err != nil {
 		return nil, fmt.Errorf("list log pages: %w", err)
 	}

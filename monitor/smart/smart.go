@@ -158,6 +158,10 @@ func Read(ctx context.Context, d Device) (*Report, error) { return ReadWith(ctx,
 
 // ReadWith is Read with a table of what vendors mean by their attributes, which may be nil.
 func ReadWith(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
+	return readKnown(ctx, d, db, &knownSCSI{})
+}
+
+func readKnown(ctx context.Context, d Device, db *DriveDB, known *knownSCSI) (*Report, error) {
 	if d.NVMe() {
 		return readNVMe(ctx, d)
 	}
@@ -168,5 +172,5 @@ func ReadWith(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
 	if inq.vendor == "ATA" { // SAT-5: what translates ATA names itself so
 		return readATA(ctx, d, inq, db)
 	}
-	return readSCSI(ctx, d, inq)
+	return readSCSI(ctx, d, inq, known)
 }
