@@ -231,6 +231,9 @@ func judgeFile(t *testing.T, file string) {
 		{"warnings told from faults", all.warned, all.warns, 0.95},
 		{"devices, of all faults that name one", all.located, all.named, 0.99},
 	} {
+		if *corpusFile == "" {
+			goal.want = 1 // of the committed ones each line is known, and one that is lost is a mistake
+		}
 		if float64(goal.part) < goal.want*float64(goal.whole) {
 			t.Errorf("%s: %s, want %.1f%%", goal.what, percent(goal.part, goal.whole, 2), 100*goal.want)
 		}

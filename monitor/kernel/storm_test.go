@@ -253,7 +253,7 @@ func storm(t *testing.T, hold bool) int {
 	}
 	t.Logf("%d lines written in %s and accounted for in %s: %d seen, %d in counted gaps, %d times overwritten (EPIPE), processor time of the reader %s",
 		stormLines, wrote.Round(time.Millisecond), took.Round(time.Millisecond), l.seen, l.gone, source.count, used.Round(time.Millisecond))
-	fmt.Printf("BENCH name=%s_unaccounted_lines value=%d unit=lines\nBENCH name=%s_overwritten_lines value=%d unit=lines\nBENCH name=%s_cores value=%.2f unit=cores\n",
+	fmt.Fprintf(os.Stdout, "BENCH name=%s_unaccounted_lines value=%d unit=lines\nBENCH name=%s_overwritten_lines value=%d unit=lines\nBENCH name=%s_cores value=%.2f unit=cores\n",
 		name, l.unaccounted, name, l.gone, name, used.Seconds()/took.Seconds())
 	return source.count
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
@@ -95,33 +94,6 @@ func Next(prev *v1alpha1.ComputeNodeStatus, v *View) *v1alpha1.ComputeNodeStatus
 	summarize(next, b.whole)
 	b.conditions(next, wholeErr)
 	return next
-}
-
-// AddFault adds an event to the disk's fault of that class. The evidence is
-// the latest of the worst severity.
-func AddFault(d *v1alpha1.Disk, f v1alpha1.Fault) {
-	for i := range d.Faults {
-		have := &d.Faults[i]
-		if have.Class != f.Class {
-			continue
-		}
-		have.Count += f.Count
-		if f.FirstSeen.Before(&have.FirstSeen) {
-			have.FirstSeen = f.FirstSeen
-		}
-		if have.LastSeen.Before(&f.LastSeen) {
-			have.LastSeen = f.LastSeen
-		}
-		if f.Until != nil && (have.Until == nil || have.Until.Before(f.Until)) {
-			have.Until = f.Until
-		}
-		if f.Severity == v1alpha1.SeverityCritical || have.Severity == f.Severity {
-			have.Severity, have.Evidence = f.Severity, f.Evidence
-		}
-		return
-	}
-	d.Faults = append(d.Faults, f)
-	slices.SortFunc(d.Faults, func(a, b v1alpha1.Fault) int { return strings.Compare(string(a.Class), string(b.Class)) })
 }
 
 type builder struct {
@@ -254,66 +226,6 @@ func (b *builder) health(d *v1alpha1.Disk) {
 	*have = f
 }
 
-// keep drops the faults that count no more.
-func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
-	var keep []v1alpha1.Fault
-	for _, f := range d.Faults {
-		switch {
-		case f.Class == v1alpha1.FaultSMART, f.Class == v1alpha1.FaultReadOnly: // see health, readOnly
-		case f.Class == v1alpha1.FaultMissing:
-			if present {
-				continue
-			}
-		case !lasts(&f) && !b.view.Now.Before(ends(&f)):
-			continue
-		case d.ID == b.clearID && f.LastSeen.Time.Truncate(time.Second).Before(b.clearBefore):
-			continue
-		}
-		keep = append(keep, f)
-	}
-	return keep
-}
-
-// lasts says whether a fault stands until somebody clears it.
-func lasts(f *v1alpha1.Fault) bool { return verdict.Fails(f) || f.Class == v1alpha1.FaultShrunken }
-
-// ends is when a fault that does not last is over.
-func ends(f *v1alpha1.Fault) time.Time {
-	if f.Until != nil {
-		return f.Until.Time
-	}
-	return f.LastSeen.Add(verdict.WarningTTL) // of a monitor that did not say
-}
-
-// NextEnd is when the first fault of a status ends by itself; zero when none does.
-func NextEnd(s *v1alpha1.ComputeNodeStatus) (first time.Time) {
-	for i := range s.Disks {
-		for j := range s.Disks[i].Faults {
-			f := &s.Disks[i].Faults[j]
-			if f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultReadOnly || f.Class == v1alpha1.FaultMissing || lasts(f) {
-				continue
-			}
-			if at := ends(f); first.IsZero() || at.Before(first) {
-				first = at
-			}
-		}
-	}
-	return first
-}
-
-// ClearRequest reads v1alpha1.AnnotationClearFaults. A value of another form asks for nothing.
-func ClearRequest(n *v1alpha1.ComputeNode) (id string, before time.Time) {
-	if n == nil {
-		return "", time.Time{}
-	}
-	id, at, ok := strings.Cut(n.Annotations[v1alpha1.AnnotationClearFaults], "@")
-	t, err := time.Parse(time.RFC3339, at)
-	if !ok || err != nil {
-		return "", time.Time{}
-	}
-	return id, t
-}
-
 func summarize(s *v1alpha1.ComputeNodeStatus, whole bool) {
 	s.DiskCount, s.BadDiskCount, s.State = int32(len(s.Disks)), 0, v1alpha1.DiskHealthy
 	if !whole {
@@ -364,80 +276,4 @@ func describe(d *v1alpha1.Disk) string {
 		b.WriteString(": " + strings.Join(classes, ", "))
 	}
 	return b.String()
-}
-
-func (b *builder) conditions(s *v1alpha1.ComputeNodeStatus, wholeErr error) {
-	v := b.view
-	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
-		const limit = 1024 // the API's is 32768; a person reads this
-		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
-			Type: kind, Status: status, Reason: reason, Message: strings.ToValidUTF8(message[:min(len(message), limit)], ""),
-			LastTransitionTime: metav1.NewTime(v.Now),
-		})
-	}
-	switch {
-	case !v.Looked:
-		set(v1alpha1.ConditionInventoryRead, metav1.ConditionUnknown, "Starting", "the first look at the disks has not ended")
-	case wholeErr != nil:
-		set(v1alpha1.ConditionInventoryRead, metav1.ConditionFalse, "Unreadable", wholeErr.Error())
-	default:
-		set(v1alpha1.ConditionInventoryRead, metav1.ConditionTrue, "Read", "")
-	}
-	switch {
-	case v.LogErr != nil:
-		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionFalse, "Unreadable", v.LogErr.Error())
-	case !v.LogRead && meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionKernelLogRead) != nil:
-	case !v.LogRead:
-		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionUnknown, "Starting", "the kernel log has not been opened")
-	default:
-		set(v1alpha1.ConditionKernelLogRead, metav1.ConditionTrue, "Read", "")
-	}
-	switch silent := v.silent(); {
-	case v.Health == nil:
-		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionHealthRead)
-	case silent != "":
-		set(v1alpha1.ConditionHealthRead, metav1.ConditionFalse, "NoAnswer", silent)
-	case v.unasked() && meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionHealthRead) != nil: // what was last said stands
-	case v.unasked():
-		set(v1alpha1.ConditionHealthRead, metav1.ConditionUnknown, "Starting", "not every disk has been asked")
-	default:
-		set(v1alpha1.ConditionHealthRead, metav1.ConditionTrue, "Read", "")
-	}
-	switch {
-	case !v.FlavorRead:
-	case v.FlavorErr != nil:
-		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "FlavorUnknown", v.FlavorErr.Error())
-	case v.Flavor == nil:
-		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionFlavorSatisfied)
-	case !b.whole:
-		set(v1alpha1.ConditionFlavorSatisfied, metav1.ConditionUnknown, "InventoryUnread", "the disks could not be listed")
-	default:
-		status := metav1.ConditionFalse
-		reason, message := verdict.Compare(v.Flavor.Spec.Disks, b.sights(s.Disks), v.Snapshot.System != nil)
-		if reason == verdict.Satisfied {
-			status = metav1.ConditionTrue
-		}
-		set(v1alpha1.ConditionFlavorSatisfied, status, reason, message)
-	}
-}
-
-// silent names the disks that do not tell their health, and since when.
-func (v *View) silent() string {
-	var texts []string
-	for _, id := range slices.Sorted(maps.Keys(v.Health)) {
-		if h := v.Health[id]; h.Err != "" {
-			texts = append(texts, fmt.Sprintf("%s since %s: %s", id, h.ErrSince.UTC().Format(time.RFC3339), h.Err))
-		}
-	}
-	return strings.Join(texts, "; ")
-}
-
-// unasked says whether a disk has not been asked yet.
-func (v *View) unasked() bool {
-	for _, h := range v.Health {
-		if !h.Read && h.Err == "" {
-			return true
-		}
-	}
-	return false
 }
