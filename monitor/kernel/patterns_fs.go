@@ -68,13 +68,15 @@ func btrfsPatterns() []Pattern {
 		{fsc, crit, member + `btrfs_scrub_dev\(/dev/(?:mapper/)?` + dev + `, .* failed -5`, src, "the device cannot be read"},
 		{fsc, crit, on + ` in \S+ errno=-(?:2|5|17|22|30|117)\b`, "fs/btrfs/messages.c __btrfs_handle_fs_error", "the filesystem stops after an error"},
 		{Expr: `checksum verify failed .*, ignored$`, Source: "fs/btrfs/disk-io.c, mount option rescue=ignoredatacsums", About: "somebody asked for it"},
-		{fsc, crit, on + `: (?:corrupt (?:leaf|node)|parent transid verify failed|unable to find (?:ref byte|logical|chunk map|block group for)|failed to (?:read (?:chunk|tree|block groups|log|root|the system array|devices)|load root)|couldn't read tree root|` +
+		{fsc, crit, on + `: (?:corrupt (?:leaf|node)|parent transid verify failed|unable to find (?:ref byte|logical)|failed to read (?:chunk|tree|block groups|log|root)|couldn't read tree root|` +
 			`bad (?:tree block start|fsid)|level verify failed|tree first key mismatch|block=\d+ (?:read|write) time tree block corruption|(?:read|write) time tree block corruption|` +
 			`failed to run delayed ref|csum failed|direct IO failed .* err no (?:10|-5)\b|(?:\S+ )?checksum verify failed|` +
 			`dev extent devid|bdev \S+ unexpected block io error: (?:[124-9]|1\d)|\d+ errors while writing supers|` +
-			`emergency shutdown|tree level mismatch detected|bad tree block level|invalid tree nritems|block=\d+ bad generation|superblock (?:checksum mismatch|contains fatal errors)|` +
-			`super block corruption detected|csum for on-disk super block|commit super ret -(?:5|30|117)\b|corrupted chunk tree|found a bad chunk map|chunk \d+ has missing dev extent|too many dev extents|` +
-			`dev extent physical offset|scrub: (?:unable to fixup|tree block)|forced readonly)`, src, "data or metadata is corrupt, a device is missing, or the filesystem stops"},
+			`emergency shutdown|scrub: (?:unable to fixup|tree block)|forced readonly)`, src, "data or metadata is corrupt, a device is missing, or the filesystem stops"},
+		// Apart from the above: one expression of so many would require no string that few lines have.
+		{fsc, crit, on + `: (?:unable to find (?:chunk map|block group for)|failed to (?:read (?:the system array|devices)|load root)|tree level mismatch detected|bad tree block level|invalid tree nritems|` +
+			`block=\d+ bad generation|superblock (?:checksum mismatch|contains fatal errors)|super block corruption detected|csum for on-disk super block|commit super ret -(?:5|30|117)\b|` +
+			`corrupted chunk tree|found a bad chunk map|chunk \d+ has missing dev extent|too many dev extents|dev extent physical offset)`, src, "metadata is corrupt, or could not be read or written"},
 		{v1alpha1.FaultArray, crit, member + `(?:devid \d+ uuid \S+ is missing|chunk \d+ missing|failed to find devid|error writing primary super block to device \d|btrfs device id \d+ has gone missing)`, src, "another member than the one that is named is lost"},
 		{fsc, warn, on + `: open_ctree failed`, "fs/btrfs/disk-io.c open_ctree", "it does not mount; the line before says why"},
 		{fsc, crit, `^BTRFS: Transaction aborted \(error -(?:2|5|17|22|30|117)\)`, "fs/btrfs/transaction.h btrfs_abort_transaction", "metadata could not be written"},
