@@ -105,7 +105,7 @@ func TestLongLogPage(t *testing.T) {
 	const places = 2048
 	params := []string{param(0, "\x00\x00\xea\x60\x00\x08\x00\x00\x00\x00\x00\x00")}
 	for i := range places {
-		params = append(params, param(uint16(i+1), "\x00\x00\x00\x01\x23\x11\x00\x00"+strings.Repeat("\x00", 12)))
+		params = append(params, param(uint16(i+1), "\x00\x00\x00\x01\x43\x11\x00\x00"+strings.Repeat("\x00", 12)))
 	}
 	for name, change := range map[string]func(*logDisk){"SAS": func(*logDisk) {}, "UAS": identification("\x91\x93")} {
 		d := &logDisk{disk: scsiDisk(), logs: map[int]int{}}

@@ -312,7 +312,7 @@ func scsiDisk() *disk {
 		"4d004e00": page(0x0e, param(4, "\x00\x00\x00\x19")),
 		"4d005000": page(0x10, param(1, "\x40"+strings.Repeat("\x00", 15)), param(2, "\x27"+strings.Repeat("\x00", 15))),
 		"4d005100": page(0x11, param(1, "\x00\x00\x00\x0b")),
-		"4d005500": page(0x15, param(0, "\x00\x00\xea\x60\x00\x08\x00\x00\x00\x00\x00\x00"), param(1, "\x00\x00\x00\x01\x23\x11\x00\x00"+strings.Repeat("\x00", 12)), param(2, "\x00\x00\x00\x01\x53\x11\x00\x00"+strings.Repeat("\x00", 12))),
+		"4d005500": page(0x15, param(0, "\x00\x00\xea\x60\x00\x08\x00\x00\x00\x00\x00\x00"), param(1, "\x00\x00\x00\x01\x13\x11\x00\x00"+strings.Repeat("\x00", 12)), param(2, "\x00\x00\x00\x01\x53\x11\x00\x00"+strings.Repeat("\x00", 12))),
 		"4d006f00": page(0x2f, param(0, "\x5d\x10\x22\x00")),
 	}}
 }
@@ -331,6 +331,19 @@ func TestSCSI(t *testing.T) {
 	}
 	if *h.ASC != 0x5d || *h.ASCQ != 0x10 || *h.TripCelsius != 60 || *h.SelfTestFailures != 1 || *h.ScanErrors != 1 || h.WWN != "5000c500a1b2c3d4" || *h.GrownDefects != 3 || len(r.Problems) != 0 {
 		t.Errorf("log pages: %+v, problems %q", h, r.Problems)
+	}
+}
+
+// "Unsuccessfully reassigned by app" (8) was a good place, and "successfully reassigned" (2) and
+// "has valid data" (6) were bad ones.
+func TestSCSIScan(t *testing.T) {
+	good := map[uint8]bool{0: true, 2: true, 5: true, 6: true}
+	for status := range uint8(16) {
+		d := scsiDisk()
+		d.scsi["4d005500"] = page(0x15, param(1, "\x00\x00\x00\x01"+string([]byte{status<<4 | 3})+"\x11\x00\x00"+strings.Repeat("\x00", 12)))
+		if r := read(t, d); (*r.SCSI.ScanErrors == 0) != good[status] {
+			t.Errorf("reassign status %d: %d bad places", status, *r.SCSI.ScanErrors)
+		}
 	}
 }
 
