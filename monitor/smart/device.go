@@ -67,7 +67,17 @@ type nvmeAdmin struct {
 	timeoutMillis, result0 uint32
 }
 
-const nvmeIoctlAdmin = 0xc0484e41 // _IOWR('N', 0x41, struct nvme_passthru_cmd)
+const (
+	nvmeIoctlID    = 0x4e40     // _IO('N', 0x40)
+	nvmeIoctlAdmin = 0xc0484e41 // _IOWR('N', 0x41, struct nvme_passthru_cmd)
+)
+
+// Namespace implements Namespaced. A controller's own device file, /dev/nvme0, knows no
+// NVME_IOCTL_ID (drivers/nvme/host/ioctl.c, nvme_ns_ioctl and nvme_dev_ioctl).
+func (d *File) Namespace() (uint32, error) {
+	id, err := d.ioctl(nvmeIoctlID, nil)
+	return uint32(id), err
+}
 
 // Admin implements Device.
 func (d *File) Admin(c AdminCommand, data []byte) error {

@@ -157,11 +157,20 @@ func readNVMe(ctx context.Context, d Device) (*Report, error) {
 	return r, nil
 }
 
-// namespaceBytes is the size of the first namespace (NVM Command Set
-// Specification 1.0, Identify Namespace).
+// namespaceBytes is the size of the device's namespace, or of a controller's first (NVM
+// Command Set Specification 1.0, Identify Namespace).
 func namespaceBytes(d Device) (uint64, error) {
+	nsid := uint32(1)
+	if n, ok := d.(Namespaced); ok {
+		switch id, err := n.Namespace(); {
+		case err == nil:
+			nsid = id
+		case !errors.Is(err, ErrUnsupported):
+			return 0, fmt.Errorf("ask for the namespace: %w", err)
+		}
+	}
 	ns := make([]byte, 4096)
-	if err := d.Admin(AdminCommand{Opcode: opIdentify, NSID: 1, CDW10: identifyNamespace}, ns); err != nil {
+	if err := d.Admin(AdminCommand{Opcode: opIdentify, NSID: nsid, CDW10: identifyNamespace}, ns); err != nil {
 		return 0, err
 	}
 	format := int(ns[26]&0x0f) | int(ns[26]&0x60)>>1

@@ -297,9 +297,10 @@ func scsiPredicts(asc, ascq uint8) bool { return asc == 0x5d && ascq != 0xff }
 // scsiTestFailed says whether a self-test failed (SPC-6, Self-Test Results log page).
 func scsiTestFailed(result uint8) bool { return result >= 0x3 && result <= 0x7 }
 
-// scanFoundBad is what the reassign status says of a place (SBC-4, Background Scan Results log page, as reassign_status in smartmontools'
-// scsiprint.cpp and in sg_logs.c of sg3_utils have it): 0 needs nothing, 2 and 5 were reassigned or rewritten by the disk, 6 by those who
-// use it, all with the data. 1 waits to be, 4 and 8 failed to be, 7 was without the data; the rest is reserved.
+// scanFoundBad is what the reassign status says of a place (SBC-4, Background Scan Results log
+// page; reassign_status in smartmontools' scsiprint.cpp and sg3_utils' sg_logs.c): 0 needs nothing, 2 and 5
+// were reassigned or rewritten by the disk, 6 by those who use it, all with the data. 1 waits for that,
+// 4 and 8 are its failure, 7 was without the data; the rest is reserved.
 func scanFoundBad(reassign uint8) bool {
 	return reassign != 0 && reassign != 2 && reassign != 5 && reassign != 6
 }

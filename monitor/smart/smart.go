@@ -151,6 +151,13 @@ type Device interface {
 	SCSI(cdb, data []byte) (n int, sense Sense, err error)
 }
 
+// Namespaced is a Device that may be one of several namespaces of an NVMe controller.
+type Namespaced interface {
+	// Namespace is the identifier of the namespace; the error is ErrUnsupported
+	// when the device is the controller itself.
+	Namespace() (uint32, error)
+}
+
 // Read asks a disk for everything it tells. It fails when the disk cannot be
 // identified or has no health to tell; of other parts that fail, the report has
 // the reason. ctx is looked at between two commands.

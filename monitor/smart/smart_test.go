@@ -118,6 +118,46 @@ func TestNVMe(t *testing.T) {
 	}
 }
 
+// namespace is one of several that a disk has.
+type namespace struct {
+	*disk
+	id    uint32
+	err   error
+	sizes map[uint32]uint64
+}
+
+func (n *namespace) Namespace() (uint32, error) { return n.id, n.err }
+
+func (n *namespace) Admin(c smart.AdminCommand, data []byte) error {
+	if c.Opcode == 6 && c.CDW10 == 0 {
+		binary.LittleEndian.PutUint64(n.admin["identify 0"], n.sizes[c.NSID])
+	}
+	return n.disk.Admin(c, data)
+}
+
+// The capacity of nvme0n2 was that of nvme0n1.
+func TestNVMeNamespaces(t *testing.T) {
+	sizes := map[uint32]uint64{1: 1000, 2: 2000}
+	for name, tc := range map[string]struct {
+		reason string
+		id     uint32
+		err    error
+		want   uint64
+	}{
+		"First":      {"nvme0n1", 1, nil, 1000 * 512},
+		"Second":     {"nvme0n2", 2, nil, 2000 * 512},
+		"Controller": {"nvme0 is of no namespace: its first", 0, fmt.Errorf("%w: inappropriate ioctl for device", smart.ErrUnsupported), 1000 * 512},
+		"Unknown":    {"which one it is cannot be told, so no size is", 0, errors.New("input/output error"), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := read(t, &namespace{nvmeDisk(), tc.id, tc.err, sizes})
+			if r.CapacityBytes != tc.want || (tc.want == 0) != (len(r.Problems) == 1) {
+				t.Errorf("%s: %d bytes, want %d; problems %q", tc.reason, r.CapacityBytes, tc.want, r.Problems)
+			}
+		})
+	}
+}
+
 func TestNVMeWarnings(t *testing.T) {
 	for bits, failing := range map[smart.CriticalWarning]bool{0: false, smart.TemperatureOutside: false, smart.SpareLow: true, smart.ReliabilityDegraded: true, smart.ReadOnly | smart.TemperatureOutside: true} {
 		d := nvmeDisk()
