@@ -112,17 +112,20 @@ func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB) (*Report
 	if err != nil {
 		return nil, fmt.Errorf("read SMART data: %w", refusal(err))
 	}
-	if checksum(data) != 0 {
-		return nil, errors.New("read SMART data: the checksum is wrong")
+	// smartctl warns of a wrong checksum, and no more (smartmontools' atacmds.cpp, checksumwarning). Numbers
+	// that may be garbage judge no disk here, but what the disk tells beside them does.
+	if wrong := errors.New("the checksum is wrong"); checksum(data) == 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		thresholds, err := d.read(smartThresholds)
+		if err != nil {
+			r.problem("thresholds", err)
+		}
+		r.attributes(data, thresholds)
+	} else if r.problem("SMART data", wrong); r.Failing == nil {
+		return nil, fmt.Errorf("read SMART data: %w", wrong)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	thresholds, err := d.read(smartThresholds)
-	if err != nil {
-		r.problem("thresholds", err)
-	}
-	r.attributes(data, thresholds)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

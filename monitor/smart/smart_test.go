@@ -313,10 +313,18 @@ func TestATASilence(t *testing.T) {
 			t.Errorf("page %s with a wrong checksum: %+v, problems %q", page, r.ATA, r.Problems)
 		}
 	}
-	d = ataDisk("EXAMPLE", pass)
-	d.scsi[smartRead][20]++
+	// A wrong checksum of the attributes discarded the disk's own prediction as well.
+	for _, registers := range []uint16{pass, fail} {
+		d = ataDisk("EXAMPLE", registers, attr{5, 3, 9, 10, 8})
+		d.scsi[smartRead][20]++
+		r := read(t, d)
+		if r.Failing == nil || *r.Failing != (registers == fail) || len(r.ATA.Attributes) != 0 || r.ATA.Errors == nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "SMART data: the checksum") {
+			t.Errorf("wrong checksum: %+v %+v", r, r.ATA)
+		}
+	}
+	d.sense[status] = smart.Sense{}
 	if r, err := smart.Read(t.Context(), d); err == nil || !strings.Contains(err.Error(), "checksum") {
-		t.Errorf("wrong checksum: %+v, %v", r, err)
+		t.Errorf("wrong checksum, and no prediction: %+v, %v", r, err)
 	}
 	d = ataDisk("EXAMPLE", pass)
 	binary.LittleEndian.PutUint16(d.scsi[identify+"000001"][170:], 0)

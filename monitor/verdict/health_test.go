@@ -187,6 +187,10 @@ func TestSignals(t *testing.T) {
 	if _, told := verdict.Signals(ata)["ata.prefailure"]; told {
 		t.Error("without a threshold nothing is known of its being crossed")
 	}
+	ata.ATA.Attributes = nil // their checksum was wrong
+	if d := cmp.Diff(map[string]float64{"ata.failing": 0, "hdd.celsius": 40}, verdict.Signals(ata)); d != "" {
+		t.Errorf("without attributes: %s", d)
+	}
 	ssd := &smart.Report{RPM: ptr(uint16(0)), Celsius: ptr(70), NVMe: &smart.NVMeHealth{CriticalWarning: smart.ReadOnly, AvailableSpare: 5, SpareThreshold: 10, MediaErrors: 2}, PercentUsed: ptr(uint8(101))}
 	want = map[string]float64{"nvme.warning.spare": 0, "nvme.warning.temperature": 0, "nvme.warning.reliability": 0, "nvme.warning.readOnly": 1,
 		"nvme.warning.backup": 0, "nvme.warning.persistentMemory": 0, "nvme.spareBelowThreshold": 1, "nvme.mediaErrors": 2, "percentUsed": 101}

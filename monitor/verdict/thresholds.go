@@ -157,7 +157,7 @@ func ataSignals(s map[string]float64, r *smart.Report) {
 	if rotates(r) {
 		kind = "hdd."
 	}
-	failed, told := 0, true
+	failed, told := 0, len(r.ATA.Attributes) > 0
 	for _, a := range r.ATA.Attributes {
 		s[fmt.Sprintf("ata.%d", a.ID)] = float64(a.Count)
 		s[fmt.Sprintf("%s%d", kind, a.ID)] = float64(a.Count)
