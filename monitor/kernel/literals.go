@@ -11,12 +11,12 @@ import (
 
 // literals finds which of a table's patterns may match a text, by the strings
 // that each one requires. Most lines of a kernel log say nothing of disks: for
-// them looking at every fourth place of the line is the whole cost.
+// them looking at every third place of the line is the whole cost.
 //
 // Wherever a string of seven bytes or more begins in a text, one of its pieces of
-// four bytes begins at a place of the text that is divisible by four. Only these
+// five bytes begins at a place of the text that is divisible by three. Only these
 // are looked up, in a set of such pieces that fits into the processor's nearest
-// cache: for each string one at each distance, modulo four, from its beginning. A
+// cache: for each string one at each distance, modulo three, from its beginning. A
 // piece that is found is compared with the strings that it is of, so that nothing is
 // missed and nothing is found that is not there.
 type literals struct {
