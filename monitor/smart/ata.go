@@ -13,8 +13,10 @@ type ATAHealth struct {
 	Attributes []Attribute `json:"attributes"`
 	// Errors is how many errors the disk has logged over its life.
 	Errors *uint64 `json:"errors,omitempty"`
-	// SelfTestFailures counts among the last 21 tests.
-	SelfTestFailures *int `json:"selfTestFailures,omitempty"`
+	// SelfTestFailures counts among the last 21 tests; StandingTestFailures are those of them
+	// since which no test of the same kind, or extended one, has passed.
+	SelfTestFailures     *int `json:"selfTestFailures,omitempty"`
+	StandingTestFailures *int `json:"standingTestFailures,omitempty"`
 }
 
 // Attribute is a vendor's attribute: a number that the standards leave to the
@@ -229,13 +231,12 @@ func (r *Report) ataLogs(d ataDevice) {
 	case checksum(log) != 0:
 		r.problem("self-test log", errors.New("the checksum is wrong"))
 	default:
-		failures := 0
-		for i := range 21 {
-			if ataTestFailed(log[2+24*i+1] >> 4) {
-				failures++
-			}
+		var tests []selfTest
+		for i := range 21 { // a ring; byte 508 is the number of the newest, from 1
+			e := log[2+24*((int(log[508])+20-i)%21):]
+			tests = append(tests, ataTest(e[0], e[1]))
 		}
-		r.ATA.SelfTestFailures = &failures
+		r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(tests)
 	}
 }
 

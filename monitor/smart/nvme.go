@@ -64,9 +64,12 @@ type NVMeHealth struct {
 	WarningTempMins   uint32          `json:"warningTemperatureMinutes"`
 	CriticalTempMins  uint32          `json:"criticalTemperatureMinutes"`
 	SensorsCelsius    []int           `json:"sensorsCelsius,omitempty"`
-	Errors            []NVMeError     `json:"errors,omitempty"`           // the newest first
-	SelfTestFailures  *int            `json:"selfTestFailures,omitempty"` // of the last 20
+	Errors            []NVMeError     `json:"errors,omitempty"` // the newest first
 	SelfTestInPercent *uint8          `json:"selfTestPercent,omitempty"`
+	// SelfTestFailures counts among the last 20 tests; StandingTestFailures are those of them
+	// since which no test of the same kind, or extended one, has passed.
+	SelfTestFailures     *int `json:"selfTestFailures,omitempty"`
+	StandingTestFailures *int `json:"standingTestFailures,omitempty"`
 }
 
 // CriticalWarning is a set of bits.
@@ -243,13 +246,11 @@ func (r *Report) nvmeSelfTests(d Device) error {
 	if page[0]&0x0f != 0 {
 		r.NVMe.SelfTestInPercent = ptr(page[1] & 0x7f)
 	}
-	failures := 0
-	for i := range 20 {
-		if nvmeTestFailed(page[4+28*i] & 0x0f) {
-			failures++
-		}
+	var tests []selfTest
+	for i := range 20 { // the newest first
+		tests = append(tests, nvmeTest(page[4+28*i]>>4, page[4+28*i]&0x0f))
 	}
-	r.NVMe.SelfTestFailures = &failures
+	r.NVMe.SelfTestFailures, r.NVMe.StandingTestFailures = failures(tests)
 	return nil
 }
 

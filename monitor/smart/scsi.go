@@ -26,8 +26,10 @@ type SCSIHealth struct {
 	ScanErrors *int `json:"scanErrors,omitempty"`
 	// GrownDefects are the places that the disk has reassigned since it left the factory.
 	GrownDefects *uint64 `json:"grownDefects,omitempty"`
-	// SelfTestFailures counts among the last 20 tests.
-	SelfTestFailures *int `json:"selfTestFailures,omitempty"`
+	// SelfTestFailures counts among the last 20 tests; StandingTestFailures are those of them
+	// since which no test of the same kind, or extended one, has passed.
+	SelfTestFailures     *int `json:"selfTestFailures,omitempty"`
+	StandingTestFailures *int `json:"standingTestFailures,omitempty"`
 }
 
 // ErrorCounters are the parameters of the log pages 0x02, 0x03 and 0x05. A
@@ -253,16 +255,13 @@ func (r *Report) scsiSelfTests(l params) {
 	if len(l) == 0 {
 		return
 	}
-	failures := 0
-	for code, p := range l {
-		if code < 1 || code > 20 || len(p) < 1 {
-			continue
-		}
-		if scsiTestFailed(p[0] & 0x0f) {
-			failures++
+	var tests []selfTest
+	for code := range uint16(20) { // 1 is the newest
+		if p := l[code+1]; len(p) >= 1 {
+			tests = append(tests, scsiTest(p[0]>>5, p[0]&0x0f))
 		}
 	}
-	r.SCSI.SelfTestFailures = &failures
+	r.SCSI.SelfTestFailures, r.SCSI.StandingTestFailures = failures(tests)
 }
 
 func (r *Report) solidState(l params) {

@@ -92,7 +92,8 @@ type smartctlJSON struct {
 	ATAErrors    *ataLog   `json:"ata_smart_error_log"`
 	ATASelfTests *struct {
 		Standard *struct {
-			Table []struct {
+			Table []struct { // the newest first, as the others
+				Type   value[uint8] `json:"type"`
 				Status value[uint8] `json:"status"`
 			} `json:"table"`
 		} `json:"standard"`
@@ -122,6 +123,7 @@ type smartctlJSON struct {
 	NVMeSelfTests *struct {
 		Percent *uint8 `json:"current_self_test_completion_percent"`
 		Table   []struct {
+			Code   value[uint8] `json:"self_test_code"`
 			Result value[uint8] `json:"self_test_result"`
 		} `json:"table"`
 	} `json:"nvme_self_test_log"`
@@ -267,13 +269,11 @@ func (d *smartctlJSON) ata(r *Report) *Report {
 		r.ATA.Errors = d.ATAErrors.Summary.Count.pointer()
 	}
 	if d.ATASelfTests != nil && d.ATASelfTests.Standard != nil {
-		failures := 0
+		var tests []selfTest
 		for _, t := range d.ATASelfTests.Standard.Table {
-			if ataTestFailed(t.Status.Value >> 4) {
-				failures++
-			}
+			tests = append(tests, ataTest(t.Type.Value, t.Status.Value))
 		}
-		r.ATA.SelfTestFailures = &failures
+		r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(tests)
 	}
 	return r
 }
@@ -304,13 +304,12 @@ func (d *smartctlJSON) nvme(r *Report) *Report {
 		}
 	}
 	if t := d.NVMeSelfTests; t != nil {
-		failures := 0
+		var tests []selfTest
 		for _, e := range t.Table {
-			if nvmeTestFailed(e.Result.Value) {
-				failures++
-			}
+			tests = append(tests, nvmeTest(e.Code.Value, e.Result.Value))
 		}
-		h.SelfTestInPercent, h.SelfTestFailures = t.Percent, &failures
+		h.SelfTestInPercent = t.Percent
+		h.SelfTestFailures, h.StandingTestFailures = failures(tests)
 	}
 	return r
 }
@@ -344,16 +343,17 @@ func (d *smartctlJSON) scsi(r *Report) *Report {
 		h.ScanErrors = &bad
 	}
 	if len(d.scsiSelfTests) > 0 {
-		failures := 0
+		var tests []selfTest
 		for _, raw := range d.scsiSelfTests {
 			var e struct {
+				Code   value[uint8] `json:"code"`
 				Result value[uint8] `json:"result"`
 			}
-			if json.Unmarshal(raw, &e) == nil && scsiTestFailed(e.Result.Value) {
-				failures++
+			if json.Unmarshal(raw, &e) == nil {
+				tests = append(tests, scsiTest(e.Code.Value, e.Result.Value))
 			}
 		}
-		h.SelfTestFailures = &failures
+		h.SelfTestFailures, h.StandingTestFailures = failures(tests)
 	}
 	return r
 }

@@ -210,6 +210,8 @@ func greatest(signal string) float64 {
 		return 255
 	case signal == "ata.prefailure": // of 30 attributes, SFF-8035i
 		return 30
+	case strings.HasSuffix(signal, ".selfTestFailures"): // 21 of ATA, 20 of the others
+		return 21
 	case strings.HasPrefix(signal, "scsi."), strings.HasPrefix(signal, "nvme."):
 		return math.MaxUint64
 	}

@@ -37,6 +37,13 @@ func reading(signals map[string]float64) *smart.Report {
 			}
 		case name == "hdd.celsius":
 			r.RPM, r.Celsius = ptr(uint16(7200)), ptr(int(v))
+		case name == "scsi.selfTestFailures":
+			r.Protocol, r.SCSI = smart.SCSI, &smart.SCSIHealth{StandingTestFailures: ptr(int(v))}
+		case name == "ata.selfTestFailures":
+			if r.ATA == nil {
+				r.ATA = &smart.ATAHealth{}
+			}
+			r.ATA.StandingTestFailures = ptr(int(v))
 		case name == "ata.failing":
 			r.Failing = ptr(v == 1)
 			if r.ATA == nil {
@@ -48,6 +55,8 @@ func reading(signals map[string]float64) *smart.Report {
 				r.NVMe = &smart.NVMeHealth{}
 			}
 			switch id {
+			case "selfTestFailures":
+				r.NVMe.StandingTestFailures = ptr(int(v))
 			case "mediaErrors":
 				r.NVMe.MediaErrors = uint64(v)
 			case "warning.temperature":
@@ -105,6 +114,9 @@ func TestJudge(t *testing.T) {
 		"Shrinks":     {"a counter that was reset is no growth", "", []signals{{"nvme.mediaErrors": 9}, {"nvme.mediaErrors": 0}, {"nvme.mediaErrors": 1}}, []string{"", "", "Medium/Warning media errors grew from 0 to 1"}},
 		"Timeouts188": {"no level of 188 fails a disk", "", []signals{{"hdd.188": 13e9}}, []string{""}},
 		"Hot":         {"it must cool down before it counts as cool", "", []signals{{"hdd.celsius": 60}, {"hdd.celsius": 57}, {"hdd.celsius": 54}}, []string{"SMART/Warning temperature (°C): 60", "SMART/Warning temperature (°C): 57", ""}},
+		"SelfTest":    {"a failed self-test, until a later one passes", "", []signals{{"ata.selfTestFailures": 2}, {}, {"ata.selfTestFailures": 0}}, []string{"SMART/Warning self-tests failed: 2", "SMART/Warning self-tests failed: 2", ""}},
+		"SelfTestSAS": {"the same of SCSI", "", []signals{{"scsi.selfTestFailures": 1}, {"scsi.selfTestFailures": 0}}, []string{"SMART/Warning self-tests failed", ""}},
+		"SelfTestSSD": {"the same of NVMe", "", []signals{{"nvme.selfTestFailures": 1}, {"nvme.selfTestFailures": 0}}, []string{"SMART/Warning self-tests failed", ""}},
 		"NVMe":        {"warnings that pass and such that do not", "", []signals{{"nvme.warning.temperature": 1, "nvme.warning.readOnly": 1}}, []string{"SMART/Critical read only; SMART/Warning temperature outside its thresholds"}},
 	}
 	for name, tc := range cases {
@@ -248,6 +260,7 @@ func TestParseThresholdsRefuses(t *testing.T) {
 		"rules: [{signal: hdd.10, remove: true}, {signal: hdd.10, name: n, why: w, atLeast: 1, severity: Warning}]":                                      "another rule is about the signal",
 		"rules: [{signal: ata.10, remove: true}]":                                                                                                        "rules[0] (ata.10): there is no built-in rule about the signal",
 		"rules: [{signal: hdd.10, name: spin retries, remove: true}]":                                                                                    "remove: true goes with signal alone",
+		"rules: [{signal: nvme.selfTestFailures, name: n, why: w, atLeast: 22, severity: Warning}]":                                                      "nvme.selfTestFailures is never more than 21",
 		"accepted: [{disk: d, why: w, signal: ata.5, upTo: -1}]":                                                                                         "upTo is -1",
 		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- signal: ata.9\n  name: n\n  why: w\n  atLeast: -4\n  severity: Warning": "t.yaml:6: rules[1] (ata.9): atLeast is -4",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, signal: ata.5}]":                                      "t.yaml:2: accepted[0] (d): disk and why must be given",

@@ -86,6 +86,7 @@ func parseThresholds(name string, data []byte, base *Thresholds) (*Thresholds, e
 
 var signalNames = []string{
 	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors", "scsi.grownDefects",
+	"ata.selfTestFailures", "scsi.selfTestFailures", "nvme.selfTestFailures",
 	"nvme.warning.spare", "nvme.warning.temperature", "nvme.warning.reliability", "nvme.warning.readOnly", "nvme.warning.backup",
 	"nvme.warning.persistentMemory", "nvme.spareBelowThreshold", "nvme.mediaErrors", "percentUsed", "hdd.celsius",
 }
@@ -111,6 +112,11 @@ func Signals(r *smart.Report) map[string]float64 {
 			s[name] = 1
 		}
 	}
+	tests := func(kind string, failures *int) {
+		if failures != nil {
+			s[kind+".selfTestFailures"] = float64(*failures)
+		}
+	}
 	if r.PercentUsed != nil {
 		s["percentUsed"] = float64(*r.PercentUsed)
 	}
@@ -122,6 +128,7 @@ func Signals(r *smart.Report) map[string]float64 {
 			truth("ata.failing", *r.Failing)
 		}
 		ataSignals(s, r)
+		tests("ata", h.StandingTestFailures)
 	}
 	if h := r.SCSI; h != nil {
 		if r.Failing != nil {
@@ -138,6 +145,7 @@ func Signals(r *smart.Report) map[string]float64 {
 		if h.GrownDefects != nil {
 			s["scsi.grownDefects"] = float64(*h.GrownDefects)
 		}
+		tests("scsi", h.StandingTestFailures)
 	}
 	if h := r.NVMe; h != nil {
 		for bit, name := range map[smart.CriticalWarning]string{
@@ -148,6 +156,7 @@ func Signals(r *smart.Report) map[string]float64 {
 		}
 		truth("nvme.spareBelowThreshold", h.AvailableSpare < h.SpareThreshold)
 		s["nvme.mediaErrors"] = float64(h.MediaErrors)
+		tests("nvme", h.StandingTestFailures)
 	}
 	return s
 }
