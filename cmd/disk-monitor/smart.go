@@ -45,12 +45,12 @@ func runSmart(ctx context.Context, w io.Writer, args []string) error {
 	}
 	var reader smart.Reader
 	if *through != "" {
-		a, err := smart.ParseAdapters("-d", fmt.Appendf(nil, "disks: [{disk: x, type: %q}]", *through))
+		a, err := smart.AdapterOf(*through)
 		if err != nil {
-			return fmt.Errorf("smart: %w", err)
+			return fmt.Errorf("smart: -d: %w", err)
 		}
 		reader.Ask = func(ctx context.Context, device string) (*smart.Report, error) {
-			return (&smart.Smartctl{}).Ask(ctx, &a.Disks[0], device)
+			return (&smart.Smartctl{}).Ask(ctx, a, device)
 		}
 	}
 	var disks []diskReport

@@ -50,4 +50,9 @@ func TestSmartOfNoDisk(t *testing.T) {
 			t.Errorf("%q is accepted", args)
 		}
 	}
+	// The message spoke of the line of a file, and of a list in it.
+	const want = `smart: -d: type "megaraid" names no drive of the adapter (write its number, such as megaraid,0)`
+	if err := runSmart(t.Context(), &b, []string{"-d", "megaraid", "/dev/null"}); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
 }

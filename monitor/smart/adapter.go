@@ -106,18 +106,34 @@ func (a *Adapter) check() (wrong [][3]string) {
 	case a.Disk != "" && (a.Flavor != "" || a.Slot != ""):
 		wrong = append(wrong, [3]string{"flavor", "disk goes without flavor and slot", "remove one or the other"})
 	}
-	word, rest, numbered := strings.Cut(a.Type, ",")
-	word, _, _ = strings.Cut(word, "+")
-	switch {
-	case !typeRE.MatchString(a.Type) || !slices.Contains(types, word):
-		wrong = append(wrong, [3]string{"type", fmt.Sprintf("type is %q", a.Type), "write an option -d of smartctl(8), such as megaraid,3, cciss,0 or aacraid,0,0,1; auto and test name no drive"})
-	case slices.Contains(raid, word) && (!numbered || !slotRE.MatchString(rest)):
-		wrong = append(wrong, [3]string{"type", fmt.Sprintf("type %q names no drive of the adapter", a.Type), "write its number, such as " + word + ",0"})
+	if msg, hint := checkType(a.Type); msg != "" {
+		wrong = append(wrong, [3]string{"type", msg, hint})
 	}
 	if a.Device != "" && (!fileRE.MatchString(a.Device) || path.Clean(a.Device) != a.Device) {
 		wrong = append(wrong, [3]string{"device", fmt.Sprintf("device is %q", a.Device), "write a device file, such as /dev/sg2"})
 	}
 	return wrong
+}
+
+// AdapterOf is an adapter that is given by its type alone, whatever disk it shows.
+func AdapterOf(typ string) (*Adapter, error) {
+	if msg, hint := checkType(typ); msg != "" {
+		return nil, fmt.Errorf("%s (%s)", msg, hint)
+	}
+	return &Adapter{Type: typ}, nil
+}
+
+// checkType says what is wrong with a type, and what to do; empty when nothing is.
+func checkType(typ string) (msg, hint string) {
+	word, rest, numbered := strings.Cut(typ, ",")
+	word, _, _ = strings.Cut(word, "+")
+	switch {
+	case !typeRE.MatchString(typ) || !slices.Contains(types, word):
+		return fmt.Sprintf("type is %q", typ), "write an option -d of smartctl(8), such as megaraid,3, cciss,0 or aacraid,0,0,1; auto and test name no drive"
+	case slices.Contains(raid, word) && (!numbered || !slotRE.MatchString(rest)):
+		return fmt.Sprintf("type %q names no drive of the adapter", typ), "write its number, such as " + word + ",0"
+	}
+	return "", ""
 }
 
 // raid are the types that count the drives behind an adapter.
