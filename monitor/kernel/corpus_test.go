@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -207,7 +208,7 @@ func TestCorpus(t *testing.T) {
 
 func judgeFile(t *testing.T, file string) {
 	t.Helper()
-	f, err := open(file)
+	f, err := open(file, goCommand())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,17 +256,54 @@ func report(t *testing.T, title string, byClass scores) score {
 		all.add(*byClass[class])
 	}
 	line("all", all)
-	t.Logf("%s; dev: the device is right, of the found and of all that name one\nclass        faults   found  named dev/fnd dev/all  warns    told noticed     dev benign alarms\n%s", title, table.String())
-	t.Logf("recall %s, precision against benign lines %s, warnings told from faults %s, noticed as Warning %s", percent(all.found, all.faults, 2),
+	var out strings.Builder
+	logf := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+	logf("%s; dev: the device is right, of the found and of all that name one\nclass        faults   found  named dev/fnd dev/all  warns    told noticed     dev benign alarms\n%s", title, table.String())
+	logf("recall %s, precision against benign lines %s, warnings told from faults %s, noticed as Warning %s", percent(all.found, all.faults, 2),
 		percent(all.found, all.found+all.alarms, 2), percent(all.warned, all.warns, 2), percent(all.noticed, all.warns, 2))
-	t.Logf("device right: of the faults found %s, of all faults %s, of the warnings noticed %s", percent(all.located, all.devices, 2),
+	logf("device right: of the faults found %s, of all faults %s, of the warnings noticed %s", percent(all.located, all.devices, 2),
 		percent(all.located, all.named, 2), percent(all.warnPlaced, all.warnDevices, 2))
+	t.Log(out.String())
+	if *corpusFile != "" && !testing.Verbose() {
+		tell(goCommand(), out.String())
+	}
 	return all
 }
 
+// goCommand is the directory in /proc of the go command that runs this test; empty when none does. It knows two things
+// that it keeps from a test: where the person stands, and the place that the person reads.
+func goCommand() string {
+	dir := fmt.Sprintf("/proc/%d", os.Getppid())
+	if exe, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || filepath.Base(exe) != "go" {
+		return ""
+	}
+	return dir
+}
+
+// tell writes to the go command's own output, since without -v it throws away what a test that passes has written
+// (cmd/go/internal/test/test.go, runTestActor). A regular file is left alone: it has a place where
+// the go command goes on writing.
+func tell(goCommand, text string) {
+	out := filepath.Join(goCommand, "fd/1")
+	if info, err := os.Stat(out); goCommand == "" || err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeCharDevice) == 0 {
+		return
+	}
+	f, err := os.OpenFile(out, os.O_WRONLY, 0)
+	if err != nil {
+		return // it is seen with -v
+	}
+	defer func() { _ = f.Close() }()
+	_, _ = f.WriteString(text)
+}
+
 // open opens a corpus. Tests run in their package's directory, which is not where
-// the person stands who gives a relative path.
-func open(file string) (*os.File, error) {
+// the person stands who gives a relative path: that is where the go command runs.
+func open(file, goCommand string) (*os.File, error) {
+	if goCommand != "" && !filepath.IsAbs(file) {
+		if f, err := os.Open(filepath.Join(goCommand, "cwd", file)); err == nil {
+			return f, nil
+		}
+	}
 	f, err := os.Open(file)
 	if err == nil || filepath.IsAbs(file) {
 		return f, err
@@ -318,7 +356,44 @@ func TestJudge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open("none.jsonl"); err == nil || !strings.Contains(err.Error(), "tried "+filepath.Join(dir, "none.jsonl")+",") {
+	if _, err := open("none.jsonl", ""); err == nil || !strings.Contains(err.Error(), "tried "+filepath.Join(dir, "none.jsonl")+",") {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+var asGo = flag.String("as-go", "", "the test binary that this process, a go command to it, is to run")
+
+// A corpus was looked for where no person stands, and what was found in it was told to nobody but with -v.
+func TestCorpusOfAPerson(t *testing.T) {
+	if *asGo != "" { // the go command: a directory of the test's own, and what it writes is thrown away
+		c := exec.CommandContext(t.Context(), *asGo, "-test.run=^TestCorpus$", "-corpus=some.jsonl")
+		c.Dir = t.TempDir()
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	const fault = `{"line": "critical medium error, dev sda, sector 1", "label": "fault", "class": "medium", "device": "sda"}`
+	if err := os.WriteFile(filepath.Join(dir, "some.jsonl"), []byte(fault), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goCommand := filepath.Join(dir, "go")
+	if err := os.WriteFile(goCommand, program, 0o700); err != nil { //nolint:gosec // a program must be executable
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), goCommand, "-test.run=^TestCorpusOfAPerson$", "-as-go="+self)
+	c.Dir = dir
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "medium            1  100.0%      1  100.0%") || !strings.Contains(string(out), "recall 100.00%") {
+		t.Errorf("%v, printed: %s", err, out)
 	}
 }
