@@ -300,8 +300,10 @@ func tell(goCommand, text string) {
 // the person stands who gives a relative path: that is where the go command runs.
 func open(file, goCommand string) (*os.File, error) {
 	if goCommand != "" && !filepath.IsAbs(file) {
-		if f, err := os.Open(filepath.Join(goCommand, "cwd", file)); err == nil {
-			return f, nil
+		if dir, err := os.Readlink(filepath.Join(goCommand, "cwd")); err == nil { // by itself: file may begin with ..
+			if f, err := os.Open(filepath.Join(dir, file)); err == nil {
+				return f, nil
+			}
 		}
 	}
 	f, err := os.Open(file)
