@@ -106,7 +106,23 @@ type rig struct {
 	grace         time.Duration
 }
 
+// newRig is one with an agent that has the API server for itself.
 func newRig(t *testing.T, name string) *rig {
+	t.Helper()
+	c := connect(t)
+	r := newRigOf(t, c, name)
+	t.Cleanup(func() { // the next test has the same API server
+		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &v1alpha1.AddonStatus{})
+		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &corev1.ConfigMap{}, client.InNamespace("default"), client.HasLabels{v1alpha1.LabelAddon})
+		_ = c.Delete(context.WithoutCancel(t.Context()), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "identity-" + name}})
+	})
+	r.start()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+// connect is the tests' own client of the API server, which serves AddonStatus.
+func connect(t *testing.T) client.Client {
 	t.Helper()
 	cl := cluster.ForTest(t)
 	scheme := runtime.NewScheme()
@@ -130,7 +146,15 @@ func newRig(t *testing.T, name string) *rig {
 	if err := c.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
+	wait.For(t, 30*time.Second, "AddonStatus served", func() bool { return c.List(t.Context(), &v1alpha1.AddonStatusList{}) == nil })
+	return c
+}
+
+// newRigOf is one without an agent yet.
+func newRigOf(t *testing.T, c client.Client, name string) *rig {
+	t.Helper()
 	r := &rig{t: t, c: c, hub: &fakeHub{changed: make(chan struct{}), hold: protocol.MaxWait}, name: name, dir: t.TempDir()}
+	var err error
 	if r.hub.trust, err = trust.Open(t.TempDir(), r.hub.now); err != nil {
 		t.Fatal(err)
 	}
@@ -141,14 +165,6 @@ func newRig(t *testing.T, name string) *rig {
 	srv.Start()
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
 	r.url = strings.Replace(srv.URL, "http:", "https:", 1)
-	r.until("AddonStatus served", func() bool { return c.List(t.Context(), &v1alpha1.AddonStatusList{}) == nil })
-	t.Cleanup(func() { // the next test has the same API server
-		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &v1alpha1.AddonStatus{})
-		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &corev1.ConfigMap{}, client.InNamespace("default"), client.HasLabels{v1alpha1.LabelAddon})
-		_ = c.Delete(context.WithoutCancel(t.Context()), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "identity-" + name}})
-	})
-	r.start()
-	t.Cleanup(func() { r.stop() })
 	return r
 }
 
