@@ -31,6 +31,7 @@ type fleetModel struct {
 	// Used for one decision at a time.
 	clusters map[string]rollout.Cluster
 	reports  []rollout.Report
+	trials   []rollout.Trial
 }
 
 func newFleetModel(rings []rollout.Ring) *fleetModel {
@@ -42,7 +43,7 @@ func newFleetModel(rings []rollout.Ring) *fleetModel {
 			f.ring = append(f.ring, i)
 		}
 	}
-	f.reports = make([]rollout.Report, len(f.names))
+	f.reports, f.trials = make([]rollout.Report, len(f.names)), make([]rollout.Trial, len(f.names))
 	return f
 }
 
@@ -218,7 +219,8 @@ func (w *world) input() rollout.Input {
 			c.Report = r
 		}
 		if t := m.trial; t.digest != 0 {
-			c.Trial = &rollout.Trial{Digest: digest(t.digest), Base: t.base, At: at(t.at)}
+			c.Trial = &w.f.trials[i]
+			*c.Trial = rollout.Trial{Digest: digest(t.digest), Base: t.base, At: at(t.at)}
 			if t.refused {
 				c.Trial.Refused = "no"
 			}

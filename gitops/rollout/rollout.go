@@ -171,6 +171,7 @@ type Decision struct {
 // Decide decides; see the package's rules.
 func Decide(in Input) Decision {
 	d := &decider{in: in, state: in.State}
+	d.out.Rings = make([]RingStatus, 0, len(in.Rings))
 	d.settle()
 	views := make([]view, len(in.Rings))
 	for i, r := range in.Rings {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,8 @@ func TestRandomSchedules(t *testing.T) {
 			t.Fatalf("HOLDFAST_SCHEDULES: %v", err)
 		}
 	}
+	// A schedule holds little memory and makes much garbage.
+	defer debug.SetGCPercent(debug.SetGCPercent(1000))
 	var next, clusters atomic.Uint64
 	var decisions, backs atomic.Int64
 	var failed sync.Once

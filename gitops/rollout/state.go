@@ -66,17 +66,23 @@ type Rollback struct {
 	At      time.Time `json:"at"`
 }
 
-// content is the hash of what a ring's clusters are to run: what passes, and what is approved.
-func content(r Ring, clusters map[string]Cluster) string {
-	buf := make([]byte, 0, 96*len(r.Clusters))
-	for _, name := range r.Clusters {
-		buf = append(buf, name...)
-		buf = append(buf, 0)
-		buf = append(buf, clusters[name].Want...)
-		buf = append(buf, '\n')
+// contentsOf are, for each ring, the hash of what its clusters are to run: what passes,
+// and what is approved.
+func contentsOf(rings []Ring, clusters map[string]Cluster) map[string]string {
+	out := make(map[string]string, len(rings))
+	var buf []byte
+	for _, r := range rings {
+		buf = buf[:0]
+		for _, name := range r.Clusters {
+			buf = append(buf, name...)
+			buf = append(buf, 0)
+			buf = append(buf, clusters[name].Want...)
+			buf = append(buf, '\n')
+		}
+		sum := sha256.Sum256(buf)
+		out[r.Name] = hex.EncodeToString(sum[:16])
 	}
-	sum := sha256.Sum256(buf)
-	return hex.EncodeToString(sum[:16])
+	return out
 }
 
 // decider makes one decision. Its state is a copy that is made at the first write.
@@ -152,10 +158,7 @@ func (d *decider) settle() {
 			d.write().Rollback = nil
 		}
 	}
-	d.contents = make(map[string]string, len(d.in.Rings))
-	for _, r := range d.in.Rings {
-		d.contents[r.Name] = content(r, d.in.Clusters)
-	}
+	d.contents = contentsOf(d.in.Rings, d.in.Clusters)
 	for ring, passed := range d.state.Passed {
 		if d.contents[ring] != passed {
 			delete(d.write().Passed, ring)
