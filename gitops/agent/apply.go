@@ -123,8 +123,7 @@ func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.Inve
 const notApproved = " (nobody approved it in approvals.yaml)"
 
 // deleteApproved deletes an object of a held kind if it is exactly the one that
-// a person approved: its UID is a precondition of the deletion, so that one made
-// anew under the same name meanwhile stays. It says why, if the object stays.
+// a person approved. It says why, if the object stays.
 func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructured.Unstructured, approved []fleet.Deletion) (why string, err error) {
 	i := slices.IndexFunc(approved, func(d fleet.Deletion) bool {
 		return d.Kind == o.GetKind() && d.Namespace == o.GetNamespace() && d.Name == o.GetName()
@@ -143,7 +142,7 @@ func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructu
 	case live.GetLabels()[v1alpha1.LabelAddon] != addon:
 		return " (it no longer carries the addon's label)", nil
 	}
-	err = a.rec.Delete(ctx, live, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	err = a.rec.Delete(ctx, live, client.PropagationPolicy(metav1.DeletePropagationBackground))
 	if err := client.IgnoreNotFound(err); err != nil {
 		return "", fmt.Errorf("delete %s %s, which was approved: %w", o.GetKind(), o.GetName(), err)
 	}
@@ -217,6 +216,13 @@ func (r *recorder) Get(ctx context.Context, key client.ObjectKey, obj client.Obj
 	}
 	r.note(obj) // an EnsureExists object that is there already is only read
 	return nil
+}
+
+// Delete deletes the very object that was looked at: its UID is a precondition, so that
+// one that somebody made anew under the same name meanwhile stays.
+func (r *recorder) Delete(ctx context.Context, obj client.Object, opts ...client.DeleteOption) error {
+	uid := obj.GetUID()
+	return r.Client.Delete(ctx, obj, append(opts, client.Preconditions{UID: &uid})...)
 }
 
 func (r *recorder) note(obj client.Object) {
