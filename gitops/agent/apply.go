@@ -26,8 +26,8 @@ import (
 // fieldOwner is the agent's name in managedFields.
 const fieldOwner = "holdfast-agent"
 
-// dryRuns is how many objects of a unit are tried at the same time.
-const dryRuns = 8
+// atOnce is how many objects of a unit are tried, or applied, at the same time.
+const atOnce = 8
 
 // heldKinds are pruned only when a person approved it by name and UID: deleting
 // one deletes data or much else with it (invariant 8). Else they stay in the
@@ -58,9 +58,7 @@ type applier struct {
 func newApplier(c client.Client) *applier {
 	rec := &recorder{Client: c, seen: map[object.ObjMetadata]applied{}}
 	poller := polling.NewStatusPoller(rec, c.RESTMapper(), polling.Options{})
-	m := ssa.NewResourceManager(rec, poller, ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})
-	m.SetConcurrency(dryRuns)
-	return &applier{rec: rec, manager: m}
+	return &applier{rec: rec, manager: ssa.NewResourceManager(rec, poller, ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}
 }
 
 // apply applies the unit. The server's dry run comes first: when it refuses one
@@ -68,19 +66,18 @@ func newApplier(c client.Client) *applier {
 // applied.
 func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]applied, error) {
 	a.rec.reset()
-	opts := ssa.DefaultApplyOptions()
-	opts.WaitInterval = 200 * time.Millisecond
-	opts.WaitTimeout = 30 * time.Second
-	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}
-	// Else an object never comes to a new version of its kind that has other fields:
-	// the API server merges in the version that its fields were last applied in.
-	opts.MigrateAPIVersion = true
-	objects := make([]*unstructured.Unstructured, len(u.objects))
-	for i, o := range u.objects {
-		objects[i] = o.DeepCopy()
+	for i, objects := range stagesOf(u) {
+		if err := a.applyStage(ctx, objects); err != nil {
+			return a.rec.taken(), err
+		}
+		if i == 2 {
+			break
+		}
+		if err := a.awaitStage(ctx, objects); err != nil {
+			return a.rec.taken(), err
+		}
 	}
-	_, err := a.manager.ApplyAllStaged(ctx, objects, opts)
-	return a.rec.taken(), err
+	return a.rec.taken(), nil
 }
 
 // prune deletes what the inventory owns and the unit no longer has. It returns

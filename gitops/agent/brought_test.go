@@ -52,7 +52,7 @@ func TestDefinitionThatIsThere(t *testing.T) {
 				return
 			}
 			var tries errgroup.Group // as objects are tried at once
-			for i := range 2 * dryRuns {
+			for i := range 2 * atOnce {
 				tries.Go(func() error {
 					o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "W", "metadata": map[string]any{"name": "w", "namespace": "default"}, "size": int64(i)}}
 					if err := b.fits(t.Context(), o, nil, o); (err == nil) != (i < 8) {

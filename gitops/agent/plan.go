@@ -196,7 +196,7 @@ func (p *planner) plan(ctx context.Context, units []unit, approved []fleet.Delet
 	kept := map[string]map[string]bool{} // by addon, ids of the bundle
 	var lock sync.Mutex                  // of rep
 	var tries errgroup.Group
-	tries.SetLimit(dryRuns) // as when it is applied
+	tries.SetLimit(atOnce) // as when it is applied
 	for _, u := range units {
 		kept[u.name] = map[string]bool{}
 		for _, o := range u.objects {

@@ -35,10 +35,10 @@ func TestTriesAtOnce(t *testing.T) {
 		Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
 			n := now.Add(1)
 			defer now.Add(-1)
-			if n >= dryRuns {
+			if n >= atOnce {
 				open()
 			}
-			if n > dryRuns {
+			if n > atOnce {
 				many.Store(true)
 			}
 			select {
@@ -51,7 +51,7 @@ func TestTriesAtOnce(t *testing.T) {
 		},
 	}).Build()
 	u := unit{name: "one", digest: "d"}
-	for i := range 2 * dryRuns {
+	for i := range 2 * atOnce {
 		o := &unstructured.Unstructured{}
 		o.SetAPIVersion("v1")
 		o.SetKind("ConfigMap")
@@ -67,8 +67,8 @@ func TestTriesAtOnce(t *testing.T) {
 	if err := p.plan(t.Context(), []unit{u}, nil, true, &rep); err != nil {
 		t.Fatal(err)
 	}
-	if few.Load() || many.Load() || len(rep.Changes) != 2*dryRuns {
-		t.Fatalf("fewer than %d at once: %v; more: %v; %d changes", dryRuns, few.Load(), many.Load(), len(rep.Changes))
+	if few.Load() || many.Load() || len(rep.Changes) != 2*atOnce {
+		t.Fatalf("fewer than %d at once: %v; more: %v; %d changes", atOnce, few.Load(), many.Load(), len(rep.Changes))
 	}
 	for i, c := range rep.Changes {
 		if want := fmt.Sprintf("ConfigMap default/m%02d", i); c.Object != want || c.Action != protocol.PlanRefused || c.Addon != "one" {
