@@ -247,6 +247,10 @@ func (r *rig) settled(files map[string][]byte) bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return r.settledAt(idx)
+}
+
+func (r *rig) settledAt(idx *render.Index) bool {
 	rep := r.hub.last()
 	if rep.Digest != idx.Digest || rep.Error != "" {
 		return false

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/agent"
+	"holdfast.dev/gitops/render"
 )
 
 const (
@@ -132,9 +133,9 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 func openLane(t *testing.T, c client.Client, name string) {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if err := c.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
-		t.Fatal(err)
-	}
+	wait.For(t, sequenceTimeout, "the namespace "+name, func() bool { // one of a run before may be on its way out
+		return c.Create(t.Context(), ns.DeepCopy()) == nil
+	})
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		_ = c.Delete(ctx, (&sequenceWorld{lane: name}).widgetCRD())
@@ -241,13 +242,17 @@ func (w *sequenceWorld) sequence(r *rig, f *faults, name string, did *tally) {
 	}
 	last := w.bundle(r.t)
 	r.hub.want(last)
+	idx, err := render.ParseIndex(render.BundleFile, last[render.BundleFile])
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	var got map[string]map[string]string
-	var err error
-	r.untilWithin(sequenceTimeout, fmt.Sprintf("%s (%s): wanted %v", name, strings.Join(story, ", "), w.addons), func() bool {
-		if !r.settled(last) {
+	name += " (" + strings.Join(story, ", ") + ")"
+	r.untilWithin(sequenceTimeout, fmt.Sprintf("%s: wanted %v", name, w.addons), func() bool {
+		if !r.settledAt(idx) {
 			return false
 		}
-		got, err = w.live(r)
+		got, err = w.live(r, name)
 		return err == nil && maps.EqualFunc(got, w.addons, maps.Equal)
 	}, func() string { return fmt.Sprintf("there is %v; %v", got, err) })
 	w.checkInventories(r, name)

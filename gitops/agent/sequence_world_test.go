@@ -120,7 +120,8 @@ func (w *sequenceWorld) serveWidgets(r *rig, served bool) {
 		if err := r.c.Create(r.t.Context(), crd); err != nil && !apierrors.IsAlreadyExists(err) {
 			r.t.Fatal(err)
 		}
-		r.untilWithin(sequenceTimeout, "the kind", func() bool { return w.make(r, foreignWidget, nil) == nil }, nothing)
+		var err error
+		r.untilWithin(sequenceTimeout, "the kind", func() bool { err = w.make(r, foreignWidget, nil); return err == nil }, func() string { return fmt.Sprint(err) })
 		return
 	}
 	if err := r.c.Delete(r.t.Context(), crd); err != nil {
@@ -233,8 +234,8 @@ func (w *sequenceWorld) list(r *rig, kind string, each func(*unstructured.Unstru
 }
 
 // live is what the API server has with the label of an addon, as addons is, less the
-// foreign objects, which must be what they were.
-func (w *sequenceWorld) live(r *rig) (map[string]map[string]string, error) {
+// foreign objects, which must be what they were at any time.
+func (w *sequenceWorld) live(r *rig, story string) (map[string]map[string]string, error) {
 	out, foreign := map[string]map[string]string{}, maps.Clone(w.foreign)
 	for _, kind := range w.kinds() {
 		err := w.list(r, kind, func(u *unstructured.Unstructured) {
@@ -259,7 +260,7 @@ func (w *sequenceWorld) live(r *rig) (map[string]map[string]string, error) {
 		}
 	}
 	if len(foreign) > 0 {
-		return nil, fmt.Errorf("foreign objects are gone or changed: %v", slices.Sorted(maps.Keys(foreign)))
+		r.t.Fatalf("after %s: foreign objects are gone or changed: %v", story, slices.Sorted(maps.Keys(foreign)))
 	}
 	return out, nil
 }
