@@ -141,6 +141,17 @@ func TestFaultOfAPath(t *testing.T) {
 	api.await(t, "every path is lost", is("model-a", "Failed DeviceOffline*1 Medium*1 Path*1"))
 }
 
+// An adapter that loses a disk says its SAS address, and its own name, which is no disk's.
+func TestFaultOfASASAddress(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plugDisk("sda", "a")
+	h.write("sys/block/sda/device/sas_address", "0x5000cca25492cd81\n")
+	watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	h.say("mpt3sas_cm0: removing handle(0x0029), sas_addr(0x5000cca25492cd81)")
+	api.await(t, "failed", is("model-a", "Failed DeviceOffline*1"))
+}
+
 func TestMissingAndBack(t *testing.T) {
 	h, api := newHost(t), newMemory()
 	h.plug("loop1", "a")
