@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -214,7 +215,7 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 	}
 	now := time.Now()
 	d.asking, d.next = false, now.Add(m.health.interval)
-	if err == nil && d.via == nil && d.serial != "" && r.Serial != "" && r.Serial != d.serial {
+	if err == nil && d.via == nil && legible(d.serial) && r.Serial != "" && r.Serial != d.serial {
 		err = fmt.Errorf("the disk that answers as %s has serial %s, want %s", d.device, r.Serial, d.serial)
 	}
 	before := d.health
@@ -240,6 +241,12 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 		m.log.Info("a disk does not tell its health", "disk", id, "device", d.device, "error", d.health.Err)
 	}
 	m.changed = true
+}
+
+// legible says that a serial number is there and has no bytes but printable ASCII,
+// as drives should have it: of others the kernel and package smart make different texts.
+func legible(serial string) bool {
+	return serial != "" && !strings.ContainsFunc(serial, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // said is what the disk has said against itself, by the status, maybe before the

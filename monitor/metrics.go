@@ -91,7 +91,12 @@ func (c *metrics) Collect(ch chan<- prometheus.Metric) {
 		x.Collect(ch)
 	}
 	emit := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+		// A label that is no UTF-8 is an error of this scrape, and not the end of the process.
+		metric, err := prometheus.NewConstMetric(d, kind, v, labels...)
+		if err != nil {
+			metric = prometheus.NewInvalidMetric(d, err)
+		}
+		ch <- metric
 	}
 	stats := &c.m.stats
 	emit(c.records, prometheus.CounterValue, float64(stats.Records.Load()))

@@ -95,6 +95,7 @@ func Scan(host *hostfs.FS) Snapshot {
 		}
 		switch {
 		case err == nil:
+			d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
 			s.Disks = append(s.Disks, d)
 		case errors.Is(err, diskid.ErrNoDisk), gone(host, dev):
 		default:
@@ -111,6 +112,11 @@ func Scan(host *hostfs.FS) Snapshot {
 	s.Err = errors.Join(append(errs, twins)...)
 	return s
 }
+
+// text is what a drive says of itself, or a file's name, as UTF-8: it goes into labels and
+// into JSON, and a drive may say any byte. Those that are no text become what the
+// JSON of a status would make of them.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // withoutTwins leaves out disks that share an id, which is an error: a fault of
 // one would be put down to the other. Two loop devices of one file are one disk,

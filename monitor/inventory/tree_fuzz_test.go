@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -86,12 +87,13 @@ func grow(dir string, program []byte) error {
 }
 
 // FuzzTree grows a sysfs from nothing: whatever it is, a look ends, is the same twice, lists
-// disks with ids, each once and in order, and puts no name down to a disk that is not listed.
+// disks with ids, each once and in order, whose texts are UTF-8, and puts no name down to a disk that is not listed.
 func FuzzTree(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 5, 0, 8, 12, 4, 0, 11, 2, 0, 0, 5, 0, 3})
 	f.Add([]byte{92, 0, 12, 100, 0, 11, 92, 0, 13, 108, 0, 11, 92, 0, 0})                   // device mapper devices in a circle
 	f.Add([]byte{64, 8, 23, 64, 0, 5, 72, 8, 24, 72, 0, 5, 82, 0, 0, 87, 2, 17, 87, 3, 17}) // loop devices, RBD
+	f.Add([]byte{0, 8, 26, 0, 9, 26, 8, 8, 26, 8, 11, 19})                                  // models and serial numbers of any bytes
 	for i := range byte(8) {
 		var all []byte
 		for j := range byte(60) {
@@ -121,6 +123,11 @@ func FuzzTree(f *testing.F) {
 		for i, d := range s.Disks {
 			if d.ID == "" || d.Device == "" || i > 0 && s.Disks[i-1].ID >= d.ID || !slices.Contains(d.Names, d.Device) || d.Size < 0 {
 				t.Errorf("disk %d: %+v", i, d)
+			}
+			for _, label := range []string{d.ID, d.Device, d.Model, d.Serial, d.Slot} {
+				if !utf8.ValidString(label) {
+					t.Errorf("%q of disk %s is no UTF-8", label, d.ID)
+				}
 			}
 			ids[d.ID] = true
 		}

@@ -72,7 +72,7 @@ func ReadDriveDB(host *hostfs.FS) (*DriveDB, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
-		db, err := ParseDriveDB(string(data))
+		db, err := ParseDriveDB(strings.ToValidUTF8(string(data), "?")) // its names become labels
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

@@ -1,9 +1,12 @@
 package smart_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"holdfast.dev/internal/hostfs"
 	"holdfast.dev/monitor/smart"
 )
 
@@ -59,6 +62,29 @@ func TestDriveDB(t *testing.T) {
 	}
 	if name, count := smart.Decode(nil, 177, raw, "EXAMPLE SSD 100", "FW01"); name != "" || count != raw {
 		t.Errorf("without a table: %q %d", name, count)
+	}
+}
+
+// A name becomes a label, which must be UTF-8, whatever the host's file is written in.
+func TestDriveDBOfAnotherEncoding(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "usr/share/smartmontools"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "usr/share/smartmontools/drivedb.h"), []byte("{ \"DEFAULT\", \"-\", \"-\", \"\", \"-v 250,raw48,Temp\xb0C\" }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = host.Close() }() // read only
+	db, err := smart.ReadDriveDB(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, _ := smart.Decode(db, 250, 1, "ANY", ""); name != "temp?c" {
+		t.Errorf("name %q", name)
 	}
 }
 
