@@ -482,6 +482,70 @@ func TestNamesOfStacks(t *testing.T) {
 	}
 }
 
+// A disk that is bad from the beginning speaks of itself before it was looked at: by whatever
+// name, that is no word on its predecessor, as soon as the log says that another came.
+func TestNamesOfASuccessor(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(1000+int64(s), 0) }
+	nvme := []string{"nvme0n1", "259:0", "nvme0n1p1", "nvme0", "0000:01:00.0"}
+	sd := []string{"sdc", "8:32", "sdc1", "8:33", "ata3", "ata3.00", "2:0:0:0"}
+	cases := map[string]struct {
+		reason string
+		names  []string
+		came   string
+		stale  []string // of the names
+	}{
+		"NVMe":      {"nvme nvme0: pci function 0000:01:00.0", nvme, "nvme0", nvme},
+		"SD":        {"sd 2:0:0:0: [sdc] 7814037168 512-byte logical blocks", sd, "sdc", sd},
+		"SCSI":      {"scsi 2:0:0:0: Direct-Access", sd, "2:0:0:0", sd},
+		"ATA":       {"ata3.00: ATA-9", sd, "ata3.00", sd},
+		"Elsewhere": {"sd 3:0:0:0: [sdd]", sd, "sdd", nil},
+		"Likewise":  {"sd 3:0:0:0: [sdca]", sd, "sdca", nil},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			old := inventory.Snapshot{Disks: []inventory.Disk{
+				{ID: "old", Device: tc.names[0], Names: tc.names, Above: []string{"dm-3"}},
+				{ID: "other", Device: "sdz", Names: []string{"sdz", "sdz1", "nvme1", "nvme1n1", "8:3"}},
+			}}
+			var n inventory.Names
+			n.Update(&old, at(10))
+			n.Update(&inventory.Snapshot{}, at(20)) // pulled
+			n.Attached(tc.came, at(30))
+			for _, name := range append(slices.Clone(tc.names), "dm-3", "sdz", "sdz1", "nvme1n1", "8:3") {
+				want := inventory.Known
+				if slices.Contains(tc.stale, name) {
+					want = inventory.Stale
+				}
+				if ids, _, got := n.Resolve(name, at(31)); got != want {
+					t.Errorf("%s is of %v (%v); reason: %s", name, ids, got, tc.reason)
+				}
+				if ids, _, got := n.Resolve(name, at(29)); got != inventory.Known {
+					t.Errorf("before it, %s is of %v (%v)", name, ids, got)
+				}
+			}
+			n.Update(&inventory.Snapshot{Disks: []inventory.Disk{{ID: "new", Names: tc.names}}}, at(40))
+			for _, name := range tc.stale {
+				if ids, _, got := n.Resolve(name, at(31)); got != inventory.Known || len(ids) != 1 || ids[0] != "new" {
+					t.Errorf("after a look, %s is of %v (%v); reason: %s", name, ids, got, tc.reason)
+				}
+			}
+		})
+	}
+}
+
+// A way to a disk that comes back leads to it still.
+func TestNamesOfAWay(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(1000+int64(s), 0) }
+	var n inventory.Names
+	n.Update(&inventory.Snapshot{Disks: []inventory.Disk{{ID: "a", Names: []string{"sda", "sdb", "sdb1"}, Paths: []string{"sda", "sdb", "sdb1"}}}}, at(10))
+	n.Attached("sdb", at(30))
+	for name, want := range map[string]inventory.Answer{"sda": inventory.Known, "sdb": inventory.Stale, "sdb1": inventory.Stale} {
+		if _, _, got := n.Resolve(name, at(31)); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }

@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"holdfast.dev/monitor/kernel"
 )
 
 // Names remembers which disks the kernel's names meant, and when, so that a
@@ -111,13 +113,31 @@ func (n *Names) forget(now map[string]*span, at time.Time) {
 	}
 }
 
-// Attached notes that the log says that a device came under name.
+// Attached notes that the log says that a device came under name. What the disk of that
+// name was called besides (numbers, partitions, addresses, an NVMe controller's namespaces) is
+// no longer sure to be its own either. A way among several may come back to the same disk.
 func (n *Names) Attached(name string, at time.Time) {
 	if n.attached == nil {
 		n.attached = map[string]time.Time{}
 	}
-	if at.After(n.attached[name]) {
-		n.attached[name] = at
+	note := func(name string) {
+		if at.After(n.attached[name]) {
+			n.attached[name] = at
+		}
+	}
+	note(name)
+	own := func(name string) []string {
+		list := n.spans[name]
+		if len(list) == 0 || list[len(list)-1].how == Above || list[len(list)-1].how == Path {
+			return nil
+		}
+		return list[len(list)-1].ids
+	}
+	ids := own(name)
+	for other := range n.spans {
+		if kernel.Within(other, name) || slices.ContainsFunc(own(other), func(id string) bool { return slices.Contains(ids, id) }) {
+			note(other)
+		}
 	}
 }
 
@@ -164,12 +184,14 @@ func (n *Names) Resolve(name string, at time.Time) ([]string, How, Answer) {
 	return nil, Itself, Unknown
 }
 
-// came is when the log last said that something came under name, or under the
-// disk that name is a partition of.
+// came is when the log last said that something came under name, or under that of
+// which name is a part: the disk of a partition, the controller of a namespace.
 func (n *Names) came(name string) time.Time {
 	t := n.attached[name]
-	if p := parent(name); p != "" && n.attached[p].After(t) {
-		t = n.attached[p]
+	for whole, at := range n.attached {
+		if at.After(t) && kernel.Within(name, whole) {
+			t = at
+		}
 	}
 	return t
 }

@@ -97,13 +97,17 @@ func TestMatch(t *testing.T) {
 func TestAttachLines(t *testing.T) {
 	m := NewMatcher()
 	cases := map[string][]string{
-		"loop5: detected capacity change from 0 to 113696":                          {"loop5"},
-		"loop5: detected capacity change from 113696 to 0":                          nil,
-		"sd 4:0:0:0: [sdb] Attached SCSI removable disk":                            {"4:0:0:0", "sdb"},
-		"nvme nvme4: pci function 0000:b2:00.0":                                     {"nvme4"},
-		"nvme nvme4: 8/0/0 default/read/poll queues":                                nil,
-		"virtio_blk virtio1: [vda] 2048 512-byte logical blocks (1.05 MB/1.00 MiB)": {"vda"},
-		"ata3.00: ATA-10: WDC WD20EFAX-68FB5N0, 82.00A82, max UDMA/133":             {"ata3.00"},
+		"loop5: detected capacity change from 0 to 113696":                             {"loop5"},
+		"loop5: detected capacity change from 113696 to 0":                             nil,
+		"scsi 4:0:0:0: Direct-Access     ATA      ST4000NM0035-1V4 TN04 PQ: 0 ANSI: 5": {"4:0:0:0"},
+		"scsi 6:0:1:0: Enclosure         LSI      SAS2X36          0e12 PQ: 0 ANSI: 5": nil,
+		"sd 4:0:0:0: [sdb] 7814037168 512-byte logical blocks: (4.00 TB/3.64 TiB)":     {"4:0:0:0", "sdb"},
+		"sd 4:0:0:0: [sdb] 0 512-byte logical blocks: (0 B/0 B)":                       nil, // it does not answer
+		"sd 4:0:0:0: [sdb] Attached SCSI removable disk":                               nil, // too late
+		"nvme nvme4: pci function 0000:b2:00.0":                                        {"nvme4"},
+		"nvme nvme4: 8/0/0 default/read/poll queues":                                   nil,
+		"virtio_blk virtio1: [vda] 2048 512-byte logical blocks (1.05 MB/1.00 MiB)":    {"vda"},
+		"ata3.00: ATA-10: WDC WD20EFAX-68FB5N0, 82.00A82, max UDMA/133":                {"ata3.00"},
 	}
 	for msg, want := range cases {
 		_, att := m.Match(&Record{Message: []byte(msg)}, time.Time{})

@@ -34,11 +34,15 @@ func Patterns() []Pattern {
 
 // attachPatterns are lines that say that another device may own a name from
 // now on. "nvme nvme0: 8/0/0 default/read/poll queues" is not one: a reset of
-// the same controller prints it too.
+// the same controller prints it too. Nor is "Attached SCSI disk": sd_probe prints it after
+// device_add_disk, which reads the partition table, so that the faults of a disk that is bad from the
+// beginning come before it. The size comes first, and then only when it changes (sd_print_capacity);
+// a size of 0 is of a disk that does not answer, new or not.
 func attachPatterns() []Pattern {
 	return []Pattern{
 		{Expr: `^(?P<dev>loop\d+): detected capacity change from 0 to [1-9]`, Source: "block/genhd.c set_capacity_and_notify"},
-		{Expr: `^sd ` + hctl + `: \[(?P<dev>sd\w+)\] Attached SCSI`, Source: "drivers/scsi/sd.c sd_probe"},
+		{Expr: `^scsi ` + hctl + `: Direct-Access`, Source: "drivers/scsi/scsi_scan.c scsi_add_lun"},
+		{Expr: `^sd ` + hctl + `: \[(?P<dev>sd\w+)\] [1-9]\d* \d+-byte logical blocks: `, Source: "drivers/scsi/sd.c sd_print_capacity"},
 		{Expr: nvme + `pci function `, Source: "drivers/nvme/host/pci.c nvme_probe"},
 		{Expr: `^virtio_blk \S+: \[(?P<dev>vd\w+)\] \d+ \d+-byte logical blocks`, Source: "drivers/block/virtio_blk.c virtblk_update_capacity"},
 		{Expr: ata + `ATA-\d+: `, Source: "drivers/ata/libata-core.c ata_dev_configure"},
