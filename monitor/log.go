@@ -30,6 +30,12 @@ func (m *Monitor) resume(ctx context.Context, wg *sync.WaitGroup) {
 	m.tell(ctx, func() {
 		if stored != nil {
 			m.status = stored.Status.DeepCopy()
+			m.before = map[string]string{}
+			if stored.Status.BootID == m.view.BootID {
+				for _, d := range stored.Status.Disks {
+					m.before[d.ID] = d.Device
+				}
+			}
 			if k := stored.Status.KernelLog; k != nil && stored.Status.BootID == m.view.BootID {
 				m.position = kernel.Position{Started: true, Sequence: k.Sequence, Lost: k.Lost, Journal: k.Source == v1alpha1.KernelLogJournal}
 				if t := stored.Status.ReportTime; t != nil {
@@ -173,6 +179,10 @@ func (m *Monitor) onEvent(ev kernel.Event, arrived time.Time) {
 	for _, name := range ev.Devices {
 		ids, how, answer := m.names.Resolve(name, ev.Last)
 		if answer == inventory.Known && len(ids) > 0 {
+			if ev.Outdated && !m.stayed(ids) {
+				m.outdated(&ev)
+				return
+			}
 			weigh(&ev, how)
 			m.addFault(ids, &ev, how == inventory.Above)
 			return
@@ -194,6 +204,24 @@ func (m *Monitor) unattributed(ev *kernel.Event) {
 	}
 	m.metrics.unattributed.WithLabelValues(string(ev.Class)).Add(float64(ev.Count))
 	m.log.Debug("a fault of no disk of this host", "devices", ev.Devices, "evidence", ev.Evidence)
+}
+
+// stayed says that disks have the names now that they had in the stored status of this boot:
+// what the log says in between, and before such a name was given anew, it says of them.
+func (m *Monitor) stayed(ids []string) bool {
+	return !slices.ContainsFunc(ids, func(id string) bool {
+		d, there := m.view.Snapshot.Find(id)
+		return !there || m.before[id] != d.Device
+	})
+}
+
+// outdated counts what is said of a name's owner before the one that is known.
+func (m *Monitor) outdated(ev *kernel.Event) {
+	if ev.Old {
+		return // it was counted before the restart
+	}
+	m.metrics.discounted.WithLabelValues(string(ev.Class), "outdated").Add(float64(ev.Count))
+	m.log.Debug("a fault from before another device got the name", "devices", ev.Devices, "evidence", ev.Evidence)
 }
 
 // weigh brings an event to what it says of the disk itself. A way to it that is

@@ -52,7 +52,7 @@ func newMetrics(m *Monitor) *metrics {
 		}, []string{"class"}),
 		discounted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "kernel_log_discounted_total",
-			Help: "Records of disks that are no fault: too few of them (below_threshold), or a device above the disk that repeats what the disk has said (echo).",
+			Help: "Records of disks that are no fault: too few of them (below_threshold), a device above the disk that repeats what the disk has said (echo), or of a name that the log has given anew since, before the monitor started (outdated).",
 		}, []string{"class", "reason"}),
 		state:          desc("disk_state", "1 for the state that the disk is in, else 0.", "disk", "device", "state"),
 		info:           desc("disk_info", "1 for each disk.", "disk", "device", "model", "serial", "media", "slot", "group"),

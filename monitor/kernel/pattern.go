@@ -43,6 +43,9 @@ type Event struct {
 	Seen []Sighting
 	// Old says that it was dealt with before a restart.
 	Old bool
+	// Outdated says that the name was given anew later in the backlog: the event may be of
+	// another disk than the name's owner of today.
+	Outdated bool
 
 	pattern *Pattern
 }

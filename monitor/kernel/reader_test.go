@@ -218,8 +218,9 @@ func TestTailBacklog(t *testing.T) {
 		want   []string
 	}{
 		"Sum":       {"a storm is one event with a count", []any{fault(0, "loop1"), fault(1, "loop1"), fault(2, "loop2")}, []string{"0 loop1 x2", "2 loop2 x1"}},
-		"Reattach":  {"an old line about a name that another disk has since is of no use", []any{fault(0, "loop1"), fault(1, "loop1p1"), fault(2, "loop12"), attach(3, "loop1")}, []string{"2 loop12 x1"}},
-		"After":     {"what comes after the attach counts", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"2 loop1 x1"}},
+		"Reattach":  {"an old line about a name that another disk has since is of no use", []any{fault(0, "loop1"), fault(1, "loop1p1"), fault(2, "loop12"), attach(3, "loop1")}, []string{"0 loop1 x1 outdated", "1 loop1p1 x1 outdated", "2 loop12 x1"}},
+		"Flapping":  {"and once more is no more", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1"), attach(3, "loop1")}, []string{"1 loop1 x2 outdated"}},
+		"After":     {"what comes after the attach counts", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"0 loop1 x1 outdated", "2 loop1 x1"}},
 		"LiveAfter": {"once caught up, nothing is dropped: the inventory tells the owners apart", []any{"idle", fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"0 loop1 x1", "2 loop1 x1"}},
 	}
 	for name, tc := range cases {
@@ -229,14 +230,75 @@ func TestTailBacklog(t *testing.T) {
 			var got []string
 			tail := Tail{Matcher: NewMatcher(), Stats: &Stats{}, Now: time.Now, Out: func(u Update) {
 				for _, e := range u.Events {
-					got = append(got, fmt.Sprintf("%d %s x%d", e.Sequence-e.Count+1, e.Devices[0], e.Count))
+					s := fmt.Sprintf("%d %s x%d", e.Sequence-e.Count+1, e.Devices[0], e.Count)
+					if e.Outdated {
+						s += " outdated"
+					}
+					got = append(got, s)
 				}
 			}}
-			if err := tail.Run(ctx, &script{steps: slices.Clone(tc.steps), replay: true, stop: cancel}, Position{}, time.Now()); err != nil {
+			if err := tail.Run(ctx, &script{steps: slices.Clone(tc.steps), replay: true, stop: cancel}, Position{}, time.Now().Add(-time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(tc.want, got); d != "" {
 				t.Errorf("%s; reason: %s", d, tc.reason)
+			}
+		})
+	}
+}
+
+// storm is a source that never pauses.
+type storm struct {
+	n, most int
+	first   time.Duration // when the first record was logged, since boot
+}
+
+func (s *storm) Replays() bool { return true }
+
+func (s *storm) Read(p []byte, _ func()) (int, error) {
+	if s.n == s.most {
+		return 0, syscall.EIO
+	}
+	s.n++
+	return copy(p, fmt.Sprintf("3,%d,%d,-;I/O error, dev sda, sector 1 op 0x0:(READ) flags 0x0\n", s.n-1, s.first.Microseconds()+int64(s.n))), nil
+}
+
+// A storm that has begun before the monitor has no pause in which it would have caught
+// up: its lines are handed on all the same, and all of them.
+func TestTailStorm(t *testing.T) {
+	const n = 50_000
+	cases := map[string]struct {
+		reason string
+		first  time.Duration
+		within int64 // how many lines may be held back
+	}{
+		"Later":  {"a line that was logged after the start is no backlog", 101 * time.Second, 0},
+		"Behind": {"the kernel's clock is behind: no line is later than the start", 50 * time.Second, 10_100},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1e9, 0)
+			boot := now.Add(-100 * time.Second)
+			var updates, caught int
+			var count int64
+			firstAt := int64(-1)
+			tail := Tail{Matcher: NewMatcher(), Stats: &Stats{}, Now: func() time.Time { now = now.Add(time.Millisecond); return now }}
+			tail.Out = func(u Update) {
+				updates++
+				if u.Caught {
+					caught++
+					firstAt = tail.Stats.Records.Load() - 1
+				}
+				for _, e := range u.Events {
+					count += e.Count
+				}
+			}
+			// What remains in the batch when the source fails is read again when it is opened.
+			if err := tail.Run(t.Context(), &storm{most: n, first: tc.first}, Position{}, boot); !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+			if caught != 1 || firstAt < 0 || firstAt > tc.within || count < n-batchSize {
+				t.Errorf("caught up %d times, first after %d lines, %d of %d handed on in %d updates; reason: %s", caught, firstAt, count, n, updates, tc.reason)
 			}
 		})
 	}

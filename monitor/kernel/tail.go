@@ -25,12 +25,16 @@ type Stats struct {
 const (
 	batchSize = 256
 	batchTime = 20 * time.Millisecond
+	// backlogTime is the longest that the backlog is collected before anything is handed on.
+	backlogTime = 10 * time.Second
 )
 
 // Tail follows a source and hands on what the patterns find. Lines that were
 // logged before Tail caught up are the backlog: of these, what speaks against
-// a name that was attached anew later in the log is dropped, since it may
-// speak of another disk.
+// a name that was attached anew later in the log is marked as outdated, since it may
+// speak of another disk. The backlog ends when everything has been read, at the
+// first line that was logged after the start, for a storm has no pause, and after
+// backlogTime, for the kernel's clock may run behind the host's.
 type Tail struct {
 	Matcher *Matcher
 	Stats   *Stats
@@ -38,15 +42,16 @@ type Tail struct {
 	// Out receives each update, in order, by one goroutine. It may block.
 	Out func(Update)
 
-	batch  batch
-	caught bool
-	since  time.Time // of the oldest event in the batch
+	batch   batch
+	started time.Time
+	caught  bool
+	since   time.Time // of the oldest event in the batch
 }
 
 // Run follows src from pos until the context ends, which is no error, or the
 // source fails. Boot is when the host started, as far as it is known.
 func (t *Tail) Run(ctx context.Context, src Source, pos Position, boot time.Time) error {
-	t.batch, t.caught = batch{}, false
+	t.batch, t.caught, t.started = batch{}, false, t.Now()
 	r := Reader{Source: src, Handler: t, Now: t.Now, Boot: boot, Position: pos}
 	return r.Run(ctx)
 }
@@ -57,6 +62,13 @@ func (t *Tail) Record(rec *Record, at time.Time, pos Position) {
 		t.Stats.Records.Add(1)
 	}
 	t.Stats.Lost.Store(pos.Lost)
+	if !t.caught && !rec.Old && (at.After(t.started) || t.Now().Sub(t.started) > backlogTime) {
+		t.caught = true
+		u := t.batch.take()
+		u.Position, u.Caught = pos, true
+		u.Position.Sequence-- // this record is not dealt with
+		t.Out(u)
+	}
 	ev, att := t.Matcher.Match(rec, at)
 	if ev == nil && att == nil {
 		return
@@ -68,7 +80,7 @@ func (t *Tail) Record(rec *Record, at time.Time, pos Position) {
 			before.Sequence--
 			t.flush(before)
 		} else {
-			t.batch.drop(att.Devices)
+			t.batch.outdate(att.Devices)
 		}
 		t.batch.attaches = append(t.batch.attaches, *att)
 	}
@@ -113,12 +125,13 @@ type batch struct {
 
 // key tells which events are summed up.
 type key struct {
-	pattern *Pattern
-	devices string
-	old     bool
+	pattern  *Pattern
+	devices  string
+	old      bool
+	outdated bool
 }
 
-func keyOf(ev *Event) key { return key{ev.pattern, strings.Join(ev.Devices, " "), ev.Old} }
+func keyOf(ev *Event) key { return key{ev.pattern, strings.Join(ev.Devices, " "), ev.Old, ev.Outdated} }
 
 func (b *batch) empty() bool { return len(b.events) == 0 && len(b.attaches) == 0 }
 
@@ -156,18 +169,13 @@ func (e *Event) merge(later Event) {
 	}
 }
 
-// drop forgets what was found about devices of these names.
-func (b *batch) drop(names []string) {
-	keep := b.events[:0]
-	for _, ev := range b.events {
-		if !refers(ev.Devices, names) {
-			keep = append(keep, ev)
-		}
-	}
-	b.events = keep
-	b.index = map[key]int{}
-	for i := range keep {
-		b.index[keyOf(&keep[i])] = i
+// outdate marks what was found about devices of these names.
+func (b *batch) outdate(names []string) {
+	events := b.events
+	b.events, b.index = nil, nil
+	for _, ev := range events {
+		ev.Outdated = ev.Outdated || refers(ev.Devices, names)
+		b.add(ev)
 	}
 }
 

@@ -1,0 +1,83 @@
+package monitor
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/nodedisks"
+)
+
+// A replacement that is bad from the beginning fails itself, and not the disk before it: the
+// kernel reads its partition table before it says that it is attached.
+func TestDeadOnArrival(t *testing.T) {
+	for bus, says := range map[string]struct {
+		dev         string
+		comes, fail []string
+	}{
+		"SD": {
+			"sdc", []string{"scsi 2:0:0:0: Direct-Access     ATA      NEWDISK          0001 PQ: 0 ANSI: 6", "sd 2:0:0:0: [sdc] 7814037168 512-byte logical blocks: (4.00 TB/3.64 TiB)"},
+			[]string{"critical medium error, dev sdc, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", "sd 2:0:0:0: [sdc] Attached SCSI disk"},
+		},
+		"NVMe": {
+			"nvme0n1", []string{"nvme nvme0: pci function 0000:01:00.0"},
+			[]string{"critical medium error, dev nvme0n1, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2"},
+		},
+	} {
+		t.Run(bus, func(t *testing.T) {
+			h, api := newHost(t), newMemory()
+			h.plugDisk(says.dev, "old")
+			h.write(nodedisks.Path, "apiVersion: holdfast.dev/v1alpha1\nkind: NodeDisks\ndisks:\n- {id: model-old, group: data, role: static, media: hdd, partitions: [{uuid: 00000000-0000-0000-0000-000000000001, filesystem: ext4, mountPoint: /mnt/a, storageClass: local}]}\n")
+			o := h.options("n")
+			watch(t, h, api, o)
+			api.await(t, "healthy", is("model-old", "Healthy"))
+			h.remove("sys/block/" + says.dev)
+			api.await(t, "missing", is("model-old", "Missing Missing*1"))
+			for _, line := range says.comes {
+				h.say("%s", line)
+			}
+			h.plugDisk(says.dev, "new")
+			for _, line := range says.fail {
+				h.say("%s", line)
+			}
+			n := api.await(t, "the new disk has failed", is("model-new", "Failed Medium*1"))
+			if got := diskState(n, "model-old"); got != "Missing Missing*1" {
+				t.Errorf("the old disk is %s", got)
+			}
+		})
+	}
+}
+
+// A disk that fails, leaves and comes back while no monitor runs has failed, by the status
+// before; what is said of a name whose owner then nobody knows is counted.
+func TestOutdatedFaults(t *testing.T) {
+	const comes = "loop1: detected capacity change from 0 to 2048"
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.ioError("loop1")
+	h.say(comes)
+	m, stop := watch(t, h, api, h.options("n"))
+	within(t, func() bool {
+		return testutil.ToFloat64(m.metrics.discounted.WithLabelValues("BlockIO", "outdated")) == 1
+	})
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	stop()
+	h.ioError("loop1")
+	h.say(comes)
+	m, stop = watch(t, h, api, h.options("n"))
+	api.await(t, "failed", is("loop-a", "Failed BlockIO*1"))
+	stop()
+	if n := testutil.ToFloat64(m.metrics.discounted.WithLabelValues("BlockIO", "outdated")); n != 0 {
+		t.Errorf("%v of it discounted", n)
+	}
+	// Another disk in its place has nothing of it.
+	h.plug("loop1", "b")
+	h.ioError("loop1")
+	h.say(comes)
+	m, _ = watch(t, h, api, h.options("n"))
+	within(t, func() bool {
+		return testutil.ToFloat64(m.metrics.discounted.WithLabelValues("BlockIO", "outdated")) == 1
+	})
+	api.await(t, "the other disk", func(n *v1alpha1.ComputeNode) bool { return diskState(n, "loop-b") == "Healthy" })
+}
