@@ -188,22 +188,23 @@ func (m *Monitor) askDue(ctx context.Context, now time.Time) {
 		d.asking, d.asked = true, now
 		device, via := d.device, d.via // d is the loop's
 		go func() {
-			r, err := m.health.ask(ctx, device, via)
+			r, err := m.health.ask(ctx, id, device, via)
 			m.tell(ctx, func() { m.onHealth(id, d, r, err) })
 		}()
 	}
 }
 
-// ask reads one disk, by ioctl or by smartctl. It is safe for concurrent use.
-func (h *health) ask(ctx context.Context, device string, via *smart.Adapter) (*smart.Report, error) {
+// ask reads one disk, by ioctl or by smartctl. A question that hangs holds up no other
+// disk that gets the name. It is safe for concurrent use.
+func (h *health) ask(ctx context.Context, id, device string, via *smart.Adapter) (*smart.Report, error) {
 	if via == nil {
 		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 		defer cancel()
-		return h.reader.Read(ctx, device)
+		return h.reader.ReadBy(ctx, device+" ("+id+")", func(ctx context.Context) (*smart.Report, error) { return h.reader.Ask(ctx, device) })
 	}
 	ctx, cancel := context.WithTimeout(ctx, smartctlTimeout)
 	defer cancel()
-	return h.reader.ReadBy(ctx, device+" through smartctl -d "+via.Type, func(ctx context.Context) (*smart.Report, error) {
+	return h.reader.ReadBy(ctx, device+" ("+id+") through smartctl -d "+via.Type, func(ctx context.Context) (*smart.Report, error) {
 		return h.smartctl.Ask(ctx, via, "/dev/"+device)
 	})
 }

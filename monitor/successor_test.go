@@ -1,12 +1,16 @@
 package monitor
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/monitor/smart"
 )
 
 // A replacement that is bad from the beginning fails itself, and not the disk before it: the
@@ -80,4 +84,28 @@ func TestOutdatedFaults(t *testing.T) {
 		return testutil.ToFloat64(m.metrics.discounted.WithLabelValues("BlockIO", "outdated")) == 1
 	})
 	api.await(t, "the other disk", func(n *v1alpha1.ComputeNode) bool { return diskState(n, "loop-b") == "Healthy" })
+}
+
+// The replacement of a disk that hangs its caller gets its name, and not its hang.
+func TestNameOfAHungDisk(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	asked := 0
+	h := health{reader: smart.Reader{Ask: func(context.Context, string) (*smart.Report, error) {
+		if asked++; asked == 1 {
+			<-hang
+		}
+		return &smart.Report{Serial: "NEW"}, nil
+	}}}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.ask(ctx, "old", "sda", nil); !errors.Is(err, smart.ErrNoAnswer) {
+		t.Fatal(err)
+	}
+	if _, err := h.ask(t.Context(), "old", "sda", nil); !errors.Is(err, smart.ErrNoAnswer) {
+		t.Errorf("asked again while it hangs: %v", err)
+	}
+	if r, err := h.ask(t.Context(), "new", "sda", nil); err != nil || r.Serial != "NEW" {
+		t.Errorf("%v, %v", r, err)
+	}
 }
