@@ -245,6 +245,7 @@ func watchWith(t *testing.T, h *host, api API, o Options, change func(*Monitor))
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.pace.Burst = 1000 // tests have more news in a minute than nodes
 	change(m)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -86,6 +86,34 @@ func TestOutdatedFaults(t *testing.T) {
 	api.await(t, "the other disk", func(n *v1alpha1.ComputeNode) bool { return diskState(n, "loop-b") == "Healthy" })
 }
 
+// A disk that comes and goes costs the API server few writes, and is seen in the end.
+func TestFlap(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.prepare("a")
+	m, _ := watchWith(t, h, api, h.options("n"), func(m *Monitor) { m.pace.Burst, m.pace.Each = 4, time.Second })
+	local := func(want string) {
+		t.Helper()
+		within(t, func() bool {
+			p := m.published.Load()
+			return p != nil && diskState(&v1alpha1.ComputeNode{Status: *p.status}, "loop-a") == want
+		})
+	}
+	start := time.Now()
+	for range 10 {
+		local("Healthy")
+		h.remove("sys/block/loop1")
+		local("Missing Missing*1")
+		h.plug("loop1", "a")
+	}
+	api.await(t, "back", is("loop-a", "Healthy"))
+	api.mu.Lock()
+	defer api.mu.Unlock()
+	if most := 4 + 1 + int(time.Since(start)/time.Second); api.writes > most {
+		t.Errorf("%d writes, want at most %d", api.writes, most)
+	}
+}
+
 // The replacement of a disk that hangs its caller gets its name, and not its hang.
 func TestNameOfAHungDisk(t *testing.T) {
 	hang := make(chan struct{})

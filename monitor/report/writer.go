@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,8 @@ type StatusClient interface {
 // Pace says how often the status is written.
 type Pace struct {
 	Coalesce  time.Duration // between a change and its write
+	Burst     int           // writes that are made at once
+	Each      time.Duration // time that makes up for one write of a burst
 	Counts    time.Duration // least time between writes that change only counts and evidence
 	Heartbeat time.Duration // time between writes when nothing changes
 	Deadline  time.Duration // of one call
@@ -32,9 +35,12 @@ type Pace struct {
 	RetryMax  time.Duration
 }
 
-// DefaultPace is what a node uses.
+// DefaultPace is what a node uses. A disk that fails is written within a fraction of a
+// second, as remediation needs it, and so are the disks of an adapter that go one after another; what
+// goes on to change, such as a disk that comes and goes, costs the API server 6 writes a minute,
+// and is then as much as 10 s old.
 func DefaultPace() Pace {
-	return Pace{Coalesce: 20 * time.Millisecond, Counts: 10 * time.Second, Heartbeat: 5 * time.Minute, Deadline: 10 * time.Second, Retry: 200 * time.Millisecond, RetryMax: 15 * time.Second}
+	return Pace{Coalesce: 20 * time.Millisecond, Burst: 10, Each: 10 * time.Second, Counts: 10 * time.Second, Heartbeat: 5 * time.Minute, Deadline: 10 * time.Second, Retry: 200 * time.Millisecond, RetryMax: 15 * time.Second}
 }
 
 // Writer writes the newest status that it is offered. It creates no object: it
@@ -44,6 +50,7 @@ type Writer struct {
 	pace   Pace
 	log    *slog.Logger
 	wake   chan struct{}
+	bucket *rate.Limiter // a token is a write that may be made at once
 
 	mu      sync.Mutex
 	want    *v1alpha1.ComputeNodeStatus
@@ -62,7 +69,7 @@ type WriteCounts struct {
 
 // NewWriter starts from stored, the object as it was read at the start, or nil.
 func NewWriter(client StatusClient, pace Pace, stored *v1alpha1.ComputeNode, log *slog.Logger) *Writer {
-	w := &Writer{client: client, pace: pace, log: log, wake: make(chan struct{}, 1), base: stored}
+	w := &Writer{client: client, pace: pace, log: log, wake: make(chan struct{}, 1), bucket: rate.NewLimiter(rate.Every(pace.Each), pace.Burst), base: stored}
 	if stored != nil {
 		w.written = stored.Status.DeepCopy()
 		if t := stored.Status.ReportTime; t != nil && t.Time.Before(time.Now()) {
@@ -196,11 +203,16 @@ func (w *Writer) wait() time.Duration {
 	}
 	switch compare(w.written, w.want) {
 	case changed:
-		return w.pace.Coalesce - time.Since(w.dirty)
+		return max(w.pace.Coalesce-time.Since(w.dirty), w.untilToken())
 	case counted:
 		return w.pace.Counts - time.Since(w.last)
 	}
 	return w.pace.Heartbeat - time.Since(w.last)
+}
+
+// untilToken is how long the bucket has no token for a write.
+func (w *Writer) untilToken() time.Duration {
+	return time.Duration((1 - w.bucket.Tokens()) * float64(w.pace.Each))
 }
 
 // write writes what is wanted now. A conflict is tried again at once: the
@@ -260,6 +272,7 @@ func (w *Writer) try(ctx context.Context) error {
 	}
 	w.base, w.written = got, want
 	w.counts.Writes++
+	w.bucket.ReserveN(now.Time, 1) // those that failed have a pace of their own
 	w.counts.Last = now.Time
 	w.dirty = time.Time{}
 	if compare(w.written, w.want) == changed {

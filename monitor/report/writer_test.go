@@ -147,6 +147,35 @@ func TestWriterPacesCounts(t *testing.T) {
 	}
 }
 
+// A disk that comes and goes: the first writes are made at once, then there are few, and the
+// last word is written.
+func TestWriterPacesStorms(t *testing.T) {
+	s, p := newServer(), slow()
+	p.Burst, p.Each = 3, 300*time.Millisecond
+	w := start(t, s, s.put("u"), p)
+	begin := time.Now()
+	states := [...]v1alpha1.DiskState{v1alpha1.DiskHealthy, v1alpha1.DiskMissing}
+	flap := time.NewTicker(time.Millisecond)
+	defer flap.Stop()
+	for i := 0; time.Since(begin) < time.Second; i++ {
+		<-flap.C
+		w.Offer(status(states[i%2], 0, int64(i)))
+	}
+	took := time.Since(begin)
+	s.mu.Lock()
+	n := s.writes
+	s.mu.Unlock()
+	if most := p.Burst + 1 + int(took/p.Each); n > most || n < p.Burst {
+		t.Errorf("%d writes in %s, want %d to %d", n, took, p.Burst, most)
+	}
+	w.Offer(status(v1alpha1.DiskFailed, 0, 0))
+	wait.For(t, 5*time.Second, "the last state", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.obj.Status.State == v1alpha1.DiskFailed
+	})
+}
+
 func TestWriterBeats(t *testing.T) {
 	s, p := newServer(), slow()
 	p.Heartbeat = 50 * time.Millisecond
