@@ -107,6 +107,11 @@ func (m *Monitor) follow(ctx context.Context, pos kernel.Position) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, kernel.ErrOtherLog) {
+			m.log.Info("the kernel log is read from its beginning", "because", err.Error())
+			pos = pos.Anew()
+			continue
+		}
 		m.tell(ctx, func() { m.view.LogErr = err; m.evaluate() })
 		if !sleep(ctx, wait) {
 			return

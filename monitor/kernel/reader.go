@@ -74,19 +74,29 @@ type Reader struct {
 	buf   []byte
 	have  int
 	idled bool // the reader has waited since the last record
+
+	old    int64 // number after the last record, if that was dealt with before; else 0
+	others bool  // the log is not the one that Position is of
 }
+
+// ErrOtherLog is a log that ends before the position where reading is to go on, such as
+// that of a machine that was set back to a snapshot. Only the times of its records tell
+// what has been dealt with.
+var ErrOtherLog = errors.New("the kernel log ends before the place up to which it has been read")
+
+// Anew is the position from which to read a log that is not the one that p is of.
+func (p Position) Anew() Position { return Position{Journal: p.Journal, After: p.After} }
 
 // Run reads until the context ends, which is no error, or the source fails.
 func (r *Reader) Run(ctx context.Context) error {
 	r.buf = make([]byte, firstBuffer)
-	r.have = 0
-	for ctx.Err() == nil {
+	r.have, r.old, r.others = 0, 0, false
+	for ctx.Err() == nil && !r.others {
 		n, err := r.Source.Read(r.buf[r.have:], r.idle)
 		switch {
 		case err == nil && n > 0:
 			r.take(n)
-		case ctx.Err() != nil:
-			return nil
+		case r.others || ctx.Err() != nil:
 		case err == nil:
 			return fmt.Errorf("read kernel log: %w", io.ErrUnexpectedEOF)
 		case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
@@ -99,10 +109,19 @@ func (r *Reader) Run(ctx context.Context) error {
 			return fmt.Errorf("read kernel log: %w", err)
 		}
 	}
+	if r.others {
+		return ErrOtherLog
+	}
 	return nil
 }
 
 func (r *Reader) idle() {
+	_, counts := r.Source.(missing) // a journal may be slow: its pause is not its end
+	if source, ok := r.Source.(interface{ Stop() }); ok && !counts && r.Position.Started && r.old > 0 && r.old <= r.Position.Sequence {
+		r.others = true
+		source.Stop() // else the Read that calls this waits for the next record
+		return
+	}
 	r.idled = true
 	r.Handler.Idle(r.Position)
 }
@@ -149,20 +168,20 @@ func (r *Reader) record(rec *Record) {
 	}
 	switch {
 	case !p.Started && !p.After.IsZero() && r.Source.Replays() && !r.Boot.Add(rec.Time).After(p.After):
-		rec.Old = true
+		rec.Old, r.old = true, rec.Sequence+1
 		r.Handler.Record(rec, r.Boot.Add(rec.Time), *p)
 		return
 	case p.Started && rec.Sequence <= p.Sequence && r.Source.Replays():
-		rec.Old = true
+		rec.Old, r.old = true, rec.Sequence+1
 		r.Handler.Record(rec, r.Boot.Add(rec.Time), *p)
 		return
 	case counts:
 	case p.Started && rec.Sequence > p.Sequence+1:
 		p.Lost += rec.Sequence - p.Sequence - 1
 	case !p.Started && r.Source.Replays():
-		p.Lost += rec.Sequence // numbered from 0 at boot, and overwritten by now
+		p.Lost += max(0, rec.Sequence-r.old) // numbered from 0 at boot, and overwritten by now
 	}
-	p.Started, p.Sequence = true, rec.Sequence
+	p.Started, p.Sequence, r.old = true, rec.Sequence, 0
 
 	now := r.Now()
 	if r.idled && !counts || r.Boot.IsZero() {

@@ -117,6 +117,51 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// stoppable is a source that Stop ends.
+type stoppable struct {
+	script
+	stopped bool
+}
+
+func (s *stoppable) Stop() { s.stopped = true }
+
+func (s *stoppable) Read(p []byte, idle func()) (int, error) {
+	if s.stopped {
+		return 0, os.ErrClosed
+	}
+	n, err := s.script.Read(p, idle)
+	if s.stopped { // as a device that waits
+		return 0, os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+// A machine that is set back to a snapshot has a log that ends before the stored position:
+// each of its lines was taken for one that had been dealt with, until the numbers came by.
+func TestReaderOtherLog(t *testing.T) {
+	boot := time.Now().Add(-time.Hour)
+	log1 := []any{"6,10,1000000,-;a\n", "6,11,2000000,-;b\n", "6,12,3000000,-;c\n", "idle", "6,13,4000000,-;d\n"}
+	read := func(pos Position) (l log, end Position, err error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := Reader{Source: &stoppable{script: script{steps: slices.Clone(log1), replay: true, stop: cancel}}, Handler: &l, Now: time.Now, Boot: boot, Position: pos}
+		err = r.Run(ctx)
+		return l, r.Position, err
+	}
+	stored := Position{Started: true, Sequence: 100, Lost: 7, After: boot.Add(1500 * time.Millisecond)}
+	if _, _, err := read(stored); !errors.Is(err, ErrOtherLog) {
+		t.Fatalf("read with %v", err)
+	}
+	l, end, err := read(stored.Anew())
+	if want := []string{"11 b", "12 c", "13 d"}; err != nil || !slices.Equal(l.got, want) || !slices.Equal(l.old, []int64{10}) || end.Sequence != 13 || end.Lost != 0 {
+		t.Errorf("read %v, old %v, to %+v, %v", l.got, l.old, end, err)
+	}
+	// Nothing new since the stored position is no other log.
+	if l, _, err := read(Position{Started: true, Sequence: 12}); err != nil || !slices.Equal(l.got, []string{"13 d"}) {
+		t.Errorf("read %v, %v", l.got, err)
+	}
+}
+
 func TestReaderDatesRecords(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
