@@ -33,9 +33,9 @@ func TestDeadOnArrival(t *testing.T) {
 			h, api := newHost(t), newMemory()
 			h.plugDisk(says.dev, "old")
 			h.write(nodedisks.Path, "apiVersion: holdfast.dev/v1alpha1\nkind: NodeDisks\ndisks:\n- {id: model-old, group: data, role: static, media: hdd, partitions: [{uuid: 00000000-0000-0000-0000-000000000001, filesystem: ext4, mountPoint: /mnt/a, storageClass: local}]}\n")
-			o := h.options("n")
-			watch(t, h, api, o)
-			api.await(t, "healthy", is("model-old", "Healthy"))
+			h.say("the log is read") // before that, this log's times are not those of the looks
+			watch(t, h, api, h.options("n"))
+			api.await(t, "healthy", func(n *v1alpha1.ComputeNode) bool { return is("model-old", "Healthy")(n) && n.Status.KernelLog != nil })
 			h.remove("sys/block/" + says.dev)
 			api.await(t, "missing", is("model-old", "Missing Missing*1"))
 			for _, line := range says.comes {
