@@ -19,9 +19,22 @@ import (
 var (
 	//go:embed build.sh
 	buildScript []byte
+	//go:embed unpack.sh
+	unpackScript []byte
 	//go:embed packages.txt
 	packagesFile []byte
 )
+
+// busyboxBase is the one base that is no Debian system but a single package of it, unpacked.
+const busyboxBase = "busybox"
+
+// script is what builds a base.
+func script(name string) []byte {
+	if name == busyboxBase {
+		return unpackScript
+	}
+	return buildScript
+}
 
 // buildTimeout is for a slow mirror; half a minute is usual.
 const buildTimeout = 15 * time.Minute
@@ -34,8 +47,8 @@ func EnsureBase(ctx context.Context, dir, name string, log io.Writer) (*cache.En
 	if err != nil {
 		return nil, fmt.Errorf("find base %s: %w", name, err)
 	}
-	e, err := cache.Ensure(ctx, dir, name, baseKey(install, remove), func(ctx context.Context, tmp string) error {
-		return buildBase(ctx, tmp, install, remove, log)
+	e, err := cache.Ensure(ctx, dir, name, baseKey(name, install, remove), func(ctx context.Context, tmp string) error {
+		return buildBase(ctx, tmp, script(name), install, remove, log)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("base of images: %w", err)
@@ -46,12 +59,12 @@ func EnsureBase(ctx context.Context, dir, name string, log io.Writer) (*cache.En
 // BaseArchive is the file of a base that its layer is made of.
 const BaseArchive = "base.tar"
 
-func buildBase(ctx context.Context, tmp string, install, remove []string, log io.Writer) error {
+func buildBase(ctx context.Context, tmp string, code []byte, install, remove []string, log io.Writer) error {
 	if _, err := hostexec.LookPath("mmdebstrap"); err != nil {
 		return fmt.Errorf("%w (apt-get install mmdebstrap)", err)
 	}
 	script := filepath.Join(tmp, "build.sh")
-	if err := os.WriteFile(script, buildScript, 0o644); err != nil {
+	if err := os.WriteFile(script, code, 0o644); err != nil {
 		return err
 	}
 	_, err := hostexec.Run(ctx, buildTimeout, hostexec.Command{Path: "bash", Stdout: log, Stderr: log,
@@ -87,8 +100,8 @@ func packages(list []byte, section string) (install, remove []string, err error)
 }
 
 // baseKey names what a base is made of.
-func baseKey(install, remove []string) string {
+func baseKey(name string, install, remove []string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %s", install, remove, buildScript)
+	fmt.Fprintf(h, "%q %q %s", install, remove, script(name))
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }

@@ -5,6 +5,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,8 @@ type Image struct {
 	Base string
 	// User is the numeric user and group of the process, unless a manifest says otherwise.
 	User string
+	// Reference, when set, is its whole name with registry and tag, in place of ours.
+	Reference string
 }
 
 // All are the images of Holdfast.
@@ -65,6 +68,18 @@ func All() []Image {
 		{Name: "remediation-controller", Binary: "remediation-controller", User: nonRoot},
 		{Name: "storage-scheduler", Binary: "storage-scheduler", User: nonRoot},
 		{Name: "storage-tools", Base: "storage-tools", User: "0:0"},
+	}
+}
+
+// StandIns are images under the names that Kubernetes' own storage suite wants
+// (k8s.io/kubernetes v1.36.3, test/utils/image/manifest.go), for nodes without a
+// registry: agnhost is the suite's program, built from its source, on Debian's tools in
+// place of Alpine's; busybox is Debian's.
+func StandIns() []Image {
+	const registry = "registry.k8s.io/e2e-test-images/"
+	return []Image{
+		{Name: "agnhost", Binary: "agnhost", Base: "storage-tools", User: "0:0", Reference: registry + "agnhost:2.63.0"},
+		{Name: "busybox", Base: busyboxBase, User: "0:0", Reference: registry + "busybox:1.37.0-1"},
 	}
 }
 
@@ -107,7 +122,7 @@ func Write(ctx context.Context, o Options) (_ []Written, err error) {
 	var done []Written
 	refs := map[string]string{}
 	for _, img := range o.Images {
-		name := Registry + "/" + img.Name + ":" + o.Tag
+		name := cmp.Or(img.Reference, Registry+"/"+img.Name+":"+o.Tag)
 		w, err := write(ctx, o, dir, img, name)
 		if err != nil {
 			return nil, fmt.Errorf("write image %s: %w", img.Name, err)
@@ -191,6 +206,9 @@ func assemble(ctx context.Context, o Options, img Image) (v1.Image, error) {
 		}
 		layer(data, "Debian 12 "+img.Base)
 		cfg.Cmd = []string{"/bin/bash"}
+		if img.Base == busyboxBase {
+			cfg.Cmd = []string{"/bin/sh"}
+		}
 	}
 	if img.Binary != "" {
 		data, err := os.ReadFile(filepath.Join(o.BinDir, img.Binary))

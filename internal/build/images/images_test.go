@@ -270,6 +270,41 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// Stand-ins have the whole names that the suite wants, and run what the suite leaves to the
+// image.
+func TestStandIns(t *testing.T) {
+	o := options(t, time.Now())
+	o.Images = StandIns()
+	if err := os.WriteFile(filepath.Join(o.BinDir, "agnhost"), []byte("program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, o)
+	entries, err := Entries(o.Layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ii, err := layout.ImageIndexFromPath(o.Layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := map[string][]string{}
+	for _, e := range entries {
+		image, err := ii.Image(e.Manifest.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := image.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs[e.Names[0]] = append(cfg.Config.Entrypoint, cfg.Config.Cmd...)
+	}
+	want := map[string][]string{"registry.k8s.io/e2e-test-images/agnhost:2.63.0": {"/agnhost"}, "registry.k8s.io/e2e-test-images/busybox:1.37.0-1": {"/bin/sh"}}
+	if d := cmp.Diff(want, runs); d != "" {
+		t.Error(d)
+	}
+}
+
 func checkLayer(t *testing.T, name string, l v1.Layer) (files []string) {
 	t.Helper()
 	if mt, err := l.MediaType(); err != nil || mt != types.OCIUncompressedLayer {
@@ -375,7 +410,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 
 func TestEnsureBase(t *testing.T) {
 	cache := t.TempDir()
-	for _, img := range All() {
+	for _, img := range append(All(), StandIns()...) {
 		if img.Base == "" {
 			continue
 		}
@@ -383,7 +418,7 @@ func TestEnsureBase(t *testing.T) {
 		if err != nil || len(install) == 0 {
 			t.Fatalf("packages of %s: %v, %v", img.Base, install, err)
 		}
-		dir := filepath.Join(cache, img.Base+"-"+baseKey(install, remove))
+		dir := filepath.Join(cache, img.Base+"-"+baseKey(img.Base, install, remove))
 		if err := os.MkdirAll(dir, 0o755); err != nil { // two images may have one base
 			t.Fatal(err)
 		}
@@ -408,7 +443,7 @@ func TestPackages(t *testing.T) {
 	if d := cmp.Diff([][]string{{"one"}, {"two"}}, [][]string{install, remove}); d != "" || err != nil {
 		t.Errorf("%v\n%s", err, d)
 	}
-	if baseKey(install, remove) == baseKey(remove, install) {
+	if baseKey("a", install, remove) == baseKey("a", remove, install) {
 		t.Error("the key does not tell installing from removing")
 	}
 }

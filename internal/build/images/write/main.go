@@ -26,12 +26,18 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	bin := flag.String("bin-dir", "bin", "directory with the programs; images/ and images.json are written there")
+	bin := flag.String("bin-dir", "bin", "directory with the programs; the layout is written there")
 	tag := flag.String("tag", "v0.1.0", "tag of the images")
+	name := flag.String("layout", "images", "name in bin-dir of the layout, and of the file of references beside it")
+	standIns := flag.Bool("stand-ins", false, "write the images of Kubernetes' own storage suite in place of Holdfast's")
 	flag.Parse()
 	caches, err := cache.Default()
 	if err != nil {
 		return err
+	}
+	list := images.All()
+	if *standIns {
+		list = images.StandIns()
 	}
 	start := time.Now()
 	var inUse []*cache.Entry
@@ -41,8 +47,8 @@ func run(ctx context.Context) error {
 		}
 	}()
 	done, err := images.Write(ctx, images.Options{
-		Images: images.All(), BinDir: *bin, Tag: *tag,
-		Layout: filepath.Join(*bin, "images"), File: filepath.Join(*bin, "images.json"),
+		Images: list, BinDir: *bin, Tag: *tag,
+		Layout: filepath.Join(*bin, *name), File: filepath.Join(*bin, *name+".json"),
 		Base: func(ctx context.Context, name string) (string, error) {
 			e, err := images.EnsureBase(ctx, filepath.Join(caches, "images"), name, os.Stderr)
 			if err != nil {
@@ -58,6 +64,6 @@ func run(ctx context.Context) error {
 	for _, w := range done {
 		fmt.Fprintf(os.Stdout, "%6.1f MB  %s\n", float64(w.Bytes)/1e6, w.Reference)
 	}
-	fmt.Fprintf(os.Stdout, "wrote %d images to %s in %.1f s\n", len(done), filepath.Join(*bin, "images"), time.Since(start).Seconds())
+	fmt.Fprintf(os.Stdout, "wrote %d images to %s in %.1f s\n", len(done), filepath.Join(*bin, *name), time.Since(start).Seconds())
 	return nil
 }
