@@ -9,7 +9,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -41,49 +40,6 @@ func (r *Resizer) Sync(ctx context.Context, claim *corev1.PersistentVolumeClaim,
 func (r *Resizer) ours(claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) bool {
 	return claim.Status.Phase == corev1.ClaimBound && pv != nil && pv.Spec.CSI != nil && pv.Spec.CSI.Driver == DriverName &&
 		pv.Labels[v1alpha1.LabelNode] == r.service.engine.node && pv.Spec.ClaimRef != nil && pv.Spec.ClaimRef.UID == claim.UID
-}
-
-// modify applies the claim's VolumeAttributesClass when it is not the one of the volume
-// (KEP-3751). A class that does not exist is an error, and changes nothing.
-func (r *Resizer) modify(ctx context.Context, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) error {
-	want := claim.Spec.VolumeAttributesClassName
-	if !r.ours(claim, pv) || want == nil || *want == "" {
-		return nil
-	}
-	now := claim.Status.CurrentVolumeAttributesClassName
-	if now != nil && *now == *want && pv.Spec.VolumeAttributesClassName != nil && *pv.Spec.VolumeAttributesClassName == *want {
-		return nil
-	}
-	var class storagev1.VolumeAttributesClass
-	if err := r.api.Get(ctx, client.ObjectKey{Name: *want}, &class); err != nil {
-		return fmt.Errorf("read volume attributes class %s: %w", *want, err)
-	}
-	if class.DriverName != DriverName {
-		return fmt.Errorf("volume attributes class %s is one of %s: %w", *want, class.DriverName, ErrInvalid)
-	}
-	h, err := ParseHandle(pv.Spec.CSI.VolumeHandle)
-	if err != nil {
-		return err
-	}
-	if err := r.service.modify(ctx, h, class.Parameters); err != nil {
-		return fmt.Errorf("apply volume attributes class %s to claim %s/%s: %w", *want, claim.Namespace, claim.Name, err)
-	}
-	p, err := merge(map[string]any{"spec": map[string]any{"volumeAttributesClassName": *want}})
-	if err == nil {
-		err = r.api.Patch(ctx, pv.DeepCopy(), p)
-	}
-	if err != nil {
-		return fmt.Errorf("write class of volume %s: %w", pv.Name, err)
-	}
-	p, err = merge(map[string]any{"status": map[string]any{"currentVolumeAttributesClassName": *want, "modifyVolumeStatus": nil}})
-	if err == nil {
-		err = r.api.Status().Patch(ctx, claim.DeepCopy(), p)
-	}
-	if err != nil {
-		return fmt.Errorf("write class of claim %s/%s: %w", claim.Namespace, claim.Name, err)
-	}
-	r.log.Info("volume modified", "claim", claim.Namespace+"/"+claim.Name, "class", *want)
-	return nil
 }
 
 func (r *Resizer) grow(ctx context.Context, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) error {
