@@ -80,6 +80,14 @@ lab-volumes: lab-parts ## Run the suite of volumes on such machines: node prepar
 	go test -c -tags lab -o $(BIN)/lvm.test ./provisioners/lvm
 	go test -run TestVolumes $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 
+# Kubernetes' own storage suite is a module of its own; its version is that of go.mod.
+.PHONY: lab-external
+lab-external: lab-parts ## Run Kubernetes' own storage suite against the LVM driver on such machines; FOCUS=REGEXP for a part of it
+	go test -C e2e/external -vet=off -ldflags '$(LDFLAGS)' -c -o $(CURDIR)/$(BIN)/external-storage.test .
+	go build -C e2e/external -ldflags '$(LDFLAGS)' -o $(CURDIR)/$(BIN)/agnhost k8s.io/kubernetes/test/images/agnhost
+	go run ./internal/build/images/write --bin-dir $(BIN) --stand-ins --layout external-images
+	HOLDFAST_EXTERNAL_FOCUS='$(FOCUS)' go test -run TestExternal $(TESTFLAGS) -tags lab -count=1 -timeout 180m -v ./e2e/suites/lab
+
 .PHONY: lab-up
 lab-up: lab-parts ## Start such a lab for people, and leave it running
 	$(BIN)/holdfast-lab up --bin-dir $(BIN) --log-dir $(BIN)/lab-logs/up

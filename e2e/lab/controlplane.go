@@ -39,7 +39,7 @@ func (l *Lab) startCluster(ctx context.Context) error {
 	}
 	l.Cluster, err = cluster.Start(ctx, cluster.Options{
 		Name: ClusterName, Binary: filepath.Join(l.o.BinDir, "holdfast-cluster"), Parent: filepath.Join(l.dir, "c"),
-		LogDir: filepath.Join(l.o.LogDir, "cluster"), NodeMonitorGracePeriod: nodeGrace,
+		LogDir: filepath.Join(l.o.LogDir, "cluster"), NodeMonitorGracePeriod: nodeGrace, ReadyTimeout: bootTimeout,
 		// By address: nobody in the machines' network knows their names.
 		Args: []string{"--apiserver-arg=--egress-selector-config-file=" + egress, "--apiserver-arg=--kubelet-preferred-address-types=InternalIP"},
 	})

@@ -90,6 +90,21 @@ func (l *Lab) writeImages(ctx context.Context, dir string) error {
 			names = append(names, i.Name)
 		}
 	}
+	if err := writeStore(ctx, dir, layout, names...); err != nil {
+		return err
+	}
+	if l.o.Images != "" {
+		if err := writeStore(ctx, dir, l.o.Images); err != nil {
+			return err
+		}
+	}
+	_, err := images.WriteArchiveFile(filepath.Join(dir, ArchivedImage+".tar"), layout, ArchivedImage)
+	return err
+}
+
+// writeStore adds the named images of a layout to a containerd's directory, all when none
+// is named.
+func writeStore(ctx context.Context, dir, layout string, names ...string) error {
 	entries, err := images.Entries(layout, names...)
 	if err != nil {
 		return err
@@ -99,11 +114,7 @@ func (l *Lab) writeImages(ctx context.Context, dir string) error {
 		list = append(list, containers.Image{Names: e.Names, Manifest: ocispec.Descriptor{
 			MediaType: string(e.Manifest.MediaType), Digest: digest.Digest(e.Manifest.Digest.String()), Size: e.Manifest.Size}})
 	}
-	if err := containers.WriteStore(ctx, filepath.Join(dir, "containerd"), layout, list); err != nil {
-		return err
-	}
-	_, err = images.WriteArchiveFile(filepath.Join(dir, ArchivedImage+".tar"), layout, ArchivedImage)
-	return err
+	return containers.WriteStore(ctx, filepath.Join(dir, "containerd"), layout, list)
 }
 
 // Image is the reference, with digest, of one of our images, as pods in the

@@ -65,6 +65,9 @@ type Options struct {
 	Addons []string
 	// Programs are further files that the machines find in PayloadDir.
 	Programs []string
+	// Images is the directory of a layout of further images that the nodes have; empty for
+	// none.
+	Images string
 	// Log receives progress.
 	Log io.Writer
 }

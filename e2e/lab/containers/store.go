@@ -46,7 +46,7 @@ type Image struct {
 	Manifest ocispec.Descriptor
 }
 
-// WriteStore writes the images of an OCI layout into root, which is made. Their
+// WriteStore writes the images of an OCI layout into root, which is made, or added to. Their
 // layers must not be compressed and must hold files, directories and links
 // only, as package internal/build/images writes them. Owners of files are kept
 // when the caller is root.

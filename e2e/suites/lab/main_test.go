@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	flag.Parse()
 	if suites[suite()] == "" {
-		fmt.Fprintln(os.Stderr, "lab: give -run TestLab or -run TestVolumes: each needs a lab of its own")
+		fmt.Fprintln(os.Stderr, "lab: give -run TestLab, -run TestVolumes or -run TestExternal: each needs a lab of its own")
 		return 2
 	}
 	if err := start(context.Background()); err != nil {
@@ -57,7 +57,7 @@ func run(m *testing.M) int {
 }
 
 // suites are the tests that have a lab of their own, and the names of their figures.
-var suites = map[string]string{"TestLab": "lab_suite_seconds", "TestVolumes": "lab_volumes_suite_seconds"}
+var suites = map[string]string{"TestLab": "lab_suite_seconds", "TestVolumes": "lab_volumes_suite_seconds", "TestExternal": "lab_external_suite_seconds"}
 
 // start makes the lab: two nodes like those of lab-up, and in the first one a
 // spare disk on each bus for faults that nothing else is to see.
@@ -78,8 +78,11 @@ func start(ctx context.Context) (err error) {
 		nodes[0].Disks = append(nodes[0].Disks, lab.Disk{Disk: d})
 	}
 	o := lab.Options{BinDir: binDir, LogDir: logs, Nodes: nodes, Log: os.Stdout}
-	if suite() == "TestVolumes" {
+	switch suite() {
+	case "TestVolumes":
 		addVolumeDisks(&o)
+	case "TestExternal":
+		addExternal(&o)
 	}
 	l, err = lab.Start(ctx, o)
 	return err
