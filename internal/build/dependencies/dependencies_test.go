@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const (
@@ -65,6 +67,33 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestExternalSuite: Kubernetes' own storage suite is of the Kubernetes that the product is
+// built with, in every part.
+func TestExternalSuite(t *testing.T) {
+	const suite = "e2e/external/go.mod"
+	versions := func(file string) map[string]string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]string{}
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			switch {
+			case len(f) == 4 && f[1] == "=>": // a replacement is what counts
+				all[f[0]] = f[3]
+			case len(f) >= 2 && f[0] == "k8s.io/kubernetes":
+				all[f[0]] = f[1]
+			}
+		}
+		return all
+	}
+	if d := cmp.Diff(versions("go.mod"), versions(suite)); d != "" {
+		t.Errorf("go.mod and %s have different versions of Kubernetes (bring both to one, and images.StandIns to what the suite then wants):\n%s", suite, d)
+	}
+}
+
 // modules are the direct dependencies.
 func modules(t *testing.T) (all []string) {
 	t.Helper()
@@ -115,8 +144,11 @@ func imports(t *testing.T, modules []string) map[string][]use {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == ".git" || d.Name() == "tools") {
-			return filepath.SkipDir // tools is a module of its own
+		if d.IsDir() && d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if _, err := os.Stat(filepath.Join(path, "go.mod")); d.IsDir() && path != root && err == nil {
+			return filepath.SkipDir // a module of its own
 		}
 		if filepath.Ext(path) != ".go" {
 			return nil
