@@ -94,7 +94,7 @@ func Scan(host *hostfs.FS) Snapshot {
 			d, err = r, rerr
 		}
 		switch {
-		case err == nil:
+		case err == nil && !left(host, dev): // else half of it was read, such as no slot
 			d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
 			s.Disks = append(s.Disks, d)
 		case errors.Is(err, diskid.ErrNoDisk), gone(host, dev):
@@ -144,6 +144,12 @@ func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 		i += n
 	}
 	return keep, errors.Join(errs...)
+}
+
+// left says that dev is not listed any more.
+func left(host *hostfs.FS, dev string) bool {
+	_, err := host.Lstat(path.Join(sysBlock, dev))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // gone says whether dev went away while it was looked at.
