@@ -54,9 +54,9 @@ func newMetrics(m *Monitor) *metrics {
 			Namespace: namespace, Name: "kernel_log_discounted_total",
 			Help: "Records of disks that are no fault: too few of them (below_threshold), a device above the disk that repeats what the disk has said (echo), or of a name that the log has given anew since, before the monitor started (outdated).",
 		}, []string{"class", "reason"}),
-		state:          desc("disk_state", "1 for the state that the disk is in, else 0.", "disk", "device", "state"),
-		info:           desc("disk_info", "1 for each disk.", "disk", "device", "model", "serial", "media", "slot", "group"),
-		size:           desc("disk_size_bytes", "Capacity of the disk.", "disk", "device"),
+		state:          desc("disk_state", "1 for the state that the disk is in, else 0.", "disk", "state"),
+		info:           desc("disk_info", "1 for each disk, with what may change beside its id.", "disk", "device", "model", "serial", "media", "slot", "group"),
+		size:           desc("disk_size_bytes", "Capacity of the disk.", "disk"),
 		faults:         desc("faults_total", "Fault records of the disk, a lower bound: the kernel limits their rate.", "disk", "class"),
 		condition:      desc("condition", "1 for the status that the condition of the ComputeNode has, else 0.", "type", "status"),
 		records:        desc("kernel_log_records_total", "Kernel log records that were read."),
@@ -122,10 +122,10 @@ func (c *metrics) Collect(ch chan<- prometheus.Metric) {
 	for i := range p.status.Disks {
 		d := &p.status.Disks[i]
 		for _, s := range diskStates {
-			emit(c.state, prometheus.GaugeValue, truth(d.State == s), d.ID, d.Device, string(s))
+			emit(c.state, prometheus.GaugeValue, truth(d.State == s), d.ID, string(s))
 		}
 		emit(c.info, prometheus.GaugeValue, 1, d.ID, d.Device, d.Model, d.Serial, string(d.Media), d.Slot, d.Group)
-		emit(c.size, prometheus.GaugeValue, float64(d.SizeBytes), d.ID, d.Device)
+		emit(c.size, prometheus.GaugeValue, float64(d.SizeBytes), d.ID)
 		for _, f := range d.Faults {
 			if f.Class == v1alpha1.FaultSMART {
 				emit(c.smart.findings, prometheus.GaugeValue, float64(f.Count), d.ID)

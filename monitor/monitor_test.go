@@ -389,11 +389,11 @@ func TestMetrics(t *testing.T) {
 	want := `
 # HELP holdfast_disk_monitor_disk_state 1 for the state that the disk is in, else 0.
 # TYPE holdfast_disk_monitor_disk_state gauge
-holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Degraded"} 0
-holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Failed"} 1
-holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Healthy"} 0
-holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Missing"} 0
-holdfast_disk_monitor_disk_state{device="loop1",disk="loop-a",state="Unknown"} 0
+holdfast_disk_monitor_disk_state{disk="loop-a",state="Degraded"} 0
+holdfast_disk_monitor_disk_state{disk="loop-a",state="Failed"} 1
+holdfast_disk_monitor_disk_state{disk="loop-a",state="Healthy"} 0
+holdfast_disk_monitor_disk_state{disk="loop-a",state="Missing"} 0
+holdfast_disk_monitor_disk_state{disk="loop-a",state="Unknown"} 0
 # HELP holdfast_disk_monitor_faults_total Fault records of the disk, a lower bound: the kernel limits their rate.
 # TYPE holdfast_disk_monitor_faults_total counter
 holdfast_disk_monitor_faults_total{class="BlockIO",disk="loop-a"} 1

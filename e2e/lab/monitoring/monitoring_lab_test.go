@@ -54,8 +54,9 @@ func monitorOf(t *testing.T, failed *atomic.Bool) *httptest.Server {
 		}
 		_, _ = fmt.Fprintf(w, `holdfast_disk_monitor_condition{type="InventoryRead",status="true"} 1
 holdfast_disk_monitor_condition{type="KernelLogRead",status="true"} 1
-holdfast_disk_monitor_disk_state{disk="d1",device="sda",state="Healthy"} %d
-holdfast_disk_monitor_disk_state{disk="d1",device="sda",state="Failed"} %d
+holdfast_disk_monitor_disk_info{disk="d1",device="sda"} 1
+holdfast_disk_monitor_disk_state{disk="d1",state="Healthy"} %d
+holdfast_disk_monitor_disk_state{disk="d1",state="Failed"} %d
 `, 1-state, state) // a scrape that left
 	}))
 	t.Cleanup(s.Close)

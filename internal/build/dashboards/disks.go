@@ -21,7 +21,7 @@ func Disks() []Dashboard {
 				{Stat, "Unknown", "Could not be looked at, or do not answer", "", 4, []Query{{`sum(` + state + `{` + cluster + `, state="Unknown"})`, ""}}},
 				{Stat, "Nodes without a monitor", "Nobody watches their disks", "", 4, []Query{{`count(up{` + cluster + `, job="disk-monitor"} == 0)`, ""}}},
 				{Stat, "Nodes with too few disks", "Fewer than their flavor says", "", 4, []Query{{`sum(` + m + `condition{` + cluster + `, type="FlavorSatisfied", status="false"})`, ""}}},
-				{Table, "Bad disks", "The evidence and the volumes: holdfast disks show DISK", "", 24, []Query{{state + `{` + cluster + `, state=~"Failed|Missing|Degraded"} == 1`, ""}}},
+				{Table, "Bad disks", "The evidence and the volumes: holdfast disks show DISK", "", 24, []Query{{`(` + state + `{` + cluster + `, state=~"Failed|Missing|Degraded"} == 1) * on (cluster, node, disk) group_left (device, slot) ` + m + `disk_info{` + cluster + `}`, ""}}},
 				{Series, "Disks by state", "Without the healthy ones", "", 12, []Query{{`sum by (cluster, state) (` + state + `{` + cluster + `, state!="Healthy"})`, "{{cluster}} {{state}}"}}},
 				{Series, "Fault records that count", "A lower bound: the kernel limits their rate", "", 12, []Query{{`sum by (class) (` + m + `faults_total{` + cluster + `})`, "{{class}}"}}},
 				{Table, "Most worn", "The vendor's estimate of the endurance used up", "percentunit", 12, []Query{{`topk(20, ` + m + `smart_endurance_used_ratio{` + cluster + `})`, ""}}},
@@ -33,7 +33,7 @@ func Disks() []Dashboard {
 			Of: state, Variables: []string{"cluster", "node"},
 			Panels: []Panel{
 				{Table, "Disks", "", "", 24, []Query{{m + `disk_info{` + node + `}`, ""}}},
-				{States, "State of each disk", "1 while the disk is in the state", "", 24, []Query{{state + `{` + node + `, state!="Healthy"}`, "{{node}} {{device}} {{state}}"}}},
+				{States, "State of each disk", "1 while the disk is in the state", "", 24, []Query{{state + `{` + node + `, state!="Healthy"}`, "{{node}} {{disk}} {{state}}"}}},
 				{Series, "Temperature", "", "celsius", 12, []Query{{m + `smart_temperature_celsius{` + node + `}`, "{{node}} {{disk}}"}}},
 				{Series, "Fault records that count", "A lower bound: the kernel limits their rate", "", 12, []Query{{m + `faults_total{` + node + `}`, "{{node}} {{disk}} {{class}}"}}},
 				{States, "What the monitor sees", "1 while the condition is True", "", 12, []Query{{m + `condition{` + node + `, status="true"}`, "{{node}} {{type}}"}}},
