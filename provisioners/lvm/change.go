@@ -195,8 +195,11 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 	return e.volume(g, s.Find(name)), nil
 }
 
-// copyThin is lvcreate --snapshot of a thin volume, lvmthin(7). The kernel freezes a
+// copyThin makes a thin snapshot of a thin volume, lvmthin(7). The kernel freezes a
 // mounted file system meanwhile (dm_suspend), so that the copy needs no repair.
+// Of a thin volume, lvcreate --snapshot makes the same, and wants the kernel to have
+// the target of thick snapshots before it looks at the volume (lib/snapshot/snapshot.c,
+// _snap_target_present): few nodes have loaded that, and a container has no modprobe.
 func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name string, src vg.LV, readOnly bool) (Volume, error) {
 	phase := vg.Ready
 	if r.set != "" || r.Size > src.Size { // until all members are there, or until it has its size
@@ -218,7 +221,7 @@ func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name s
 		}
 		lv := vg.LV{Name: name, Size: src.Size, Tags: tags, Attr: "Vwi-a-t---", Pool: src.Pool, Origin: src.Name,
 			DataPercent: vg.Unknown, MetadataPercent: vg.Unknown, Created: e.now().Unix()}
-		args := []string{"lvcreate", "-y", "-s", "-n", name}
+		args := []string{"lvcreate", "-y", "--type", "thin", "-n", name}
 		if readOnly { // and not active: nothing reads a snapshot but lvcreate
 			args = append(args, "-p", "r", "-k", "y")
 			lv.Attr = "Vri---t--k"

@@ -38,7 +38,7 @@ var (
 	valued = map[string]bool{"--config": true, "--devices": true, "-n": true, "--type": true, "--thinpool": true, "-V": true, "-L": true, "-i": true, "-I": true,
 		"-W": true, "-Z": true, "--addtag": true, "--deltag": true, "-S": true, "-a": true, "-k": true, "-p": true, "--reportformat": true, "--units": true,
 		"--configreport": true, "-o": true}
-	plain = map[string]bool{"-y": true, "-s": true, "-K": true, "--nosuffix": true, "--binary": true}
+	plain = map[string]bool{"-y": true, "-K": true, "--nosuffix": true, "--binary": true}
 )
 
 type line struct {
@@ -228,7 +228,7 @@ func (h *Host) snapshot(g *Group, origin string, l line) (string, error) {
 		return "", exit(5, "Logical volume %s not found in volume group %s.", origin, g.Info.Name)
 	case g.LVs[name] != nil:
 		return "", exit(5, "Logical Volume %q already exists in volume group %q", name, g.Info.Name)
-	case src.Pool == "" || l.get("-s") == "":
+	case src.Pool == "" || l.get("--type") != "thin":
 		return "", exit(5, "not a thin volume")
 	}
 	g.Serial++
