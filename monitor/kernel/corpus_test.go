@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/hostexec"
 )
 
 var corpusFile = flag.String("corpus", "", "file of labelled lines, one JSON object each with line, label (fault, warn, benign), class and device")
@@ -368,9 +368,8 @@ var asGo = flag.String("as-go", "", "the test binary that this process, a go com
 // A corpus was looked for where no person stands, and what was found in it was told to nobody but with -v.
 func TestCorpusOfAPerson(t *testing.T) {
 	if *asGo != "" { // the go command: a directory of the test's own, and what it writes is thrown away
-		c := exec.CommandContext(t.Context(), *asGo, "-test.run=^TestCorpus$", "-corpus=some.jsonl")
-		c.Dir = t.TempDir()
-		if out, err := c.CombinedOutput(); err != nil {
+		c := hostexec.Command{Path: *asGo, Args: []string{"-test.run=^TestCorpus$", "-corpus=some.jsonl"}, Dir: t.TempDir()}
+		if out, err := hostexec.Run(t.Context(), time.Minute, c); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		return
@@ -392,9 +391,8 @@ func TestCorpusOfAPerson(t *testing.T) {
 	if err := os.WriteFile(goCommand, program, 0o700); err != nil { //nolint:gosec // a program must be executable
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), goCommand, "-test.run=^TestCorpusOfAPerson$", "-as-go="+self)
-	c.Dir = dir
-	out, err := c.CombinedOutput()
+	c := hostexec.Command{Path: goCommand, Args: []string{"-test.run=^TestCorpusOfAPerson$", "-as-go=" + self}, Dir: dir}
+	out, err := hostexec.Run(t.Context(), time.Minute, c)
 	if err != nil || !strings.Contains(string(out), "medium            1  100.0%      1  100.0%") || !strings.Contains(string(out), "recall 100.00%") {
 		t.Errorf("%v, printed: %s", err, out)
 	}

@@ -171,16 +171,16 @@ func (l *ledger) number(n int) {
 // either seen or lies in a gap of the records' numbers that was counted.
 func TestKernelLogStorm(t *testing.T) {
 	unlimited(t)
-	t.Run("Reading", func(t *testing.T) { storm(t, false) })
+	t.Run("Reading", func(t *testing.T) { flood(t, false) })
 	t.Run("HeldUp", func(t *testing.T) {
-		if n := storm(t, true); n == 0 {
+		if n := flood(t, true); n == 0 {
 			t.Error("nothing was overwritten under a reader that stood still: this storm proves nothing")
 		}
 	})
 }
 
-// storm returns how often the kernel said that it had overwritten what was next.
-func storm(t *testing.T, hold bool) int {
+// flood returns how often the kernel said that it had overwritten what was next.
+func flood(t *testing.T, hold bool) int {
 	t.Helper()
 	host, err := hostfs.Open("/")
 	if err != nil {
