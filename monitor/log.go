@@ -30,11 +30,9 @@ func (m *Monitor) resume(ctx context.Context, wg *sync.WaitGroup) {
 	m.tell(ctx, func() {
 		if stored != nil {
 			m.status = stored.Status.DeepCopy()
-			m.before = map[string]string{}
+			m.before = nil
 			if stored.Status.BootID == m.view.BootID {
-				for _, d := range stored.Status.Disks {
-					m.before[d.ID] = d.Device
-				}
+				m.before = devices(stored.Status.Disks)
 			}
 			if k := stored.Status.KernelLog; k != nil && stored.Status.BootID == m.view.BootID {
 				m.position = kernel.Position{Started: true, Sequence: k.Sequence, Lost: k.Lost, Journal: k.Source == v1alpha1.KernelLogJournal}
@@ -91,10 +89,15 @@ func (m *Monitor) follow(ctx context.Context, pos kernel.Position) {
 		m.tell(ctx, func() { m.onLog(u) })
 	}}
 	wait := time.Second
-	for {
+	for first := true; ; first = false {
 		src, journal, err := m.openLog()
 		if err == nil {
-			m.tell(ctx, func() { m.view.LogErr, m.view.LogRead = nil, true })
+			m.tell(ctx, func() {
+				m.view.LogErr, m.view.LogRead = nil, true
+				if !first { // what was logged meanwhile is of the disks of the last status
+					m.before = devices(m.status.Disks)
+				}
+			})
 			stop := context.AfterFunc(ctx, src.Stop)
 			started := time.Now()
 			err = tail.Run(ctx, src, pos.In(journal), m.boot)
@@ -211,7 +214,17 @@ func (m *Monitor) unattributed(ev *kernel.Event) {
 	m.log.Debug("a fault of no disk of this host", "devices", ev.Devices, "evidence", ev.Evidence)
 }
 
-// stayed says that disks have the names now that they had in the stored status of this boot:
+// devices are the names of disks, by disk id.
+func devices(disks []v1alpha1.Disk) map[string]string {
+	names := map[string]string{}
+	for _, d := range disks {
+		names[d.ID] = d.Device
+	}
+	return names
+}
+
+// stayed says that disks have the names now that they had in the last status before the log
+// was opened, if that is of this boot:
 // what the log says in between, and before such a name was given anew, it says of them.
 func (m *Monitor) stayed(ids []string) bool {
 	return !slices.ContainsFunc(ids, func(id string) bool {

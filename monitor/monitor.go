@@ -68,7 +68,7 @@ type Monitor struct {
 	names      inventory.Names
 	absence    verdict.Absence
 	silence    verdict.Silence
-	before     map[string]string // by disk id: the device in the stored status, if that is of this boot
+	before     map[string]string // by disk id: the device in the last status before the log was opened, if that is of this boot
 	position   kernel.Position
 	pending    []pendingEvent
 	boot       time.Time // when the host booted

@@ -90,7 +90,7 @@ func manyAtOnce(ctx context.Context, from, to int, f func(context.Context, int) 
 func (a *applier) differs(ctx context.Context, o *unstructured.Unstructured) (bool, error) {
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(o.GroupVersionKind())
-	if o.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
+	if utils.AnyInMetadata(o, map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}) { // as the plan has it
 		switch err := a.rec.Get(ctx, client.ObjectKeyFromObject(o), live); {
 		case err == nil:
 			return false, nil

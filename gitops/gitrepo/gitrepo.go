@@ -26,7 +26,7 @@ const timeout = 30 * time.Second
 // What else git takes parents of a commit from (gitrepository-layout(5), info/grafts and
 // shallow; git-config(1), core.commitGraph).
 const (
-	noGrafts  = "GIT_GRAFT_FILE=/dev/null"
+	noGrafts  = "GIT_GRAFT_FILE=/dev/null/none" // of a file that there is, git says that grafts are deprecated
 	noShallow = "GIT_SHALLOW_FILE="
 	noGraph   = "core.commitGraph=false"
 )

@@ -260,13 +260,15 @@ func TestTailBacklog(t *testing.T) {
 	cases := map[string]struct {
 		reason string
 		steps  []any
+		from   Position
 		want   []string
 	}{
-		"Sum":       {"a storm is one event with a count", []any{fault(0, "loop1"), fault(1, "loop1"), fault(2, "loop2")}, []string{"0 loop1 x2", "2 loop2 x1"}},
-		"Reattach":  {"an old line about a name that another disk has since is of no use", []any{fault(0, "loop1"), fault(1, "loop1p1"), fault(2, "loop12"), attach(3, "loop1")}, []string{"0 loop1 x1 outdated", "1 loop1p1 x1 outdated", "2 loop12 x1"}},
-		"Flapping":  {"and once more is no more", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1"), attach(3, "loop1")}, []string{"1 loop1 x2 outdated"}},
-		"After":     {"what comes after the attach counts", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"0 loop1 x1 outdated", "2 loop1 x1"}},
-		"LiveAfter": {"once caught up, nothing is dropped: the inventory tells the owners apart", []any{"idle", fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, []string{"0 loop1 x1", "2 loop1 x1"}},
+		"Sum":       {"a storm is one event with a count", []any{fault(0, "loop1"), fault(1, "loop1"), fault(2, "loop2")}, Position{}, []string{"0 loop1 x2", "2 loop2 x1"}},
+		"Reattach":  {"an old line about a name that another disk has since is of no use", []any{fault(0, "loop1"), fault(1, "loop1p1"), fault(2, "loop12"), attach(3, "loop1")}, Position{}, []string{"0 loop1 x1 outdated", "1 loop1p1 x1 outdated", "2 loop12 x1"}},
+		"Flapping":  {"and once more is no more", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1"), attach(3, "loop1")}, Position{}, []string{"1 loop1 x2 outdated"}},
+		"After":     {"what comes after the attach counts", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, Position{}, []string{"0 loop1 x1 outdated", "2 loop1 x1"}},
+		"Counted":   {"what had been dealt with before the attach is no warning of the new one", []any{fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1"), fault(3, "loop1")}, Position{Started: true, Sequence: 2}, []string{"2 loop1 x1", "3 loop1 x1"}},
+		"LiveAfter": {"once caught up, nothing is dropped: the inventory tells the owners apart", []any{"idle", fault(0, "loop1"), attach(1, "loop1"), fault(2, "loop1")}, Position{}, []string{"0 loop1 x1", "2 loop1 x1"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -282,7 +284,7 @@ func TestTailBacklog(t *testing.T) {
 					got = append(got, s)
 				}
 			}}
-			if err := tail.Run(ctx, &script{steps: slices.Clone(tc.steps), replay: true, stop: cancel}, Position{}, time.Now().Add(-time.Hour)); err != nil {
+			if err := tail.Run(ctx, &script{steps: slices.Clone(tc.steps), replay: true, stop: cancel}, tc.from, time.Now().Add(-time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(tc.want, got); d != "" {

@@ -80,7 +80,7 @@ func (t *Tail) Record(rec *Record, at time.Time, pos Position) {
 			before.Sequence--
 			t.flush(before)
 		} else {
-			t.batch.outdate(att.Devices)
+			t.batch.outdate(att.Devices, rec.Old)
 		}
 		t.batch.attaches = append(t.batch.attaches, *att)
 	}
@@ -169,12 +169,18 @@ func (e *Event) merge(later Event) {
 	}
 }
 
-// outdate marks what was found about devices of these names.
-func (b *batch) outdate(names []string) {
+// outdate marks what was found about devices of these names. When the attach is old,
+// which the stored status was written after, it forgets it: that has been counted.
+func (b *batch) outdate(names []string, old bool) {
 	events := b.events
 	b.events, b.index = nil, nil
 	for _, ev := range events {
-		ev.Outdated = ev.Outdated || refers(ev.Devices, names)
+		if refers(ev.Devices, names) {
+			if old {
+				continue
+			}
+			ev.Outdated = true
+		}
 		b.add(ev)
 	}
 }

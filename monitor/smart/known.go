@@ -12,10 +12,16 @@ import (
 // that is not on SAS, for the length of each log page before the page. It holds for a disk as long as
 // INQUIRY and the serial number are the same, which are asked for each time; one without a serial number, or
 // without a list of its pages, is asked for everything each time. The zero Known knows of no
-// disk. It is safe for concurrent use, but of one device there may be one reading at a time, as Reader has it.
+// disk. It is safe for concurrent use.
 type Known struct {
 	mu    sync.Mutex
-	disks map[string]*knownSCSI
+	disks map[string]*knownDevice
+}
+
+// knownDevice is the disk that is known under the name of a device.
+type knownDevice struct {
+	reading sync.Mutex
+	disk    knownSCSI
 }
 
 // Read is ReadWith of a disk that may be known under the name of its device.
@@ -24,13 +30,17 @@ func (k *Known) Read(ctx context.Context, device string, d Device, db *DriveDB) 
 	known := k.disks[device]
 	if known == nil {
 		if k.disks == nil {
-			k.disks = map[string]*knownSCSI{}
+			k.disks = map[string]*knownDevice{}
 		}
-		known = &knownSCSI{}
+		known = &knownDevice{}
 		k.disks[device] = known
 	}
 	k.mu.Unlock()
-	return readKnown(ctx, d, db, known)
+	if !known.reading.TryLock() { // a disk that had the name hangs in the middle of one
+		return readKnown(ctx, d, db, &knownSCSI{})
+	}
+	defer known.reading.Unlock()
+	return readKnown(ctx, d, db, &known.disk)
 }
 
 // knownSCSI is what is known of one disk. Without a serial number it is of none.

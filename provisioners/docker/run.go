@@ -28,6 +28,11 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = root.Close() }() // read only
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := lvm.WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil { // before they are read
+		return err
+	}
 	disks, err := lvm.ReadDisks(root)
 	if err != nil {
 		return err
@@ -35,11 +40,6 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 	boot, err := root.ReadString("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return fmt.Errorf("read the id of this boot: %w", err)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := lvm.WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil {
-		return err
 	}
 	host := lvm.NewNodeHost(root)
 	err = o.run(ctx, machine{Groups: lvm.Groups(disks), Host: host, Mounts: host, Namespaces: NewProc(root), Boot: strings.TrimSpace(boot)}, log)

@@ -53,6 +53,11 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *
 		return err
 	}
 	defer func() { _ = root.Close() }() // read only
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil { // before they are read
+		return err
+	}
 	disks, err := ReadDisks(root)
 	if err != nil {
 		return err
@@ -60,12 +65,7 @@ func Run(ctx context.Context, o Options, cfg *rest.Config, version string, log *
 	host := NewNodeHost(root)
 	d, err := NewDriver(ctx, o, cfg, version, Groups(disks), host, host, log)
 	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := WatchDisks(ctx, root, func() { cancel(daemon.ErrStartAnew) }, log); err != nil {
-		return err
+		return cmp.Or(Anew(ctx), err)
 	}
 	return cmp.Or(d.Run(ctx), Anew(ctx))
 }
