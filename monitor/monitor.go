@@ -35,6 +35,7 @@ type API interface {
 const (
 	debounce      = 50 * time.Millisecond // from an announced change to the look at it
 	scanTimeout   = 10 * time.Second      // a hung device must not hide the others' absence for ever
+	secondLook    = time.Second / 2       // from a look that failed, to the one that is believed
 	faultScanGap  = time.Second           // between looks that a line about an unknown device asks for
 	flavorRefresh = time.Minute
 	callTimeout   = 10 * time.Second
@@ -75,6 +76,7 @@ type Monitor struct {
 	scanning   time.Time // start of the look under way, zero if none
 	late       time.Time // when it was last said that the look takes too long
 	scanAgain  bool
+	failed     bool // the last look failed, and was not believed
 	deaf       bool      // the kernel's announcements cannot be heard
 	lastLook   time.Time // start of the last look that has ended
 	nextScan   time.Time

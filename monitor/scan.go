@@ -57,12 +57,18 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 	} else if preparedErr != inventory.ErrNotPrepared { //nolint:errorlint // Required returns it bare
 		m.view.PreparedErr = preparedErr
 	}
-	m.view.Snapshot, m.view.Looked = s, true
-	m.names.Update(&s, start)
-	m.listHealth(now)
 	if s.Err != nil || m.view.PreparedErr != nil {
 		m.metrics.scanErrors.Inc()
 	}
+	// A disk that comes or goes can spoil one look, and is no reason to call every other Unknown.
+	if m.failed = s.Err != nil && !m.failed && m.view.Looked && m.view.Snapshot.Err == nil; m.failed {
+		m.log.Info("a look at the disks failed; the next one tells", "error", s.Err.Error())
+		m.nextScan = now.Add(secondLook)
+		return
+	}
+	m.view.Snapshot, m.view.Looked = s, true
+	m.names.Update(&s, start)
+	m.listHealth(now)
 	m.absence.Look(m.absent(), s.Err == nil, start)
 	if s.Err == nil {
 		m.metrics.lastScan.Set(float64(now.Unix()))

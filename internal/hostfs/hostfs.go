@@ -6,13 +6,15 @@ package hostfs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxRead is the most that ReadFile reads, in bytes.
@@ -21,6 +23,8 @@ const MaxRead = 4 << 20
 // FS is a host's file system below a root. It is safe for concurrent use.
 type FS struct {
 	root *os.Root
+	// dir is the root for the kernel to resolve below; nil where it does not.
+	dir *os.File
 }
 
 // Open opens the view below dir.
@@ -29,11 +33,16 @@ func Open(dir string) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host root: %w", err)
 	}
-	return &FS{root: r}, nil
+	return &FS{root: r, dir: kernelRoot(r)}, nil
 }
 
 // Close closes the view.
-func (f *FS) Close() error { return f.root.Close() }
+func (f *FS) Close() error {
+	if f.dir != nil {
+		_ = f.dir.Close() // a path only: nothing is lost
+	}
+	return f.root.Close()
+}
 
 // Path is where name lies for other programs; it is not confined.
 func (f *FS) Path(name string) string { return path.Join(f.root.Name(), name) }
@@ -46,7 +55,10 @@ func (f *FS) Open(name string) (*os.File, error) {
 
 // OpenFile opens name with the given flags.
 func (f *FS) OpenFile(name string, flag int) (*os.File, error) {
-	p, err := f.Resolve(name)
+	if f.dir != nil {
+		return f.kernelOpen(name, flag)
+	}
+	p, err := f.walk(name)
 	if err != nil {
 		return nil, err
 	}
@@ -78,24 +90,30 @@ func (f *FS) ReadString(name string) (string, error) {
 
 // ReadDir lists the names in a directory, sorted.
 func (f *FS) ReadDir(name string) ([]string, error) {
-	p, err := f.Resolve(name)
+	dir, err := f.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := fs.ReadDir(f.root.FS(), rel(p))
+	defer func() { _ = dir.Close() }() // read only: nothing is lost
+	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
+	slices.Sort(names)
 	return names, nil
 }
 
 // Lstat describes name itself. Its parents are resolved.
 func (f *FS) Lstat(name string) (fs.FileInfo, error) {
-	dir, err := f.Resolve(path.Dir(clean(name)))
+	if f.dir != nil {
+		at, err := f.kernelOpen(name, unix.O_PATH|unix.O_NOFOLLOW)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = at.Close() }() // a path only: nothing is lost
+		return at.Stat()
+	}
+	dir, err := f.walk(path.Dir(clean(name)))
 	if err != nil {
 		return nil, err
 	}
@@ -106,41 +124,12 @@ func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 // absolute path within the root. ".." never leaves the root. A missing last
 // element is an error that errors.Is fs.ErrNotExist.
 func (f *FS) Resolve(name string) (string, error) {
-	const maxLinks = 40 // as the kernel, path_resolution(7)
-	links := 0
-	done, todo := "/", strings.Split(strings.Trim(clean(name), "/"), "/")
-	for len(todo) > 0 {
-		el := todo[0]
-		todo = todo[1:]
-		switch el {
-		case "", ".":
-			continue
-		case "..":
-			done = path.Dir(done)
-			continue
+	if f.dir != nil {
+		if p, sure, err := f.kernelResolve(name); sure {
+			return p, err
 		}
-		next := path.Join(done, el)
-		info, err := f.root.Lstat(rel(next))
-		if err != nil {
-			return "", err
-		}
-		if info.Mode()&fs.ModeSymlink == 0 {
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", &fs.PathError{Op: "resolve", Path: name, Err: errors.New("too many symbolic links")}
-		}
-		target, err := f.root.Readlink(rel(next))
-		if err != nil {
-			return "", err
-		}
-		if path.IsAbs(target) {
-			done = "/"
-		}
-		todo = append(strings.Split(target, "/"), todo...)
 	}
-	return done, nil
+	return f.walk(name)
 }
 
 func clean(name string) string { return path.Clean("/" + name) }

@@ -17,7 +17,7 @@ import (
 )
 
 // host makes a tree: a value that begins with "-> " is a symbolic link.
-func host(t *testing.T, files map[string]string) (*hostfs.FS, string) {
+func host(t testing.TB, files map[string]string) (*hostfs.FS, string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range files {

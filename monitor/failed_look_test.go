@@ -1,0 +1,58 @@
+package monitor
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/e2e/wait"
+)
+
+// everUnknown notes whether a status with an Unknown disk was ever written.
+type everUnknown struct {
+	*memory
+	seen atomic.Bool
+}
+
+func (e *everUnknown) UpdateStatus(ctx context.Context, n *v1alpha1.ComputeNode) (*v1alpha1.ComputeNode, error) {
+	if slices.ContainsFunc(n.Status.Disks, func(d v1alpha1.Disk) bool { return d.State == v1alpha1.DiskUnknown }) {
+		e.seen.Store(true)
+	}
+	return e.memory.UpdateStatus(ctx, n)
+}
+
+// One look that fails may have come upon what was changing.
+func TestOneFailedLookIsNotBelieved(t *testing.T) {
+	h, api := newHost(t), &everUnknown{memory: newMemory()}
+	h.plug("loop1", "a")
+	h.prepare("a")
+	m, _ := watch(t, h, api, h.options("n"))
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	sys, away := filepath.Join(h.dir, "sys"), filepath.Join(h.dir, "away")
+	for range 3 {
+		errs := testutil.ToFloat64(m.metrics.scanErrors)
+		if err := os.Rename(sys, away); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		wait.For(t, 10*time.Second, "a failed look", func() bool { return testutil.ToFloat64(m.metrics.scanErrors) > errs })
+		if err := os.Rename(away, sys); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) > secondLook {
+			t.Skip("this machine is too slow to end a failure before the second look")
+		}
+		looks := testutil.ToFloat64(m.metrics.scans)
+		wait.For(t, 10*time.Second, "the next looks", func() bool { return testutil.ToFloat64(m.metrics.scans) > looks+2 })
+	}
+	if api.seen.Load() {
+		t.Error("the disk was Unknown after one look that failed")
+	}
+}
