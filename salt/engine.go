@@ -25,6 +25,7 @@ type engine struct {
 	// error. See salt/README.md.
 	strict bool
 	trace  *tracer // may be nil
+	tops   *Tops   // may be nil
 	depth  int     // renderings inside renderings: slsutil.renderer
 }
 
@@ -66,6 +67,7 @@ type source struct {
 	// context are names of its own.
 	context *jinja.Map
 	pillar  bool // it is a file of the pillar
+	top     bool // it is a top file
 }
 
 // fault is an error at a line of the source, or of all of it.
@@ -130,6 +132,9 @@ func (e *engine) render(s source, def string) (any, error) {
 		case "yaml", "json":
 			if !last {
 				return nil, s.fault(1, "the renderer "+renderer+" is not the last", "write #!jinja|yaml")
+			}
+			if s.top {
+				return e.tops.parse(renderer, s, out, e.parse)
 			}
 			return e.parse(renderer, s, out)
 		}

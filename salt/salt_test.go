@@ -1,8 +1,10 @@
 package salt_test
 
 import (
+	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +56,7 @@ func TestTargets(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			m, err := salt.Pillar(files{"salt/pillar/top.sls": "base:\n  " + tc.target + ":\n  - a\n", "salt/pillar/a.sls": "hit: 1\n"}, grains)
+			m, err := salt.Pillar(files{"salt/pillar/top.sls": "base:\n  " + tc.target + ":\n  - a\n", "salt/pillar/a.sls": "hit: 1\n"}, grains, nil)
 			if tc.err != "" {
 				if err == nil || err.Error() != tc.err {
 					t.Errorf("got  %v\nwant %s", err, tc.err)
@@ -81,7 +83,7 @@ func TestPillarMerges(t *testing.T) {
 		"salt/pillar/three/init.sls": "{% if grains.get('tier') == 'prod' %}\nc: three\n{% endif %}\n",
 		"salt/pillar/four.sls":       "# nothing\n",
 	}
-	m, err := salt.Pillar(f, grains)
+	m, err := salt.Pillar(f, grains, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +133,7 @@ func TestRefuses(t *testing.T) {
 			if tc.text == "" {
 				delete(f, tc.file)
 			}
-			_, err := salt.Pillar(f, grains)
+			_, err := salt.Pillar(f, grains, nil)
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got  %v\nwant %s", err, tc.want)
 			}
@@ -206,5 +208,34 @@ func TestShippedFilesAreUsed(t *testing.T) {
 	}
 	if len(out.Files) < 6 || !strings.Contains(string(out.Files[0].Text), "kind: Namespace") {
 		t.Errorf("%d files; the namespace must come first", len(out.Files))
+	}
+}
+
+// Clusters that share what was read of top files get each its own selection, be the rendered
+// text the same or not.
+func TestTopsAreShared(t *testing.T) {
+	f := files{
+		"salt/pillar/top.sls": "base:\n  'a*': [one]\n  '*b': [two]\n{% if grains.az == 'z2' %}\n  '*': [three]\n{% endif %}\n",
+		"salt/pillar/one.sls": "one: 1\nlast: one\n", "salt/pillar/two.sls": "two: 2\nlast: two\n", "salt/pillar/three.sls": "three: 3\nlast: three\n",
+	}
+	tops := &salt.Tops{}
+	for range 2 {
+		for _, tc := range []struct{ id, az, want string }{
+			{"ab", "z1", "last=two one=1 two=2"}, {"ac", "z1", "last=one one=1"}, {"ab", "z2", "last=three one=1 three=3 two=2"}, {"x", "z1", ""},
+		} {
+			m, err := salt.Pillar(f, salt.Grains{"id": tc.id, "az": tc.az}, tops)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, k := range m.Keys() {
+				v, _ := m.Get(k)
+				got = append(got, fmt.Sprintf("%s=%v", k, v))
+			}
+			slices.Sort(got)
+			if s := strings.Join(got, " "); s != tc.want {
+				t.Errorf("cluster %s in %s has the pillar %q, want %q", tc.id, tc.az, s, tc.want)
+			}
+		}
 	}
 }

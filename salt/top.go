@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"holdfast.dev/internal/strictyaml"
 	"holdfast.dev/salt/jinja"
@@ -28,8 +29,53 @@ type Selected struct {
 
 // States lists the states that salt/states/top.sls selects for a cluster, in
 // order, each once.
-func States(files Files, grains Grains) ([]Selected, error) {
-	return fleetEngine(files, Inputs{Grains: grains, Files: files}, nil).selected(StatesDir+"/", false)
+func States(files Files, grains Grains, tops *Tops) ([]Selected, error) {
+	e := fleetEngine(files, Inputs{Grains: grains, Files: files}, nil)
+	e.tops = tops
+	return e.selected(StatesDir+"/", false)
+}
+
+// Tops remembers what it has read of top files: most clusters of a fleet have the same text of
+// one, which names them all. It is safe for concurrent use, and a nil one remembers nothing.
+type Tops struct {
+	parsed  sync.Map // by topText: what the text says, which nobody changes
+	targets sync.Map // by what a text says: []topTarget
+}
+
+type topText struct{ path, renderer, text string }
+
+// known are the targets of what a text says, if they have been read.
+func (t *Tops) known(top *jinja.Map) ([]topTarget, bool) {
+	if t == nil {
+		return nil, false
+	}
+	v, ok := t.targets.Load(top)
+	if !ok {
+		return nil, false
+	}
+	return slices.Clone(v.([]topTarget)), true
+}
+
+func (t *Tops) keep(top *jinja.Map, targets []topTarget) {
+	if t != nil {
+		t.targets.Store(top, slices.Clone(targets))
+	}
+}
+
+// parse is what a top file's text says, as rendered.
+func (t *Tops) parse(renderer string, s source, out *jinja.Output, parse func(string, source, *jinja.Output) (any, error)) (any, error) {
+	if t == nil {
+		return parse(renderer, s, out)
+	}
+	key := topText{s.path, renderer, string(out.Text)}
+	if v, ok := t.parsed.Load(key); ok {
+		return v, nil
+	}
+	v, err := parse(renderer, s, out)
+	if err == nil {
+		t.parsed.Store(key, v)
+	}
+	return v, err
 }
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$`)
@@ -77,13 +123,16 @@ func (e *engine) topFile(root, file string, pillar bool, done map[string]bool) (
 		}
 		return nil, &strictyaml.Error{File: root + file, Msg: "there is no such file", Hint: "add it: it is where the cluster's files are selected"}
 	}
-	v, err := e.render(source{path: root + file, root: root, text: text, pillar: pillar}, defaultPipe)
+	v, err := e.render(source{path: root + file, root: root, text: text, pillar: pillar, top: true}, defaultPipe)
 	if err != nil || v == nil {
 		return nil, err
 	}
 	top, ok := v.(*jinja.Map)
 	if !ok {
 		return nil, &strictyaml.Error{File: root + file, Line: 1, Msg: "the top file is not a mapping", Hint: "write base: and below it '*': [name]"}
+	}
+	if out, ok := e.tops.known(top); ok {
+		return out, nil
 	}
 	var out []topTarget
 	var includes []string
@@ -108,6 +157,9 @@ func (e *engine) topFile(root, file string, pillar bool, done map[string]bool) (
 			return nil, err
 		}
 		out = append(out, more...)
+	}
+	if len(includes) == 0 {
+		e.tops.keep(top, out)
 	}
 	for _, name := range includes {
 		s, ok := e.findSLS(root, name)

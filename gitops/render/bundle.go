@@ -22,7 +22,7 @@ const BundleFile = "bundle.yaml"
 type Bundle struct {
 	Index Index
 	// Files are the index and one canonical YAML file for each object, at
-	// <addon>/<kind>_<namespace>_<name>.yaml.
+	// <addon>/<kind>_<namespace>_<name>.yaml. Bundles may share what they hold: it is not to be changed.
 	Files map[string][]byte
 }
 
@@ -148,11 +148,13 @@ func newBundle(cluster, commit string, units []*unit, deletions []fleet.Deletion
 		Files: map[string][]byte{},
 	}
 	for _, u := range units {
-		for _, o := range u.out.Objects {
-			b.Files[o.Path] = []byte(o.Text)
+		objects := make([]Object, len(u.out.Objects)) // sorted, as those of an output are
+		for i, o := range u.out.Objects {
+			objects[i] = Object{o.Path, o.Text}
+			b.Files[o.Path] = o.Text
 		}
 		a := IndexAddon{
-			Name: u.addon.Name, Version: u.addon.Version.String(), Digest: digestFiles(b.Objects(u.addon.Name)), Objects: len(u.out.Objects),
+			Name: u.addon.Name, Version: u.addon.Version.String(), Digest: digestFiles(objects), Objects: len(u.out.Objects),
 			Order: u.addon.Order, HealthTimeout: u.addon.Health.Timeout, Requires: slices.Sorted(slices.Values(u.addon.Requires.Addons)),
 		}
 		b.Index.Objects += a.Objects

@@ -23,7 +23,7 @@ type Cache interface {
 
 // rendererVersion is part of every key. Raise it when the same input renders to
 // other bytes than before.
-const rendererVersion = "2"
+const rendererVersion = "3"
 
 // maxTraces bounds how many traces are kept for one static key; the newest stay.
 const maxTraces = 256
@@ -51,8 +51,9 @@ func staticKey(t Tree, u *unit) string {
 	// The folders' order counts, and not only their files.
 	h.Write(fmt.Appendf(nil, "%q\x00", k.Folders(t)))
 	for _, p := range u.files(t) {
-		data, _ := t.File(p)
-		h.Write(fmt.Appendf(nil, "%s\x00%x", p, sha256.Sum256(data)))
+		sum := t.sums[p]
+		h.Write(append([]byte(p), 0))
+		h.Write(sum[:])
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -164,22 +165,38 @@ func (t *traces) save() error {
 
 // output is what a unit renders to.
 type output struct {
-	Objects []renderedObject `json:"objects"` // sorted by path
+	Objects []renderedObject // sorted by path
 }
 
 // renderedObject is one object of a unit.
 type renderedObject struct {
 	Path string `json:"path"`
-	Text string `json:"text"` // canonical YAML
+	// Text is canonical YAML, which nobody changes.
+	Text []byte `json:"-"`
 	// ID is kind.group namespace/name; File and Line are where it is written.
 	ID   string `json:"id"`
 	File string `json:"file"`
 	Line int    `json:"line"`
 }
 
+// encodedObject is an object in the first line of an encoded output, which is JSON; the
+// texts follow, one after the other, and need no decoding.
+type encodedObject struct {
+	renderedObject
+	Size int `json:"size"`
+}
+
 func (o *output) encode() (data []byte, key string, err error) {
-	if data, err = json.Marshal(o); err != nil {
+	index := make([]encodedObject, len(o.Objects))
+	for i, r := range o.Objects {
+		index[i] = encodedObject{r, len(r.Text)}
+	}
+	if data, err = json.Marshal(index); err != nil {
 		return nil, "", fmt.Errorf("write rendered unit: %w", err)
+	}
+	data = append(data, '\n')
+	for _, r := range o.Objects {
+		data = append(data, r.Text...)
 	}
 	sum := sha256.Sum256(data)
 	return data, hex.EncodeToString(sum[:]), nil
@@ -191,6 +208,18 @@ func decodeOutput(data []byte, key string) (*output, bool) {
 	if hex.EncodeToString(sum[:]) != key {
 		return nil, false
 	}
-	var o output
-	return &o, json.Unmarshal(data, &o) == nil
+	head, texts, _ := bytes.Cut(data, []byte("\n"))
+	var index []encodedObject
+	if json.Unmarshal(head, &index) != nil {
+		return nil, false
+	}
+	o := &output{Objects: make([]renderedObject, len(index))}
+	for i, e := range index {
+		if e.Size < 0 || e.Size > len(texts) {
+			return nil, false
+		}
+		o.Objects[i] = e.renderedObject
+		o.Objects[i].Text, texts = texts[:e.Size:e.Size], texts[e.Size:]
+	}
+	return o, len(texts) == 0
 }

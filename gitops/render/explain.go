@@ -96,7 +96,7 @@ func Explain(ctx context.Context, tree Tree, cluster, addon string) (*Explanatio
 		return nil, fmt.Errorf("there is no cluster %q in %s", cluster, fleet.File)
 	}
 	catalogue, _ := loadAddons(tree)
-	list, err := units(tree, &f.Clusters[i], catalogue)
+	list, err := units(tree, &f.Clusters[i], catalogue, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (u *unit) explainObject(t Tree, o *object, before []*object, readings map[*
 	}
 	x.Reads = slices.Sorted(maps.Keys(reads))
 	folders := strings.Join(u.kustomizeUnit().Folders(t), ", ")
-	leaves, err := leavesOf([]byte(r.Text))
+	leaves, err := leavesOf(r.Text)
 	if err != nil {
 		return nil, err
 	}

@@ -98,8 +98,8 @@ func TestBenchRender(t *testing.T) {
 			break
 		}
 		files["salt/pillar/cluster-007.sls"] = interval(1000 + i)
-		tr := figureTree(t, files)
 		start := time.Now()
+		tr := figureTree(t, files)
 		res := mustRender(t, tr, cache)
 		one = append(one, time.Since(start).Seconds())
 		if res.Rendered != 1 {

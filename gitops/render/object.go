@@ -137,7 +137,7 @@ func (o *object) canonical(a *addons.Addon) (renderedObject, error) {
 	if err != nil {
 		return renderedObject{}, fmt.Errorf("write %s: %w", o.id(), err)
 	}
-	return renderedObject{Path: o.path(a.Name), Text: string(text), ID: o.id(), File: o.source, Line: o.sourceLine}, nil
+	return renderedObject{Path: o.path(a.Name), Text: text, ID: o.id(), File: o.source, Line: o.sourceLine}, nil
 }
 
 // path is where a bundle keeps the object.

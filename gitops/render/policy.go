@@ -81,13 +81,13 @@ func checkPolicies(policies []policy, c *fleet.Cluster, units []*unit, decoded m
 	var errs []error
 	for _, u := range units {
 		for _, o := range u.out.Objects {
-			value, ok := decoded[o.Text]
+			value, ok := decoded[string(o.Text)]
 			if !ok {
-				if err := yaml.Unmarshal([]byte(o.Text), &value); err != nil {
+				if err := yaml.Unmarshal(o.Text, &value); err != nil {
 					errs = append(errs, &strictyaml.Error{File: o.File, Line: o.Line, Msg: "cannot be read again: " + err.Error()})
 					continue
 				}
-				decoded[o.Text] = value
+				decoded[string(o.Text)] = value
 			}
 			for _, p := range policies {
 				if !p.concerns(value) {

@@ -72,12 +72,13 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 	}
 	perCluster := make([][]*unit, len(f.Clusters))
 	errs := make([]error, len(f.Clusters))
+	tops := &salt.Tops{}
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range f.Clusters {
 		group.Go(func() error {
 			if ctx.Err() == nil {
-				perCluster[i], errs[i] = units(tree, &f.Clusters[i], catalogue)
+				perCluster[i], errs[i] = units(tree, &f.Clusters[i], catalogue, tops)
 			}
 			return nil
 		})
@@ -120,25 +121,38 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 }
 
 func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit, deletions map[string][]fleet.Deletion) error {
-	var errs []error
-	for i, c := range f.Clusters {
-		errs = append(errs, duplicates(perCluster[i])...)
-		b, err := newBundle(c.Name, commit, perCluster[i], deletions[c.Name])
-		if err != nil {
+	bundles, errs := make([]*Bundle, len(f.Clusters)), make([]error, len(f.Clusters))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range f.Clusters {
+		group.Go(func() (err error) {
+			errs[i] = errors.Join(duplicates(perCluster[i])...)
+			bundles[i], err = newBundle(f.Clusters[i].Name, commit, perCluster[i], deletions[f.Clusters[i].Name])
 			return err
-		}
-		r.Bundles[c.Name] = b
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, b := range bundles {
+		r.Bundles[f.Clusters[i].Name] = b
 	}
 	return joined(errs)
 }
 
 // scanSecrets looks at every file, those that nothing renders included.
 func scanSecrets(tree Tree) []error {
-	var errs []error
-	for _, p := range tree.paths {
-		errs = append(errs, secretscan.Scan(p, tree.files[p])...)
+	errs := make([][]error, len(tree.paths))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range tree.paths {
+		group.Go(func() error {
+			errs[i] = secretscan.Scan(p, tree.files[p])
+			return nil
+		})
 	}
-	return errs
+	_ = group.Wait() // the functions return no error
+	return slices.Concat(errs...)
 }
 
 // duplicates finds objects that two addons of a cluster both bring.
@@ -263,10 +277,10 @@ func checkFolders(tree Tree, f *fleet.Fleet, catalogue map[string]*addons.Addon)
 }
 
 // units compiles what one cluster gets: its addons in order, with their inputs.
-func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon) ([]*unit, error) {
+func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon, tops *salt.Tops) ([]*unit, error) {
 	grains := salt.Grains(c.Grains())
-	states, err1 := salt.States(tree, grains)
-	pillar, err2 := salt.Pillar(tree, grains)
+	states, err1 := salt.States(tree, grains, tops)
+	pillar, err2 := salt.Pillar(tree, grains, tops)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}

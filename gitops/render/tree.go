@@ -1,6 +1,7 @@
 package render
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +30,8 @@ const (
 // is made, and does not change.
 type Tree struct {
 	files map[string][]byte
-	paths []string // sorted
+	paths []string                     // sorted
+	sums  map[string][sha256.Size]byte // of the files
 }
 
 // CheckEntry checks one entry of a git tree before its content is read: mode is
@@ -69,7 +71,7 @@ func checkPath(p string) error {
 // NewTree makes a tree of file contents by slash-separated path. The error joins
 // one [strictyaml.Error] for each file that cannot be part of it.
 func NewTree(files map[string][]byte) (Tree, error) {
-	t := Tree{files: maps.Clone(files), paths: slices.Sorted(maps.Keys(files))}
+	t := Tree{files: maps.Clone(files), paths: slices.Sorted(maps.Keys(files)), sums: make(map[string][sha256.Size]byte, len(files))}
 	if len(t.paths) > MaxFiles {
 		return Tree{}, fmt.Errorf("the repository has %d files, the limit is %d (keep what is not rendered elsewhere)", len(t.paths), MaxFiles)
 	}
@@ -87,6 +89,7 @@ func NewTree(files map[string][]byte) (Tree, error) {
 			errs = append(errs, err)
 		}
 		total += len(files[p])
+		t.sums[p] = sha256.Sum256(files[p])
 	}
 	if total > MaxTreeSize {
 		errs = append(errs, fmt.Errorf("the repository has %d bytes, the limit is %d (keep what is not rendered elsewhere)", total, MaxTreeSize))

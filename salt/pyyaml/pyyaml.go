@@ -222,21 +222,26 @@ func (r *reader) mapping(n *yaml.Node, depth int) (any, error) {
 	return m, nil
 }
 
+// numeric are the bytes that numbers, and what looks like one, begin with.
+const numeric = "+-.0123456789_="
+
 // traps are plain scalars that YAML 1.1 and 1.2, or PyYAML and Go, read
-// differently (PyYAML's resolver.py against the core schema of YAML 1.2).
+// differently (PyYAML's resolver.py against the core schema of YAML 1.2). begin are all bytes that
+// one can begin with: most scalars begin with none of them, and no expression is tried.
 var traps = []struct {
-	re   *regexp.Regexp
-	what string
+	begin string
+	re    *regexp.Regexp
+	what  string
 }{
-	{regexp.MustCompile(`^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF)$`), "a boolean to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?0[0-9_]+$`), "octal to some YAML readers and decimal to others"},
-	{regexp.MustCompile(`^[-+]?0[box][0-9a-fA-F_]+$`), "a number to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$`), "a number to base 60 to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?[0-9.]*_[0-9_.]*(?:[eE][-+]?[0-9]+)?$`), "a number to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?(?:[0-9]+|[0-9]*\.[0-9]*)[eE][-+]?[0-9]+$`), "a number to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?(?:\.[0-9]+|[0-9]+\.)$`), "a number to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?$`), "a date to some YAML readers and a string to others"},
-	{regexp.MustCompile(`^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$|^=$`), "read differently by different YAML readers"},
+	{"yYnNoO", regexp.MustCompile(`^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF)$`), "a boolean to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?0[0-9_]+$`), "octal to some YAML readers and decimal to others"},
+	{numeric, regexp.MustCompile(`^[-+]?0[box][0-9a-fA-F_]+$`), "a number to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$`), "a number to base 60 to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?[0-9.]*_[0-9_.]*(?:[eE][-+]?[0-9]+)?$`), "a number to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?(?:[0-9]+|[0-9]*\.[0-9]*)[eE][-+]?[0-9]+$`), "a number to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?(?:\.[0-9]+|[0-9]+\.)$`), "a number to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?$`), "a date to some YAML readers and a string to others"},
+	{numeric, regexp.MustCompile(`^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$|^=$`), "read differently by different YAML readers"},
 }
 
 func (r *reader) scalar(n *yaml.Node) (any, error) {
@@ -244,7 +249,7 @@ func (r *reader) scalar(n *yaml.Node) (any, error) {
 		return n.Value, nil
 	}
 	for _, t := range traps {
-		if t.re.MatchString(n.Value) {
+		if n.Value != "" && strings.IndexByte(t.begin, n.Value[0]) >= 0 && t.re.MatchString(n.Value) {
 			return nil, r.file.Fault(n, n.Value+" is "+t.what, "quote it")
 		}
 	}
