@@ -76,7 +76,7 @@ lab: lab-parts ## Run the suite on virtual machines with real kubelets and faili
 	go test -run TestLab $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 
 .PHONY: lab-volumes
-lab-volumes: lab-parts ## Run the suite of volumes on such machines: node preparation, LVM, arrays, encryption
+lab-volumes: lab-parts ## Run the suite of volumes on such machines: node preparation, LVM, Docker, arrays, encryption
 	go test -c -tags lab -o $(BIN)/lvm.test ./provisioners/lvm
 	go test -run TestVolumes $(TESTFLAGS) -tags lab -count=1 -timeout 60m -v ./e2e/suites/lab
 

@@ -121,6 +121,7 @@ func TestVolumes(t *testing.T) {
 	stage(t, "Nodes", testNodes)
 	stage(t, "NodePrepare", testNodePrepare)
 	stage(t, "LVM", testLVM)
+	stage(t, "Docker", testDocker)
 	stage(t, "Push", testPushVolumes)
 	stage(t, "Claims", testClaims)
 	stage(t, "Scheduler", testScheduler)

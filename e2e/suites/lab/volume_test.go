@@ -51,9 +51,10 @@ func addVolumeDisks(o *lab.Options) {
 	}
 	o.Nodes[1].Disks = append(o.Nodes[1].Disks, disk(2, rawDisk, 8*gib), disk(2, groupDisk, 12*gib))
 	o.Addons = append(o.Addons, "lvm-csi-driver", "storage-scheduler")
-	for _, name := range []string{"node-prepare", "lvm.test"} {
+	for _, name := range []string{"node-prepare", "lvm.test", plugin} {
 		o.Programs = append(o.Programs, filepath.Join(binDir, name))
 	}
+	o.Programs = append(o.Programs, "../../../provisioners/docker/"+plugin+".service")
 }
 
 // flavor asks for the two disks of the second node that nothing else is on.
