@@ -126,12 +126,15 @@ func (m *Monitor) scanInterval() time.Duration {
 	return m.opts.ScanInterval
 }
 
-// absent lists the disks that are known or required, and not in the last look.
+// absent lists the disks that are known or required, and not in the last look. One that is
+// there over a network, under another id, is not absent.
 func (m *Monitor) absent() []string {
 	var ids []string
 	seen := map[string]bool{}
 	add := func(id string) {
-		if _, there := m.view.Snapshot.Find(id); !there && !seen[id] {
+		_, there := m.view.Snapshot.Find(id)
+		_, elsewhere := m.view.Snapshot.Told(id)
+		if !there && !elsewhere && !seen[id] {
 			seen[id] = true
 			ids = append(ids, id)
 		}

@@ -168,6 +168,11 @@ func ends(faults []v1alpha1.Fault) (words []string) {
 		case v1alpha1.FaultShrunken:
 			level = append(level, "Shrunken ends when it is cleared (annotation "+v1alpha1.AnnotationClearFaults+")")
 			continue
+		case v1alpha1.FaultNetwork:
+			if f.Until == nil { // of a disk that is listed by the id of a drive
+				level = append(level, "Network ends when disks.yaml lists the disk no more")
+				continue
+			}
 		}
 		until := f.LastSeen.Add(verdict.WarningTTL) // of a monitor that did not say
 		if f.Until != nil {

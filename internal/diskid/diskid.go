@@ -19,9 +19,9 @@ import (
 )
 
 // ErrNoDisk is returned for a block device that is not a disk of this host: a
-// RAM disk, a mapper device, an optical drive, a hidden multipath leg, a
-// network device, raw flash, a hardware partition of an eMMC, or a loop device without a
-// backing file.
+// RAM disk, a mapper device, an optical drive, a hidden multipath leg, a device
+// that a network block device's client or a program makes, raw flash, a hardware partition of an eMMC, or a
+// loop device without a backing file.
 var ErrNoDisk = errors.New("not a disk")
 
 const (
@@ -62,14 +62,13 @@ func Label(id string) string {
 	return strings.TrimLeft(trimTo(s, maxLabel-hashLen-1)+"-"+hash(id), "-")
 }
 
-// Prefixes of weak ids. Those of disks that are reached over a network are given by the
-// disk monitor alone.
+// Prefixes of weak ids.
 const (
 	pathPrefix   = "path-"
 	loopPrefix   = "loop-"
-	ISCSIPrefix  = "iscsi-"
-	NVMeoFPrefix = "nvmeof-"
-	RBDPrefix    = "rbd-"
+	iscsiPrefix  = "iscsi-"
+	nvmeofPrefix = "nvmeof-"
+	rbdPrefix    = "rbd-"
 )
 
 // Weak says whether an id, or its label, names a place and not a drive. Two nodes may have
@@ -78,9 +77,9 @@ func Weak(id string) bool {
 	return strings.HasPrefix(id, pathPrefix) || strings.HasPrefix(id, loopPrefix) || Networked(id)
 }
 
-// Networked says whether a weak id is of a disk that is reached over a network.
+// Networked says whether a weak id is of a disk that is reached over a network, and says where it is.
 func Networked(id string) bool {
-	return strings.HasPrefix(id, ISCSIPrefix) || strings.HasPrefix(id, NVMeoFPrefix) || strings.HasPrefix(id, RBDPrefix)
+	return strings.HasPrefix(id, iscsiPrefix) || strings.HasPrefix(id, nvmeofPrefix) || strings.HasPrefix(id, rbdPrefix)
 }
 
 // Key tells a disk from all others of a cluster: it is the id, or its label, and of a weak
@@ -109,8 +108,9 @@ func hash(s string) string {
 }
 
 // notDisks are the name prefixes of block devices that are not disks of the
-// host (Documentation/admin-guide/devices.txt).
-var notDisks = []string{"ram", "zram", "sr", "fd", "nbd", "rbd", "drbd", "zd", "bcache", "mtdblock"}
+// host (Documentation/admin-guide/devices.txt). Clients of a network are nbd, drbd, rnbd (drivers/block/rnbd/rnbd-clt.c)
+// and ATA over Ethernet (drivers/block/aoe/aoeblk.c; sysfs writes '!' for '/'), a program's are ublkb (drivers/block/ublk_drv.c).
+var notDisks = []string{"ram", "zram", "sr", "fd", "nbd", "drbd", "rnbd", "etherd!e", "ublkb", "zd", "bcache", "mtdblock"}
 
 // Stacked says whether dev is a device of the device mapper or an array of md: dm-0, md127,
 // md_d0, md_home (drivers/md/md.c md_alloc and add_named_array). bcache is not among them:
@@ -124,26 +124,49 @@ func numbered(dev, prefix string) bool {
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
-// FromSysfs is the id of the disk that the kernel calls dev now, such as sda.
-// It is the lower-case WWN; else model and serial; else, with weak set, the
-// backing file of a loop device or the path of the bus. The error is ErrNoDisk
+// FromSysfs is ID and Weak of Identify.
+func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
+	i, err := Identify(f, dev)
+	return i.ID, i.Weak, err
+}
+
+// Identify is what the disk that the kernel calls dev now, such as sda, is called.
+// The id is the lower-case WWN; else model and serial; else, with Weak set, the
+// backing file of a loop device or the path of the bus. Of an iSCSI disk, an NVMe namespace of
+// a network and an RBD image it is, with Weak set, where they are: target and LUN, subsystem and number, pool,
+// namespace and image. The error is ErrNoDisk
 // for what is no disk, and is fs.ErrNotExist when there is no such device. An
 // attribute that is there and cannot be read is an error and never a lesser
-// id: an id must not change because a disk is dying.
-func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
+// id: an id must not change because a disk is dying. Nor is it guessed whether a disk is the host's:
+// an NVMe disk whose last controller has gone is an error until it goes as well, or comes back.
+func Identify(f *hostfs.FS, dev string) (Identity, error) {
 	other := func(prefix string) bool { return numbered(dev, prefix) }
 	if Stacked(dev) || HardwarePartition(dev) || slices.ContainsFunc(notDisks, other) {
-		return "", false, ErrNoDisk
+		return Identity{}, ErrNoDisk
 	}
 	dir := path.Join("/sys/block", dev)
 	if _, err := f.ReadDir(dir); err != nil {
-		return "", false, fmt.Errorf("identify disk %s: %w", dev, err)
+		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
 	}
-	id, weak, err = identify(f, dev, dir)
+	if rbdRE.MatchString(dev) {
+		image, err := Image(f, dev)
+		if err != nil {
+			return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
+		}
+		return Identity{ID: Slug(rbdPrefix + image), Weak: true, Network: "RBD"}, nil
+	}
+	id, weak, err := identify(f, dev, dir)
 	if err != nil {
-		return "", false, fmt.Errorf("identify disk %s: %w", dev, err)
+		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
 	}
-	return id, weak, nil
+	how, place, err := network(f, dev, dir)
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
+	}
+	if place != "" {
+		return Identity{ID: place, Weak: true, Network: how, Told: id}, nil
+	}
+	return Identity{ID: id, Weak: weak, Network: how}, nil
 }
 
 var hardwarePartition = regexp.MustCompile(`^mmcblk\d+(boot\d+|rpmb|gp\d+)$`)

@@ -34,8 +34,10 @@ type Disk struct {
 	// Answered are the requests that the disk has completed since it is there,
 	// and Waiting those that it has not, on all ways to it; both 0 when the kernel does not say.
 	Answered, Waiting uint64
-	// Remote says that it is reached over a network.
-	Remote bool
+	// Network says how it is reached over a network; empty for a disk of the host. Remote says that its id
+	// is therefore of where it is, and Told is then the id by which it would be known as a disk of the host.
+	Network, Told string
+	Remote        bool
 	// Names are all the kernel's names that lead to this disk: the device, its
 	// partitions, major:minor numbers, SCSI address, ATA port and device, SAS
 	// address, NVMe controllers, PCI addresses of NVMe controllers.
@@ -71,6 +73,15 @@ func (s *Snapshot) Find(id string) (*Disk, bool) {
 	return nil, false
 }
 
+// Told is the disk that is reached over a network and would have the id as a disk of the host.
+func (s *Snapshot) Told(id string) (*Disk, bool) {
+	i := slices.IndexFunc(s.Disks, func(d Disk) bool { return d.Told == id })
+	if id == "" || i < 0 {
+		return nil, false
+	}
+	return &s.Disks[i], true
+}
+
 const sysBlock = "/sys/block"
 
 // Scan lists the disks.
@@ -90,9 +101,6 @@ func Scan(host *hostfs.FS) Snapshot {
 	slots := bySlot(host)
 	for _, dev := range names {
 		d, err := read(host, dev, slots)
-		if r, ok, rerr := rbd(host, dev); ok {
-			d, err = r, rerr
-		}
 		switch {
 		case err == nil && !left(host, dev): // else half of it was read, such as no slot
 			d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
@@ -159,11 +167,11 @@ func gone(host *hostfs.FS, dev string) bool {
 }
 
 func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
-	id, weak, err := diskid.FromSysfs(host, dev)
+	is, err := diskid.Identify(host, dev)
 	if err != nil {
 		return Disk{}, err
 	}
-	d := Disk{ID: id, Weak: weak, Device: dev, Slot: slots[dev]}
+	d := Disk{ID: is.ID, Weak: is.Weak, Device: dev, Slot: slots[dev], Network: is.Network, Told: is.Told, Remote: is.Remote()}
 	r := reader{host: host, dir: path.Join(sysBlock, dev)}
 	d.Model = r.attr("device/model")
 	d.Size = r.number("size") * 512 // sysfs counts in 512 bytes whatever the sector size, block/genhd.c
@@ -174,7 +182,7 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 		r.fail(err)
 	}
 	d.Names = r.names(dev)
-	for _, look := range []func(*hostfs.FS, *Disk) error{iscsi, nvme} {
+	for _, look := range []func(*hostfs.FS, *Disk) error{remote, nvme} {
 		if err := look(host, &d); err != nil {
 			r.fail(err)
 		}

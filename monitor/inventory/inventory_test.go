@@ -75,7 +75,7 @@ func realTree() map[string]string {
 		"sys/block/nvme1n1":    "-> ../devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1",
 		sub + "nvme1n1/device": "-> ../../nvme-subsys1",
 		sub + "nvme1n1/wwid":   "uuid.1234\n", sub + "nvme1n1/size": "2000\n", sub + "nvme1n1/dev": "259:1\n",
-		sub + "nvme4":                "-> ../../../pci/nvme4",
+		sub + "nvme4": "-> ../../../pci/nvme4", "sys/devices/pci/nvme4/transport": "pcie\n",
 		sub + "model":                "KIOXIA\n",
 		"sys/block/nvme1c4n1/hidden": "1\n", "sys/block/nvme1c4n1/wwid": "uuid.1234\n",
 		// What is no disk.
@@ -95,7 +95,7 @@ func TestScan(t *testing.T) {
 		{ID: "0025385b71b0a2c4", Device: "nvme0n1", Model: "SAMSUNG MZ", Serial: "S4", Media: v1alpha1.MediaNVMe, Size: 512000, Slot: "pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0", Names: []string{"nvme0n1", "259:0", "nvme0", "0000:01:00.0"}},
 		{ID: "5000c500a1b2c3d4", Device: "sda", Model: "ST4000NM0035-1V4", Serial: "ZC1ABCDE", Media: v1alpha1.MediaHDD, Size: 4000787030016, Slot: "pci-0000:00:1f.2-ata-3", Names: []string{"sda", "8:0", "sda1", "8:1", "ata3", "2:0:0:0", "ata3.00"}},
 		{ID: "loop-var-d.img", Weak: true, Device: "loop3", Media: v1alpha1.MediaVirtual, Size: 2048, RO: true, Slot: "/var/d.img", Names: []string{"loop3", "7:3", "loop3p1"}},
-		{ID: "uuid.1234", Device: "nvme1n1", Model: "KIOXIA", Media: v1alpha1.MediaNVMe, Size: 1024000, Slot: "virtual/nvme-subsystem/nvme-subsys1", Names: []string{"nvme1n1", "259:1", "nvme4", "nvme1c4n1"}},
+		{ID: "uuid.1234", Device: "nvme1n1", Model: "KIOXIA", Media: v1alpha1.MediaNVMe, Size: 1024000, Slot: "pci/nvme4", Names: []string{"nvme1n1", "259:1", "nvme4", "nvme1c4n1"}},
 	}
 	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
@@ -379,7 +379,7 @@ func TestScanPaths(t *testing.T) {
 	m := realTree()
 	m["sys/block/sdz/device/wwid"], m["sys/block/sdz/holders/dm-0"], m[sata+"block/sda/holders/dm-0"] = "naa.5000c500a1b2c3d4", "-> x", "-> x"
 	m["sys/block/dm-0/dm/uuid"], m["sys/block/dm-0/slaves/sda"], m["sys/block/dm-0/slaves/sdz"] = "mpath-35000c500a1b2c3d4", "-> x", "-> x"
-	m[sub+"nvme5"] = "-> ../../../pci/nvme5" // a second controller
+	m[sub+"nvme5"], m["sys/devices/pci/nvme5/transport"] = "-> ../../../pci/nvme5", "pcie\n" // a second controller
 	m["sys/block/nvme1c5n1/hidden"] = "1\n"
 	// What is answered and what waits is counted on all ways; the disk above the legs counts wrongly.
 	stat := func(reads, writes, waiting, discards, flushes int) string {

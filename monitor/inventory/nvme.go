@@ -1,91 +1,41 @@
 package inventory
 
 import (
-	"errors"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 
-	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostfs"
 )
 
-// nvme adds to an NVMe disk what its controllers are: their names, where they are, and
-// whether they are in this host. Of a disk with native multipath the controllers are in the
-// subsystem (drivers/nvme/host/core.c nvme_init_subsystem).
+// nvme adds to an NVMe disk the names of its controllers, and where those are that are in
+// this host. Of a disk with native multipath the controllers are in the subsystem; the place of the only
+// one is the disk's.
 func nvme(host *hostfs.FS, d *Disk) error {
 	if !strings.HasPrefix(d.Device, "nvme") {
 		return nil
 	}
-	r := reader{host: host, dir: path.Join(sysBlock, d.Device)}
-	device, err := host.Resolve(path.Join(r.dir, "device"))
+	device, err := host.Resolve(path.Join(sysBlock, d.Device, "device"))
 	if err != nil {
-		r.fail(err)
-		return r.err
+		return err
 	}
-	if nvmeCtrlRE.MatchString(path.Base(device)) {
-		r.dir = device
-		if d.Remote = overNetwork(r.attr("transport")); !d.Remote {
-			d.Names = append(d.Names, pciAddress(device)...)
+	controllers, err := diskid.Controllers(host, device)
+	if err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		if !slices.Contains(d.Names, c.Name) {
+			d.Names = append(d.Names, c.Name)
 		}
-	} else {
-		d.Remote = r.subsystem(d, device)
+		if !c.Remote() {
+			d.Names = append(d.Names, pciAddress(c.Place)...)
+		}
 	}
-	if r.err != nil || !d.Remote {
-		return r.err
+	if len(controllers) == 1 && controllers[0].Place != device && d.Slot == "" {
+		d.Slot = strings.TrimPrefix(controllers[0].Place, "/sys/devices/")
 	}
-	r.dir = device
-	nqn := r.attr("subsysnqn")
-	r.dir = path.Join(sysBlock, d.Device)
-	nsid := r.attr("nsid")
-	if r.err == nil && (nqn == "" || nsid == "") {
-		r.err = errors.New("it has no subsysnqn or no nsid")
-	}
-	if r.err != nil {
-		return fmt.Errorf("read NVMe namespace: %w", r.err)
-	}
-	d.ID, d.Weak, d.Media = diskid.Slug(diskid.NVMeoFPrefix+nqn+"-ns-"+nsid), true, v1alpha1.MediaVirtual
 	return nil
-}
-
-// subsystem names the controllers of a subsystem. The place of the only one is the disk's.
-// remote says that it has controllers, and none in this host.
-func (r *reader) subsystem(d *Disk, device string) (remote bool) {
-	r.dir = device
-	var places []string
-	local := false
-	for _, c := range r.list("") {
-		if !nvmeCtrlRE.MatchString(c) {
-			continue
-		}
-		if !slices.Contains(d.Names, c) {
-			d.Names = append(d.Names, c)
-		}
-		place, err := r.host.Resolve(path.Join(device, c))
-		if err != nil {
-			r.fail(err)
-			continue
-		}
-		places = append(places, place)
-		if !overNetwork(r.attr(path.Join(c, "transport"))) {
-			d.Names = append(d.Names, pciAddress(place)...)
-			local = true
-		}
-	}
-	if len(places) == 1 && d.Slot == "" {
-		d.Slot = strings.TrimPrefix(places[0], "/sys/devices/")
-	}
-	return len(places) > 0 && !local
-}
-
-// overNetwork says whether a controller's transport leads out of the host: tcp, rdma, fc,
-// and loop, which is a target of this host's own (drivers/nvme/host/sysfs.c
-// nvme_sysfs_show_transport prints the name of nvme_ctrl_ops). Drives are of pcie, and of
-// drivers/nvme/host/apple.c.
-func overNetwork(transport string) bool {
-	return transport != "" && transport != "pcie" && transport != "apple-nvme"
 }
 
 // pciAddress is the address of the PCI function that a place of sysfs lies in, or nothing.

@@ -3,6 +3,7 @@ package inventory_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,11 +48,11 @@ func TestRemote(t *testing.T) {
 	}
 	lun := func(n, dev string) inventory.Disk {
 		return inventory.Disk{
-			ID: "iscsi-iqn.2003-01.org.example-storage.lun-lun-" + n, Weak: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: 4096 * 512, Remote: true,
+			ID: "iscsi-iqn.2003-01.org.example-storage.lun-lun-" + n, Weak: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: 4096 * 512, Remote: true, Network: "iSCSI", Told: "600140500000000" + n,
 			Slot: "platform/host3/session1/target3:0:0/3:0:0:" + n, Names: []string{dev, "3:0:0:" + n, "session1", "connection1:0"},
 		}
 	}
-	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Answered: 8, Waiting: 2, Names: []string{"rbd7", "252:112"}}}
+	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Network: "RBD", Answered: 8, Waiting: 2, Names: []string{"rbd7", "252:112"}}}
 	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
 	}
@@ -117,6 +118,11 @@ func TestFabrics(t *testing.T) {
 		m[name] = data
 		return m
 	}
+	without := func(m map[string]string, names ...string) map[string]string {
+		m = maps.Clone(m)
+		maps.DeleteFunc(m, func(name, _ string) bool { return slices.Contains(names, name) })
+		return m
+	}
 	for name, tc := range map[string]struct {
 		tree  map[string]string
 		id    string
@@ -129,13 +135,14 @@ func TestFabrics(t *testing.T) {
 		"Apple":   {with(direct, ctl+"transport", "apple-nvme\n"), "uuid.77", "nvme7n1 nvme7", ""},
 		"OneIsIn": {with(head, ctl+"transport", "pcie\n"), "uuid.77", "nvme1n1 nvme7 nvme8", ""},
 		"NoNQN":   {with(direct, ctl+"subsysnqn", "\n"), "", "", "no subsysnqn"},
+		"NoneNow": {without(head, sub+"nvme7", sub+"nvme8"), "", "", "no controller"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, _ := host(t, tc.tree)
 			s := inventory.Scan(f)
 			if tc.err != "" {
-				if s.Err == nil || !strings.Contains(s.Err.Error(), tc.err) {
-					t.Errorf("got %v, want %q", s.Err, tc.err)
+				if s.Err == nil || !strings.Contains(s.Err.Error(), tc.err) || len(s.Disks) > 0 {
+					t.Errorf("got %v, %+v, want %q", s.Err, s.Disks, tc.err)
 				}
 				return
 			}
@@ -143,7 +150,10 @@ func TestFabrics(t *testing.T) {
 				t.Fatalf("%d disks, %v", len(s.Disks), s.Err)
 			}
 			d, remote := s.Disks[0], tc.id == id
-			if d.ID != tc.id || d.Remote != remote || d.Weak != remote || (d.Media == v1alpha1.MediaVirtual) != remote || strings.Join(d.Names, " ") != tc.names {
+			if told, ok := s.Told("uuid.77"); ok != remote || ok && told.ID != tc.id {
+				t.Errorf("who would be uuid.77 is %+v", told)
+			}
+			if d.ID != tc.id || d.Remote != remote || (d.Network != "") != remote || d.Weak != remote || (d.Media == v1alpha1.MediaVirtual) != remote || strings.Join(d.Names, " ") != tc.names {
 				t.Errorf("got %+v", d)
 			}
 			if inventory.Remote(&v1alpha1.Disk{ID: d.ID, Weak: d.Weak}) != remote {

@@ -41,7 +41,7 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	var keep []v1alpha1.Fault
 	for _, f := range d.Faults {
 		switch {
-		case f.Class == v1alpha1.FaultSMART, f.Class == v1alpha1.FaultReadOnly: // see health, readOnly
+		case stands(&f): // see health, readOnly, overNetwork
 		case f.Class == v1alpha1.FaultMissing:
 			if present {
 				continue
@@ -54,6 +54,12 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 		keep = append(keep, f)
 	}
 	return keep
+}
+
+// stands says whether a fault is there exactly as long as what it tells of: it has no end of its own.
+// A line about a network has one.
+func stands(f *v1alpha1.Fault) bool {
+	return f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultReadOnly || f.Class == v1alpha1.FaultNetwork && f.Until == nil
 }
 
 // lasts says whether a fault stands until somebody clears it.
@@ -72,7 +78,7 @@ func NextEnd(s *v1alpha1.ComputeNodeStatus) (first time.Time) {
 	for i := range s.Disks {
 		for j := range s.Disks[i].Faults {
 			f := &s.Disks[i].Faults[j]
-			if f.Class == v1alpha1.FaultSMART || f.Class == v1alpha1.FaultReadOnly || f.Class == v1alpha1.FaultMissing || lasts(f) {
+			if stands(f) || f.Class == v1alpha1.FaultMissing || lasts(f) {
 				continue
 			}
 			if at := ends(f); first.IsZero() || at.Before(first) {

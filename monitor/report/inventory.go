@@ -56,6 +56,31 @@ func (b *builder) readOnly(d *v1alpha1.Disk, seen *inventory.Disk) {
 	AddFault(d, v1alpha1.Fault{Class: v1alpha1.FaultReadOnly, Severity: v1alpha1.SeverityWarning, FirstSeen: now, LastSeen: now, Count: 1, Evidence: text})
 }
 
+// overNetwork brings the fault of a listed disk to whether it is one that a network leads to, and that is
+// known by another id: it is there, and its volumes go on, but it is no disk of the node.
+func (b *builder) overNetwork(d *v1alpha1.Disk, there *inventory.Disk, moved bool) {
+	at := slices.IndexFunc(d.Faults, func(f v1alpha1.Fault) bool { return f.Class == v1alpha1.FaultNetwork && f.Until == nil })
+	if !moved {
+		if at >= 0 && b.whole {
+			d.Faults = slices.Delete(d.Faults, at, at+1)
+		}
+		return
+	}
+	listed := "quarantine or a replacement names it"
+	if _, ok := b.prepared[d.ID]; ok {
+		listed = fmt.Sprintf("%s lists it in group %q", nodedisks.Path, d.Group)
+	}
+	text := fmt.Sprintf("it is reached over a network (%s, %s) and is watched as %s; %s as a disk of the node: "+
+		"move its data to one, disconnect it, and give its place to that with node-prepare --replace", there.Network, there.Device, there.ID, listed)
+	text = strings.ToValidUTF8(text[:min(len(text), kernel.MaxEvidence)], "")
+	if at >= 0 {
+		d.Faults[at].Evidence = text // the device's name may be another
+		return
+	}
+	now := metav1.NewTime(b.view.Now)
+	AddFault(d, v1alpha1.Fault{Class: v1alpha1.FaultNetwork, Severity: v1alpha1.SeverityWarning, FirstSeen: now, LastSeen: now, Count: 1, Evidence: text})
+}
+
 // absence is the evidence against a disk that is missing. Who pulled the wrong disk,
 // or has changed one, sees which one is there instead.
 func (b *builder) absence(d *v1alpha1.Disk, prepared bool) string {
@@ -87,12 +112,13 @@ func faultOf(d *v1alpha1.Disk, class v1alpha1.FaultClass) int {
 }
 
 // sights are the disks that are in the node, as the last look has seen them: those of
-// a network count for no flavor, and neither does what has no size, such as a card reader
-// without a card or a board's virtual floppy.
+// a network count for no flavor, but for one of Fibre Channel that node preparation took when it took such,
+// and neither does what has no size, such as a card reader without a card or a board's virtual floppy.
 func (b *builder) sights(disks []v1alpha1.Disk) (out []verdict.Sight) {
 	for i := range disks {
 		seen, present := b.view.Snapshot.Find(disks[i].ID)
-		if inventory.Remote(&disks[i]) || present && seen.Size == 0 {
+		_, elsewhere := b.view.Snapshot.Told(disks[i].ID)
+		if inventory.Remote(&disks[i]) || !present && elsewhere || present && (seen.Size == 0 || seen.Network != "" && disks[i].Group == "") {
 			continue
 		}
 		s := verdict.Sight{Disk: disks[i], System: slices.Contains(b.view.Snapshot.System, disks[i].ID) || b.prepared[disks[i].ID].Role == v1alpha1.RoleSystem}

@@ -143,7 +143,12 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	d, known := b.prev[id]
 	d.ID = id
 	seen, present := b.view.Snapshot.Find(id)
-	facts := verdict.Facts{Present: present, Whole: b.whole, Settled: b.view.Settled(id)}
+	elsewhere, moved := b.view.Snapshot.Told(id)
+	moved = moved && !present
+	facts := verdict.Facts{Present: present || moved, Whole: b.whole, Settled: b.view.Settled(id)}
+	if moved {
+		d.Device = elsewhere.Device
+	}
 	if present {
 		d.Weak, d.Device, d.Model, d.Serial, d.Media = seen.Weak, seen.Device, seen.Model, seen.Serial, seen.Media
 		d.Slot = seen.Slot
@@ -161,11 +166,12 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 		d.Group = ""
 	}
 	required := b.view.Required(&d)
-	if !present && !required && (facts.Settled && b.whole || !known) {
+	if !present && !required && ((facts.Settled || moved) && b.whole || !known) {
 		return d, false // it has left
 	}
 	facts.Previous = d.State
-	d.Faults = b.keep(&d, present)
+	d.Faults = b.keep(&d, facts.Present)
+	b.overNetwork(&d, elsewhere, moved)
 	if present {
 		b.size(&d, seen)
 		b.readOnly(&d, seen)

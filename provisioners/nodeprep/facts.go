@@ -24,7 +24,10 @@ type Found struct {
 	SectorSize int64 // bytes, logical
 	ReadOnly   bool
 	Slot       string
-	Content    Content
+	// Network says how it is reached over a network, empty for a disk of the host. Told is
+	// the id that it would have as one, when its own is of where in the network it is.
+	Network, Told string
+	Content       Content
 
 	hold *held // while it is kept open
 }

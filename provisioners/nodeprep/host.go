@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostexec"
 	"holdfast.dev/internal/hostfs"
@@ -91,18 +92,28 @@ func (h *Host) Scan(ctx context.Context, state *State, extents func(*Found) []Ex
 }
 
 // withoutTwins leaves out all disks that share an id: paths of a multipath
-// disk, clones. One of them would be taken for the other.
+// disk, clones. One of them would be taken for the other. So would be a disk of the host that is
+// reached over a network too. Those of a network by their places are kept: they are not touched.
 func withoutTwins(all []Found) ([]Found, error) {
 	var keep []Found
 	var errs []error
+	told := map[string]bool{}
+	for i := range all {
+		told[all[i].Told] = true
+	}
 	for i := 0; i < len(all); {
 		n := 1
 		for i+n < len(all) && all[i+n].ID == all[i].ID {
 			n++
 		}
-		if n == 1 {
+		switch {
+		case all[i].remote():
+			keep = append(keep, all[i]) // twice, it is one all the same
+		case told[all[i].ID]:
+			errs = append(errs, fmt.Errorf("disk %s (%s) is reached over a network too: it is not touched", all[i].ID, all[i].Device))
+		case n == 1:
 			keep = append(keep, all[i])
-		} else {
+		default:
 			errs = append(errs, fmt.Errorf("%d devices have the disk id %s, among them %s and %s: none of them is touched", n, all[i].ID, all[i].Device, all[i+1].Device))
 		}
 		i += n
@@ -113,21 +124,23 @@ func withoutTwins(all []Found) ([]Found, error) {
 // disk reads one disk, and keeps it open for the caller to close; nil for what is
 // none, or is gone. hold is the disk when it is open already.
 func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *users, state *State, extents func(*Found) []Extent) (*Found, error) {
-	id, weak, err := diskid.FromSysfs(h.FS, dev)
+	is, err := diskid.Identify(h.FS, dev)
 	if errors.Is(err, diskid.ErrNoDisk) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	f := &Found{ID: id, Weak: weak, Device: dev, Slot: slot, hold: hold}
+	f := &Found{ID: is.ID, Weak: is.Weak, Device: dev, Slot: slot, Network: is.Network, Told: is.Told, hold: hold}
 	attr := func(name string) string {
 		v, e := diskid.Attr(h.FS, path.Join(sysBlock, dev, name))
 		err = errors.Join(err, e)
 		return v
 	}
 	f.Model, f.ReadOnly = attr("device/model"), attr("ro") != "0"
-	f.Media = diskid.Media(dev, attr("queue/rotational"))
+	if f.Media = diskid.Media(dev, attr("queue/rotational")); f.remote() {
+		f.Media = v1alpha1.MediaVirtual // as the disk monitor has it
+	}
 	if f.Slot == "" {
 		f.Slot = h.slot(dev, attr("loop/backing_file"))
 	}
@@ -135,12 +148,15 @@ func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *use
 	sector, e2 := strconv.ParseInt(attr("queue/logical_block_size"), 10, 64)
 	serial, e3 := diskid.Serial(h.FS, dev)
 	if err := errors.Join(err, e1, e2, e3); err != nil {
-		return nil, fmt.Errorf("read disk %s (%s): %w", dev, id, err)
+		return nil, fmt.Errorf("read disk %s (%s): %w", dev, f.ID, err)
 	}
 	if size <= 0 || size > 1<<53 {
 		return nil, nil // a card reader without a card
 	}
 	f.Size, f.SectorSize, f.Serial = size*sysSector, sector, serial
+	if f.remote() {
+		return f, nil // nothing of it is to be known, and a network may hang
+	}
 	f.Content = h.content(ctx, f, used, state, extents(f))
 	return f, nil
 }

@@ -65,18 +65,21 @@ const (
 	Unreadable Condition = "unreadable"
 	Listed     Condition = "listed" // in disks.yaml, and not prepared by this program
 	Replaced   Condition = "replaced"
+	Networked  Condition = "over a network"
 )
 
 // Row is one disk and what becomes of it.
 type Row struct {
-	Disk      string         `json:"disk"`
-	Device    string         `json:"device,omitempty"`
-	Slot      string         `json:"slot,omitempty"`
-	Media     v1alpha1.Media `json:"media,omitempty"`
-	Size      int64          `json:"size,omitempty"` // bytes
-	Weak      bool           `json:"weak,omitempty"`
-	Group     string         `json:"group,omitempty"`
-	Condition Condition      `json:"condition"`
+	Disk   string         `json:"disk"`
+	Device string         `json:"device,omitempty"`
+	Slot   string         `json:"slot,omitempty"`
+	Media  v1alpha1.Media `json:"media,omitempty"`
+	Size   int64          `json:"size,omitempty"` // bytes
+	Weak   bool           `json:"weak,omitempty"`
+	// Network says how the disk is reached over a network; empty for a disk of the host.
+	Network   string    `json:"network,omitempty"`
+	Group     string    `json:"group,omitempty"`
+	Condition Condition `json:"condition"`
 	// Has is what is on the disk, when that matters.
 	Has string `json:"has,omitempty"`
 	// Do is what --apply does, in order.
@@ -127,6 +130,7 @@ func (p *Plan) Complete() bool {
 type planner struct {
 	Input
 	found  map[string]*Found
+	told   map[string]*Found // disks of a network by the ids that they would have as disks of the host
 	fixed  map[string]string // disk id to group: disks that have their place
 	places map[string]string // new disk to the missing one whose place it takes
 	plan   *Plan
@@ -134,12 +138,15 @@ type planner struct {
 
 // BuildPlan decides what becomes of each disk. It is pure and deterministic.
 func BuildPlan(in Input) *Plan {
-	p := &planner{Input: in, found: map[string]*Found{}, fixed: map[string]string{}, places: map[string]string{}, plan: &Plan{Flavor: in.Flavor.Name}}
+	p := &planner{Input: in, found: map[string]*Found{}, told: map[string]*Found{}, fixed: map[string]string{}, places: map[string]string{}, plan: &Plan{Flavor: in.Flavor.Name}}
 	if in.ScanErr != nil {
 		p.problem("the disks could not all be listed: %v", in.ScanErr)
 	}
 	for i := range in.Disks {
 		p.found[in.Disks[i].ID] = &in.Disks[i]
+		if t := in.Disks[i].Told; t != "" {
+			p.told[t] = &in.Disks[i]
+		}
 	}
 	if in.Listed != nil {
 		for _, d := range in.Listed.Disks {
@@ -154,9 +161,10 @@ func BuildPlan(in Input) *Plan {
 	p.replacements()
 	p.rows(p.assign())
 	for _, id := range slices.Sorted(maps.Keys(in.Tokens)) {
-		if p.found[id] == nil {
+		if p.found[id] == nil && p.told[id] == nil {
 			p.problem("--wipe names disk %s, which is not there", id)
 		}
+		p.networkToken(id)
 	}
 	p.plan.VolumeGroups = p.volumeGroups()
 	p.short()
@@ -183,7 +191,7 @@ func (p *planner) group(name string) *v1alpha1.FlavorDisks {
 func (p *planner) eligible(f *Found) (rank int, ok bool) {
 	c := &f.Content
 	_, fixed := p.fixed[f.ID]
-	if fixed || c.System || c.Err != "" || len(c.Used) > 0 || f.ReadOnly || p.Closed[f.ID] != "" {
+	if fixed || f.Network != "" || c.System || c.Err != "" || len(c.Used) > 0 || f.ReadOnly || p.Closed[f.ID] != "" {
 		return 0, false
 	}
 	switch {
@@ -213,6 +221,10 @@ func (p *planner) replacements() {
 			why = "the disks could not all be listed, so it is not known whether the old one is missing"
 		case p.found[old] != nil:
 			why = old + " is there, as " + p.found[old].Device + "; pull it first"
+		case p.told[old] != nil:
+			why = old + " is there over a network, as " + p.told[old].Device + "; move its data and disconnect it first"
+		case p.told[id] != nil:
+			why = id + " is " + p.told[id].Device + ", and is " + p.told[id].reached()
 		case f == nil:
 			why = id + " is not there"
 		case g == nil:
@@ -235,7 +247,7 @@ func (p *planner) replacements() {
 	}
 	for _, old := range slices.Sorted(slices.Values(p.Asked)) {
 		g := p.group(p.fixed[old])
-		if p.fixed[old] == "" || p.found[old] != nil || g == nil || p.seats(g.Name) > int(g.Count) {
+		if p.fixed[old] == "" || p.found[old] != nil || p.told[old] != nil || g == nil || p.seats(g.Name) > int(g.Count) {
 			continue
 		}
 		var can []string
@@ -282,7 +294,7 @@ func (p *planner) assign() map[string]string {
 			continue
 		}
 		rank, ok := p.eligible(f)
-		other := f.Content.System || f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
+		other := f.Content.System || f.Network == "" && f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
 		if ok || other {
 			all = append(all, entry{id: f.ID, found: f, rank: rank})
 		}
@@ -325,8 +337,10 @@ func (p *planner) rows(groups map[string]string) {
 	for _, id := range slices.Sorted(maps.Keys(ids)) {
 		r := Row{Disk: id, Group: groups[id], Replaces: p.places[id]}
 		if f := p.found[id]; f != nil {
-			r.Device, r.Slot, r.Media, r.Size, r.Weak = f.Device, f.Slot, f.Media, f.Size, f.Weak
+			r.Device, r.Slot, r.Media, r.Size, r.Weak, r.Network = f.Device, f.Slot, f.Media, f.Size, f.Weak, f.Network
 			p.present(&r, f)
+		} else if f := p.told[id]; f != nil {
+			p.elsewhere(&r, f)
 		} else {
 			p.missing(&r)
 		}
@@ -358,6 +372,9 @@ func (p *planner) present(r *Row, f *Found) {
 		return
 	case rec == nil && p.places[f.ID] == "" && p.fixed[f.ID] != "":
 		r.Condition, r.Has = Listed, "prepared by someone else; left as it is"
+		return
+	case f.Network != "":
+		p.networked(r, f, rec)
 		return
 	case c.Err != "":
 		r.Condition, r.Refused = Unreadable, c.Err

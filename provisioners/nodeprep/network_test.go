@@ -1,0 +1,212 @@
+package nodeprep_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/nodedisks"
+	"holdfast.dev/internal/output"
+	"holdfast.dev/provisioners/nodeprep"
+)
+
+// connect has a disk reached by way of a place of sysfs.
+func (w *world) connect(dev, place string) {
+	device := w.path("sys/block/" + dev + "/device")
+	w.must(os.MkdirAll(w.path("sys/devices/"+filepath.Dir(place)), 0o755))
+	w.must(os.Rename(device, w.path("sys/devices/"+place)))
+	w.must(os.Symlink("../../devices/"+place, device))
+}
+
+// overISCSI has a disk reached by iSCSI; the id that the disk monitor gives it is returned.
+func (w *world) overISCSI(dev string) string {
+	w.write("sys/class/iscsi_session/session1/targetname", "iqn.2003-01.org.example:"+dev+"\n")
+	w.connect(dev, "platform/host3/session1/target3:0:0/3:0:0:"+fmt.Sprint(dev[2]-'a'))
+	return fmt.Sprintf("iscsi-iqn.2003-01.org.example-%s-lun-%d", dev, dev[2]-'a')
+}
+
+func (w *world) overFibreChannel(dev string) {
+	w.connect(dev, "pci0000:00/host5/rport-5:0-1/target5:0:1/5:0:1:"+fmt.Sprint(dev[2]-'a'))
+}
+
+// data is the flavor of one disk with file systems.
+func dataOnly() *v1alpha1.NodeFlavor {
+	f := allKinds()
+	f.Spec.Disks = f.Spec.Disks[1:2]
+	return f
+}
+
+// row is what the plan says of a disk.
+func (w *world) row(f *v1alpha1.NodeFlavor, o nodeprep.Options, disk string) nodeprep.Row {
+	w.t.Helper()
+	o.Output = output.JSON
+	out, _, _ := w.prepare(f, o, -1)
+	var plan nodeprep.Plan
+	if err := json.Unmarshal([]byte(out), &plan); err != nil {
+		w.t.Fatalf("%v: %s", err, out)
+	}
+	for _, r := range plan.Disks {
+		if r.Disk == disk {
+			return r
+		}
+	}
+	w.t.Fatalf("no row of disk %s: %s", disk, out)
+	return nodeprep.Row{}
+}
+
+// A blank disk of a network was prepared and listed by its wwid, and the disk monitor, which knows it
+// by its target, called it Missing and closed its volumes. Other hosts may find it blank as well.
+func TestNetworkDiskIsNotTaken(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	for _, dev := range []string{"sdb", "sdc"} {
+		w.add(dev, 96*mib)
+	}
+	id := w.overISCSI("sdb")
+	w.overFibreChannel("sdc")
+	before := w.sums("sdb", "sdc")
+	out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1)
+	if !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(out, "group data has 0 of 1 disks") || strings.Count(out, "reached over a network (") != 2 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for disk, how := range map[string]string{id: "iSCSI", "wwn-sdc": "Fibre Channel"} {
+		if r := w.row(f, nodeprep.Options{}, disk); r.Network != how || r.Condition != nodeprep.Networked || r.Group != "" || r.Refused != "" {
+			t.Errorf("in JSON: %+v", r)
+		}
+		// Whoever names it is told what to do.
+		give := nodeprep.Options{Apply: true, Wipe: map[string]string{disk: "aaaa-bbbb-cccc"}}
+		if out, err, _ := w.prepare(f, give, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), how) {
+			t.Errorf("a token for %s: %v\n%s", disk, err, out)
+		}
+		if r := w.row(f, nodeprep.Options{Wipe: give.Wipe}, disk); !strings.Contains(r.Refused, how) || !strings.Contains(r.Hint, "connect a disk to the host itself") {
+			t.Errorf("%+v", r)
+		}
+	}
+	if _, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdb": "aaaa-bbbb-cccc"}}, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), id) {
+		t.Errorf("a token for what the disk would be: %v", err)
+	}
+	if d := cmp.Diff(before, w.sums("sdb", "sdc")); d != "" {
+		t.Error(d)
+	}
+	w.add("sdd", 96*mib)
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil || w.listed().Disks[0].ID != "wwn-sdd" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// A node that was prepared before such disks were told apart: what is there stays as it is, listed and
+// mounted, until a person gives its place to another disk. It was never missing.
+func TestNetworkDiskOfEarlierVersion(t *testing.T) {
+	for name, kind := range map[string]*v1alpha1.NodeFlavor{"file systems": dataOnly(), "volume group": {Spec: v1alpha1.NodeFlavorSpec{Disks: allKinds().Spec.Disks[2:3]}}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.add("sdb", 96*mib)
+			if out, err, _ := w.prepare(kind, nodeprep.Options{Apply: true}, -1); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			list, before, mounts := w.read(nodedisks.Path), w.sums("sdb", "sdb1", "sdb2", "sdb3"), w.read("proc/1/mountinfo")
+			id := w.overISCSI("sdb")
+			out, err, _ := w.prepare(kind, nodeprep.Options{Apply: true, Wipe: map[string]string{"wwn-sdb": "aaaa-bbbb-cccc"}}, -1)
+			if !errors.Is(err, nodeprep.ErrRefused) || strings.Contains(out, "is not there") {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if r := w.row(kind, nodeprep.Options{}, "wwn-sdb"); r.Condition != nodeprep.Networked || r.Group != kind.Spec.Disks[0].Name || r.Network != "iSCSI" ||
+				!strings.Contains(r.Refused, id) || !strings.Contains(r.Hint, "--replace wwn-sdb=") {
+				t.Errorf("%+v", r)
+			}
+			w.add("sdc", 96*mib)
+			give := nodeprep.Options{Apply: true, Replace: map[string]string{"wwn-sdb": "wwn-sdc"}}
+			if _, err, _ := w.prepare(kind, give, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), "disconnect it first") {
+				t.Errorf("its place was given away while it is there: %v", err)
+			}
+			ask := func(s *nodeprep.Said) { s.Asked = []string{"wwn-sdb"} }
+			w.prepare(kind, nodeprep.Options{Apply: true}, -1, ask) //nolint:errcheck // it is refused, see above
+			if w.read(nodedisks.Path) != list || w.read("proc/1/mountinfo") != mounts || !cmp.Equal(before, w.sums("sdb", "sdb1", "sdb2", "sdb3")) {
+				t.Error("something was changed")
+			}
+			w.pull("sdb")
+			if out, err, _ := w.prepare(kind, give, -1); err != nil || w.listed().Disks[0].ID != "wwn-sdc" {
+				t.Errorf("after it was disconnected: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// One that is named as a drive all the same goes on as it was.
+func TestFibreChannelDiskOfEarlierVersion(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	w.add("sdb", 96*mib)
+	w.prepare(f, nodeprep.Options{Apply: true}, -1) //nolint:errcheck // see below
+	w.overFibreChannel("sdb")
+	w.boot()
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil || !strings.Contains(w.read("proc/1/mountinfo"), "/mnt/holdfast/") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Whatever disks there are, whatever is on them, and with every token that was good while they were the
+// host's: nothing is done to one that is reached over a network, and no group counts it.
+func TestNothingIsDoneToNetworkDisks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := nodeprep.Input{Flavor: twoDisks(), State: &nodeprep.State{Secret: "s"}, Tokens: map[string]string{}, Replace: map[string]string{}}
+		if rapid.Bool().Draw(t, "listed before") {
+			in.Listed = listed("gone", "b")
+			in.Asked = rapid.SampledFrom([][]string{nil, {"gone"}}).Draw(t, "asked")
+		}
+		drives := in
+		for _, id := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 1, 4, rapid.ID).Draw(t, "disks") {
+			f := blank(id)
+			switch rapid.SampledFrom([]string{"blank", "data", "system", "used"}).Draw(t, "content") {
+			case "data":
+				f.Content.Signatures = []nodeprep.Signature{{Device: f.Device, Type: "ext4", UUID: "u"}}
+			case "system":
+				f.Content.System = true
+			case "used":
+				f.Content.Used = []string{"md0"}
+			}
+			drives.Disks = append(drives.Disks, f)
+			switch rapid.SampledFrom([]string{"host", "iSCSI", "Fibre Channel"}).Draw(t, "where") {
+			case "iSCSI":
+				f = nodeprep.Found{ID: "iscsi-" + id, Told: id, Weak: true, Network: "iSCSI", Device: f.Device, Media: f.Media, Size: f.Size, SectorSize: f.SectorSize, Slot: f.Slot}
+			case "Fibre Channel":
+				f.Network = "Fibre Channel"
+			}
+			in.Disks = append(in.Disks, f)
+			if rapid.Bool().Draw(t, "replaces") {
+				in.Replace["gone"] = f.ID
+			}
+		}
+		for _, r := range nodeprep.BuildPlan(drives).Disks {
+			if r.Token != "" {
+				in.Tokens[r.Disk], in.Tokens["iscsi-"+r.Disk] = r.Token, r.Token
+			}
+		}
+		for _, r := range nodeprep.BuildPlan(in).Disks {
+			kept := in.Listed != nil && r.Disk == "b" && r.Condition == nodeprep.Listed || r.Condition == nodeprep.SystemDisk
+			if r.Network != "" && (len(r.Do) > 0 || r.Token != "" || r.Replaces != "" || r.Group != "" && !kept && r.Refused == "") {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
+
+// A disk of the host that a network leads to as well is another one's too.
+func TestDiskOfHostOverNetworkToo(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	w.add("sdb", 96*mib)
+	w.add("sdc", 96*mib)
+	w.overISCSI("sdc")
+	w.write("sys/block/sdc/device/wwid", "wwn-sdb")
+	before := w.sums("sdb", "sdc")
+	out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1)
+	if err == nil || !strings.Contains(out, "reached over a network too") || !cmp.Equal(before, w.sums("sdb", "sdc")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
