@@ -23,6 +23,7 @@ const (
 	ReasonNotMounted        Reason = "NotMounted"        // the path is no mount point, or of a part of a file system
 	ReasonOtherPartition    Reason = "OtherPartition"    // what is mounted is another partition, or none
 	ReasonDiskDiffers       Reason = "DiskDiffers"       // the right partition UUID on another disk, a copy; or two disks of one id
+	ReasonOverNetwork       Reason = "OverNetwork"       // the disk is reached over a network, and is no disk of this node
 	ReasonFilesystemDiffers Reason = "FilesystemDiffers" // another file system than was made
 	ReasonReadOnly          Reason = "ReadOnly"          // by hand, or by the kernel after an error
 	ReasonInUse             Reason = "InUse"             // it is mounted elsewhere or held
@@ -36,7 +37,7 @@ const (
 // Reasons are all reasons, for metrics.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonUnreadable, ReasonDiskMissing, ReasonPartitionMissing, ReasonNotMounted, ReasonOtherPartition, ReasonDiskDiffers,
+		ReasonUnreadable, ReasonDiskMissing, ReasonPartitionMissing, ReasonNotMounted, ReasonOtherPartition, ReasonDiskDiffers, ReasonOverNetwork,
 		ReasonFilesystemDiffers, ReasonReadOnly, ReasonInUse, ReasonDirty, ReasonQuarantined, ReasonQuarantineUnknown, ReasonConflict, ReasonRefused,
 	}
 }
@@ -46,6 +47,7 @@ type Device struct {
 	Name          string // of the kernel, such as sdb1
 	Partition     bool
 	DiskID        string // of the disk that it is a partition of
+	Network       string // how that disk is reached over a network, when its id is of where it is there
 	PartitionUUID string
 	Bytes         int64
 	Holders       []string // devices built on it
@@ -230,6 +232,9 @@ func (in Input) verify(d nodedisks.Disk, p nodedisks.Partition, ev Evidence) (Re
 		return ReasonOtherPartition, "what is mounted is no partition of a disk"
 	case ev.Device.PartitionUUID != p.UUID:
 		return ReasonOtherPartition, fmt.Sprintf("%s is partition %s of disk %s", ev.Device.Name, ev.Device.PartitionUUID, ev.Device.DiskID)
+	case ev.Device.Network != "":
+		return ReasonOverNetwork, fmt.Sprintf("%s is on disk %s, which is reached over a network (%s) and is no disk of this node: what is on it stays as it is; "+
+			"move it to a drive of the node, and give its place to that with node-prepare --replace", ev.Device.Name, ev.Device.DiskID, ev.Device.Network)
 	case ev.Device.DiskID != d.ID:
 		return ReasonDiskDiffers, fmt.Sprintf("%s is on disk %s", ev.Device.Name, ev.Device.DiskID)
 	case !raw && ev.Mount.Filesystem != p.Filesystem:

@@ -40,17 +40,22 @@ func TestDecide(t *testing.T) {
 		change func(*world)
 		want   is // the partitions that are not simply created
 	}{
-		"Good":      {"all facts agree", func(*world) {}, is{}},
-		"OldKernel": {"before Linux 6.10 only udev knows the UUID", (*world).noKernelUUIDs, is{}},
-		"NoUdev":    {"a kernel that tells the UUID needs no link, but a raw volume's path is the link", func(w *world) { w.links = nil }, is{"raw": "PartitionMissing"}},
-		"Neither":   {"nobody tells the UUID", func(w *world) { w.noKernelUUIDs(); w.links = nil }, is{"a": "Unreadable", "b": "Unreadable", "raw": "PartitionMissing"}},
-		"Disagree":  {"kernel and udev disagree: neither is believed", func(w *world) { w.links[uuidA] = "sdb1" }, is{"a": "Unreadable"}},
-		"StaleLink": {"the link was left by another disk", func(w *world) { w.noKernelUUIDs(); w.links[uuidA], w.links[uuidB] = "sdb1", "sda1" }, is{"a": "OtherPartition", "b": "OtherPartition"}},
-		"Unmounted": {"sig-storage-local-static-provisioner takes a directory with old data for a volume", func(w *world) { w.mounts = w.mounts[1:] }, is{"a": "NotMounted"}},
-		"Swapped":   {"two mounts exchanged: each path has the other's data", func(w *world) { w.mounts[0].number, w.mounts[1].number = w.mounts[1].number, w.mounts[0].number }, is{"a": "OtherPartition", "b": "OtherPartition"}},
-		"Renamed":   {"sda and sdb changed names and numbers: identity does not care", func(w *world) { swapNames(w) }, is{}},
-		"Clone":     {"a copied partition table has the same UUID on another disk", func(w *world) { w.disks[0].wwid = "naa.5000c500ffffffff" }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
-		"Twins":     {"two disks say that they are the same: neither is believed", func(w *world) { w.disks = append(w.disks, wDisk{"sdc", "naa." + diskA}) }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
+		"Good":        {"all facts agree", func(*world) {}, is{}},
+		"OldKernel":   {"before Linux 6.10 only udev knows the UUID", (*world).noKernelUUIDs, is{}},
+		"NoUdev":      {"a kernel that tells the UUID needs no link, but a raw volume's path is the link", func(w *world) { w.links = nil }, is{"raw": "PartitionMissing"}},
+		"Neither":     {"nobody tells the UUID", func(w *world) { w.noKernelUUIDs(); w.links = nil }, is{"a": "Unreadable", "b": "Unreadable", "raw": "PartitionMissing"}},
+		"Disagree":    {"kernel and udev disagree: neither is believed", func(w *world) { w.links[uuidA] = "sdb1" }, is{"a": "Unreadable"}},
+		"StaleLink":   {"the link was left by another disk", func(w *world) { w.noKernelUUIDs(); w.links[uuidA], w.links[uuidB] = "sdb1", "sda1" }, is{"a": "OtherPartition", "b": "OtherPartition"}},
+		"Unmounted":   {"sig-storage-local-static-provisioner takes a directory with old data for a volume", func(w *world) { w.mounts = w.mounts[1:] }, is{"a": "NotMounted"}},
+		"Swapped":     {"two mounts exchanged: each path has the other's data", func(w *world) { w.mounts[0].number, w.mounts[1].number = w.mounts[1].number, w.mounts[0].number }, is{"a": "OtherPartition", "b": "OtherPartition"}},
+		"Renamed":     {"sda and sdb changed names and numbers: identity does not care", func(w *world) { swapNames(w) }, is{}},
+		"Clone":       {"a copied partition table has the same UUID on another disk", func(w *world) { w.disks[0].wwid = "naa.5000c500ffffffff" }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
+		"OverNetwork": {"listed by the id that it would have as a disk of the node", func(w *world) { w.iscsi = "sda" }, is{"a": "OverNetwork", "raw": "OverNetwork"}},
+		"OverNetworkOld": {"the volume of an earlier version stays", func(w *world) {
+			w.has(0, 0)
+			w.iscsi = "sda"
+		}, is{"a": "unverified", "raw": "OverNetwork"}},
+		"Twins": {"two disks say that they are the same: neither is believed", func(w *world) { w.disks = append(w.disks, wDisk{"sdc", "naa." + diskA}) }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
 		"Pulled": {"the disk is gone, its mount lingers", func(w *world) {
 			w.disks, w.parts = w.disks[1:], w.parts[2:]
 			delete(w.links, uuidA)

@@ -289,9 +289,13 @@ func (h *Host) device(dir, wantUUID string) (*Device, error) {
 		return nil, fmt.Errorf("read partition %s: %w", dev.Name, err)
 	}
 	dev.Partition = true
-	var err error
-	if dev.DiskID, _, err = diskid.FromSysfs(h.fs, path.Base(path.Dir(dir))); err != nil {
+	is, err := diskid.Identify(h.fs, path.Base(path.Dir(dir)))
+	if err != nil {
 		return nil, err
+	}
+	dev.DiskID = is.ID
+	if is.Remote() {
+		dev.Network = is.Network
 	}
 	if dev.PartitionUUID, err = h.partitionUUID(dir, dev.Name, wantUUID); err != nil {
 		return nil, err

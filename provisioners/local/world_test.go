@@ -22,6 +22,7 @@ const testNode = "node-1"
 // written as a tree of plain files, as recorded from a host.
 type world struct {
 	disks      []wDisk
+	iscsi      string // the disk that is reached by iSCSI; empty for none
 	parts      []wPart
 	links      map[string]string // partition UUID to device name, as udev links
 	mounts     []wMount          // in the order they were made: a later one covers an earlier
@@ -186,7 +187,13 @@ func (w *world) write(t interface{ Fatal(...any) }, dir string) {
 		}
 	}
 	for _, d := range w.disks {
-		write("sys/devices/pci/"+d.dev+"/device/wwid", d.wwid+"\n")
+		device := "sys/devices/pci/" + d.dev + "/device"
+		if d.dev == w.iscsi {
+			write("sys/class/iscsi_session/session1/targetname", "iqn.2003-01.org.example:a\n")
+			link("../../platform/host3/session1/target3:0:0/3:0:0:0", device)
+			device = "sys/devices/platform/host3/session1/target3:0:0/3:0:0:0"
+		}
+		write(device+"/wwid", d.wwid+"\n")
 		link("../devices/pci/"+d.dev, "sys/block/"+d.dev)
 	}
 	for _, p := range w.parts {

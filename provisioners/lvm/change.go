@@ -31,7 +31,7 @@ func (e *Engine) Expand(ctx context.Context, h Handle, size, limit int64) (Volum
 	}
 	// A thin volume takes room of its pool only; others get new extents of the disks.
 	if !lv.Thin() && lv.Size < s.RoundUp(size, stripes(lv)) {
-		if why := closed(g.info, e.quarantine(ctx)); why != "" {
+		if why := g.closed(e.quarantine(ctx)); why != "" {
 			return Volume{}, fmt.Errorf("expand volume %s: %w: %s", h.LV, vg.ErrNoRoom, why)
 		}
 	}

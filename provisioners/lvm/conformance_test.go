@@ -92,7 +92,7 @@ func (m machine) counted(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := vg.ReportArgs(m.group.Name)
-	args = slices.Insert(args, 1, "--config", "devices{obtain_device_list_from_udev=0 scan_lvs=0}", "--devices", strings.Join(devices, ","))
+	args = slices.Insert(args, 1, "--config", "devices{obtain_device_list_from_udev=0 scan_lvs=0}", "--devices", strings.Join(devices.Paths, ","))
 	out, err := m.host.Run(ctx, time.Minute, "lvm", args...)
 	if err != nil {
 		t.Fatal(err)

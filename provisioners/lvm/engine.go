@@ -191,18 +191,18 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 }
 
 // Candidates are the node's groups as known now, closed by quarantine q where it says
-// so. It runs nothing.
+// so, and where their disks are reached over a network. It runs nothing.
 func (e *Engine) Candidates(q Quarantine) []vg.Candidate {
 	all := make([]vg.Candidate, 0, len(e.groups))
 	for _, g := range e.groups {
-		c := vg.Candidate{Pool: g.info.Pool, Thin: g.info.ThinPool, Disks: g.info.Disks, Closed: closed(g.info, q)}
+		c := vg.Candidate{Pool: g.info.Pool, Thin: g.info.ThinPool, Disks: g.info.Disks, Closed: g.closed(q)}
 		c.Group, _, c.Err = g.last()
 		all = append(all, c)
 	}
 	return all
 }
 
-// closed says why nothing new is put onto a group's disks, or is empty.
+// closed says why nothing new is put onto a group's disks by what is recorded of them, or is empty.
 func closed(g GroupInfo, q Quarantine) string {
 	if q.Err != nil {
 		return "quarantine is not known: " + q.Err.Error()

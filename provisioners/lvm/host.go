@@ -56,12 +56,19 @@ type Host interface {
 	// The error of a program that ended by itself has a method ExitStatus.
 	Run(ctx context.Context, timeout time.Duration, program string, args ...string) ([]byte, error)
 	// Devices are the block devices that LVM may look at for this group. None is an error.
-	Devices(ctx context.Context, g GroupInfo) ([]string, error)
+	Devices(ctx context.Context, g GroupInfo) (Devices, error)
 	// Exclusive is nil when the device can be opened O_EXCL now: nothing has it mounted,
 	// holds it or has opened it so.
 	Exclusive(device string) error
 	// Present says whether the device node is there.
 	Present(device string) (bool, error)
+}
+
+// Devices are the block devices of a volume group.
+type Devices struct {
+	Paths []string
+	// Network says which of the group's disks is reached over a network, and how; empty when none is.
+	Network string
 }
 
 // Mount is an entry of the mount table.

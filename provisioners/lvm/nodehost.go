@@ -48,23 +48,29 @@ func within[T any](ctx context.Context, what string, read func() (T, error)) (T,
 }
 
 // Devices is Host's: the group's disks by their ids, their partitions, and what lies
-// on these but for logical volumes: md arrays, crypt, multipath.
-func (h *NodeHost) Devices(ctx context.Context, g GroupInfo) ([]string, error) {
-	return within(ctx, "read sysfs", func() ([]string, error) {
+// on these but for logical volumes: md arrays, crypt, multipath. A disk of a network that disks.yaml
+// lists by the id of a drive, as older versions of node preparation did, keeps what is on it.
+func (h *NodeHost) Devices(ctx context.Context, g GroupInfo) (Devices, error) {
+	return within(ctx, "read sysfs", func() (Devices, error) {
 		names, err := h.root.ReadDir("/sys/block")
 		if err != nil {
-			return nil, fmt.Errorf("list disks: %w", err)
+			return Devices{}, fmt.Errorf("list disks: %w", err)
 		}
 		var devices []string
+		network := ""
 		for _, dev := range names {
-			id, _, err := diskid.FromSysfs(h.root, dev)
-			if err != nil || !slices.Contains(g.Disks, id) {
+			is, err := diskid.Identify(h.root, dev)
+			told := is.Told != "" && slices.Contains(g.Disks, is.Told)
+			if err != nil || !told && !slices.Contains(g.Disks, is.ID) {
 				continue // a disk of another group may be dying; ours are missed below
+			}
+			if told {
+				network = fmt.Sprintf("disk %s is reached over a network (%s) as %s: nothing new is put onto it (move what is on it to drives of the node, then give its place to one with node-prepare --replace)", is.Told, is.Network, is.ID)
 			}
 			devices = append(devices, "/dev/"+dev)
 			parts, err := h.root.ReadDir("/sys/class/block/" + dev)
 			if err != nil {
-				return nil, fmt.Errorf("list partitions of %s: %w", dev, err)
+				return Devices{}, fmt.Errorf("list partitions of %s: %w", dev, err)
 			}
 			for _, p := range append(parts, dev) {
 				if p != dev {
@@ -77,10 +83,10 @@ func (h *NodeHost) Devices(ctx context.Context, g GroupInfo) ([]string, error) {
 			}
 		}
 		if len(devices) == 0 {
-			return nil, fmt.Errorf("none of the disks %s is there", strings.Join(g.Disks, ", "))
+			return Devices{}, fmt.Errorf("none of the disks %s is there", strings.Join(g.Disks, ", "))
 		}
 		slices.Sort(devices)
-		return slices.Compact(devices), nil
+		return Devices{Paths: slices.Compact(devices), Network: network}, nil
 	})
 }
 

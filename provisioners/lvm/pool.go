@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,8 @@ type group struct {
 	fresh bool      // state is what LVM has, as far as we know
 	err   error     // of the last command, when the state could not be read
 	read  time.Time
+	// network is Devices' of the last command.
+	network string
 	// unsure are the volumes whose last change may or may not have happened.
 	unsure map[string]bool
 	seen   func() // told after each change of state
@@ -91,6 +94,13 @@ func (g *group) suspect() {
 	g.fresh = false
 }
 
+// closed says why nothing new is put onto the group's disks, or is empty.
+func (g *group) closed(q Quarantine) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return cmp.Or(closed(g.info, q), g.network)
+}
+
 // sure says whether the end of every change of a volume is known.
 func (g *group) sure(lv string) bool {
 	g.mu.Lock()
@@ -122,7 +132,10 @@ func (e *Engine) lvm(ctx context.Context, g *group, timeout time.Duration, args 
 	if err != nil {
 		return nil, fmt.Errorf("find disks of volume group %s: %w", g.info.Name, err)
 	}
-	full := slices.Concat(args[:1], []string{"--config", lvmConfig, "--devices", strings.Join(devices, ",")}, args[1:])
+	g.mu.Lock()
+	g.network = devices.Network
+	g.mu.Unlock()
+	full := slices.Concat(args[:1], []string{"--config", lvmConfig, "--devices", strings.Join(devices.Paths, ",")}, args[1:])
 	e.metrics.command(args[0])
 	return e.host.Run(ctx, timeout, "lvm", full...)
 }

@@ -54,8 +54,8 @@ func (nothingFound) ExitStatus() int { return 2 }
 
 func (noMapper) Exclusive(string) error { return nil }
 
-func (h noMapper) Devices(context.Context, lvm.GroupInfo) ([]string, error) {
-	return []string{h.device}, nil
+func (h noMapper) Devices(context.Context, lvm.GroupInfo) (lvm.Devices, error) {
+	return lvm.Devices{Paths: []string{h.device}}, nil
 }
 
 // TestConformanceOfLVM runs the suite with LVM itself on a loop device. It shows that LVM

@@ -224,6 +224,8 @@ func (f Facts) sight(d nodedisks.Disk, p nodedisks.Partition) *Refusal {
 		return refuse(ReasonUnreadable, "%v", f.SightErr)
 	case s.Device == nil:
 		return refuse(ReasonDiskDiffers, "no partition %s is there", p.UUID)
+	case s.Device.Network != "":
+		return refuse(ReasonDiskDiffers, "%s is on disk %s, which is reached over a network (%s) and is no disk of this node", s.Device.Name, s.Device.DiskID, s.Device.Network)
 	case s.Disks != 1:
 		return refuse(ReasonDiskDiffers, "%d disks have the id %s", s.Disks, d.ID)
 	case !s.Device.Partition || s.Device.PartitionUUID != p.UUID || s.Device.DiskID != d.ID:

@@ -88,6 +88,7 @@ var spoils = map[string]struct {
 	"no partition UUID":       {ReasonDiskDiffers, func(f *Facts) { f.Sight.Device.PartitionUUID = "" }},
 	"a whole disk":            {ReasonDiskDiffers, func(f *Facts) { f.Sight.Device.Partition = false }},
 	"on another disk":         {ReasonDiskDiffers, func(f *Facts) { f.Sight.Device.DiskID = diskB }},
+	"over a network":          {ReasonDiskDiffers, func(f *Facts) { f.Sight.Device.Network = "iSCSI" }},
 	"no number":               {ReasonUnreadable, func(f *Facts) { f.Sight.Device.Number = "" }},
 	"no size":                 {ReasonUnreadable, func(f *Facts) { f.Sight.Device.Bytes = 0 }},
 	"held":                    {ReasonInUse, func(f *Facts) { f.Sight.Device.Holders = []string{"dm-0"} }},

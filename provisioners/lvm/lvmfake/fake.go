@@ -113,6 +113,8 @@ type Host struct {
 	misbehave func(Call) Mode
 	// Latency is how long each call takes.
 	Latency time.Duration
+	// Network is what Devices says of the disks of every group.
+	Network string
 }
 
 // New makes a machine with groups of so many bytes each. A group with a thin pool has
@@ -258,8 +260,8 @@ func exit(code int, format string, args ...any) error {
 }
 
 // Devices is lvm.Host's.
-func (h *Host) Devices(_ context.Context, g lvm.GroupInfo) ([]string, error) {
-	return []string{"/dev/disk/by-id/" + g.Name}, nil
+func (h *Host) Devices(_ context.Context, g lvm.GroupInfo) (lvm.Devices, error) {
+	return lvm.Devices{Paths: []string{"/dev/disk/by-id/" + g.Name}, Network: h.Network}, nil
 }
 
 // volume finds the volume of a device node.
