@@ -9,6 +9,7 @@ import (
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/internal/uevent"
 	"holdfast.dev/monitor/inventory"
+	"holdfast.dev/monitor/report"
 	"holdfast.dev/monitor/verdict"
 )
 
@@ -77,6 +78,9 @@ func (m *Monitor) onScan(start time.Time, s inventory.Snapshot, prepared *nodedi
 		if at := now.Add(max(debounce, m.opts.Settle/2)); at.Before(m.nextScan) {
 			m.nextScan = at
 		}
+	}
+	for id, l := range report.Returned(m.status, &s, start) {
+		m.judgeLine(id, &l) // before its return makes it Healthy
 	}
 	m.evaluate() // before what follows, so that the disks are listed
 	m.listenFor(start)

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/monitor/smart"
+	"holdfast.dev/monitor/verdict"
 )
 
 // A replacement that is bad from the beginning fails itself, and not the disk before it: the
@@ -111,6 +113,49 @@ func TestFlap(t *testing.T) {
 	defer api.mu.Unlock()
 	if most := 4 + 1 + int(time.Since(start)/time.Second); api.writes > most {
 		t.Errorf("%d writes, want at most %d", api.writes, most)
+	}
+}
+
+// One that has come back too often stays closed: its state does not follow what is there at the moment.
+func TestFlapping(t *testing.T) {
+	h, api := newHost(t), newMemory()
+	h.plug("loop1", "a")
+	h.prepare("a")
+	o := h.options("n")
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{name: flapping, class: Flapping, atLeast: 1, within: 1h, severity: Critical, why: w}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Thresholds = th
+	watchWith(t, h, api, o, func(m *Monitor) { m.pace.Counts = 10 * time.Millisecond })
+	api.await(t, "healthy", is("loop-a", "Healthy"))
+	h.remove("sys/block/loop1")
+	api.await(t, "missing", is("loop-a", "Missing Missing*1"))
+	seen := map[string]bool{}
+	follow := func(what string, ok func(d v1alpha1.Disk) bool) *v1alpha1.ComputeNode {
+		t.Helper()
+		return api.await(t, what, func(n *v1alpha1.ComputeNode) bool {
+			seen[string(n.Status.Disks[0].State)] = true
+			return ok(n.Status.Disks[0])
+		})
+	}
+	h.plug("loop1", "a")
+	n := api.await(t, "back", func(n *v1alpha1.ComputeNode) bool { return n.Status.Disks[0].State != v1alpha1.DiskMissing })
+	if got := diskState(n, "loop-a"); got != "Failed Flapping*1" {
+		t.Errorf("back too often, it is %s", got)
+	}
+	since := n.Status.Disks[0].Since
+	h.remove("sys/block/loop1")
+	follow("gone", func(d v1alpha1.Disk) bool { return d.Device == "" })
+	h.plug("loop1", "a")
+	n = follow("back again", func(d v1alpha1.Disk) bool {
+		return d.Device == "loop1" && len(d.Faults) == 1 && d.Faults[0].Count == 2 && d.Since.Equal(since)
+	})
+	if len(seen) != 1 || !seen["Failed"] {
+		t.Errorf("its state was %v", seen)
+	}
+	if f := n.Status.Disks[0].Faults[0]; f.Until == nil || !strings.Contains(f.Evidence, "come back as loop1") {
+		t.Errorf("fault %+v", f)
 	}
 }
 

@@ -274,6 +274,7 @@ const (
 	FaultNetwork       FaultClass = "Network"       // the network, or the server behind it, of a remote disk
 	FaultReadOnly      FaultClass = "ReadOnly"      // a disk that volumes are on takes no writes
 	FaultShrunken      FaultClass = "Shrunken"      // the disk is smaller than it was
+	FaultFlapping      FaultClass = "Flapping"      // the disk comes and goes
 	FaultMissing       FaultClass = "Missing"       // the disk is not there
 )
 

@@ -142,7 +142,8 @@ func whatNext(d *shownDisk) string {
 	case d.Quarantine != nil && d.State == v1alpha1.DiskHealthy:
 		return "it is opened to new claims again"
 	case d.Quarantine != nil:
-		return "it stays closed until it is Healthy or replaced; no repair is open (the policy has no rule for it, the budget has no room, or one has ended)"
+		const open = "it stays closed until it is Healthy or replaced; no repair is open (the policy has no rule for it, the budget has no room, or one has ended)"
+		return strings.Join(append([]string{open}, flapping(d.Faults)...), "; ")
 	case d.State == v1alpha1.DiskFailed, d.State == v1alpha1.DiskMissing:
 		return "it is closed to new claims, and a repair begins, as the RemediationPolicy says"
 	case d.State == v1alpha1.DiskDegraded:
@@ -151,6 +152,16 @@ func whatNext(d *shownDisk) string {
 		return "nothing is concluded until it can be looked at"
 	}
 	return "nothing"
+}
+
+// flapping says when a disk that came and went is taken to be there again.
+func flapping(faults []v1alpha1.Fault) []string {
+	for _, f := range faults {
+		if f.Class == v1alpha1.FaultFlapping && f.Until != nil {
+			return []string{"Flapping ends at " + f.Until.UTC().Format(time.RFC3339) + " unless it goes and comes back again"}
+		}
+	}
+	return nil
 }
 
 // ends says when the faults that degrade a disk are over.

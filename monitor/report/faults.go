@@ -63,7 +63,7 @@ func stands(f *v1alpha1.Fault) bool {
 }
 
 // lasts says whether a fault stands until somebody clears it.
-func lasts(f *v1alpha1.Fault) bool { return verdict.Fails(f) || f.Class == v1alpha1.FaultShrunken }
+func lasts(f *v1alpha1.Fault) bool { return verdict.Lasts(f) || f.Class == v1alpha1.FaultShrunken }
 
 // ends is when a fault that does not last is over.
 func ends(f *v1alpha1.Fault) time.Time {

@@ -63,6 +63,7 @@ type watched struct {
 	absence verdict.Absence
 	view    report.View
 	health  report.Health
+	recent  verdict.Recent
 }
 
 // take does with a fact what the monitor does.
@@ -77,6 +78,9 @@ func (w *watched) take(f fact) {
 			w.view.Snapshot.Err = errors.New("half")
 		}
 		w.absence.Look(absent, look.whole, f.at)
+		for _, l := range report.Returned(w.status, &w.view.Snapshot, f.at) {
+			w.weigh(&l)
+		}
 	}
 	if l, ok := lines[f.what]; ok {
 		at := metav1.NewTime(f.at)
@@ -99,11 +103,26 @@ func (w *watched) take(f fact) {
 	case silent:
 		w.health.Silent = true
 	case restart:
-		w.absence, w.health = verdict.Absence{}, report.Health{}
+		w.absence, w.health, w.recent = verdict.Absence{}, report.Health{}, verdict.Recent{}
 	}
 	w.view.Now, w.view.Health = f.at, map[string]report.Health{"a": w.health}
 	w.view.Settled = func(id string) bool { return w.absence.Settled(id, settle) }
 	w.status = report.Next(w.status, &w.view)
+	if id, before := report.ClearRequest(w.view.Node); id != "" {
+		w.recent = w.recent.Forget(before)
+	}
+}
+
+// weigh puts what was said of the disk into its faults.
+func (w *watched) weigh(l *verdict.Line) {
+	var o verdict.Outcome
+	if w.recent, o = verdict.DefaultThresholds().Weigh(w.recent, l); o.Severity == "" {
+		return
+	}
+	until := metav1.NewTime(o.Until)
+	report.AddFault(&w.status.Disks[0], v1alpha1.Fault{
+		Class: l.Class, Severity: o.Severity, FirstSeen: metav1.NewTime(o.First), LastSeen: metav1.NewTime(l.Seen[0].At), Until: &until, Count: o.Count,
+	})
 }
 
 // said is what the lines of a class make of the disk, by all that has happened.
@@ -125,6 +144,74 @@ func said(all []fact, class v1alpha1.FaultClass) v1alpha1.DiskState {
 		}
 	}
 	return state
+}
+
+// What flaps: four returns, ten seconds apart at least, within ten minutes. It is over when there was none for as long.
+const (
+	often   = 4
+	within  = 10 * time.Minute
+	atLeast = 10 * time.Second
+)
+
+// flaps says whether the disk comes and goes too often, by all that has happened; states are those before.
+func flaps(all []fact, states []v1alpha1.DiskState) bool {
+	var absences, returns []time.Time  // looks that lack it; returns that whoever watches now remembers
+	var forget, noted, until time.Time // noted is the last return that was a fault
+	gone, flapped := false, false      // it was not there long enough; it flapped by the fact before
+	for i, f := range all {
+		if look, ok := looks[f.what]; ok && look.present {
+			if gone && (states[i-1] == v1alpha1.DiskMissing || flapped) {
+				if returns = append(returns, f.at); tooOften(returns) {
+					noted, until = f.at, f.at.Add(within)
+				}
+			}
+			absences, gone = nil, false
+		} else if ok && look.whole {
+			absences = append(absences, f.at)
+			gone = gone || len(absences) > 1 && f.at.Sub(absences[0]) >= settle
+		}
+		if before, ok := requests[f.what]; ok {
+			forget = f.at.Add(before)
+		}
+		if f.what == restart {
+			absences, returns = nil, nil
+		}
+		if noted.Before(forget) {
+			until = time.Time{}
+		}
+		if n := len(returns); n > 0 && !returns[n-1].After(forget) {
+			returns = nil
+		}
+		flapped = f.at.Before(until)
+	}
+	return flapped
+}
+
+// tooOften says whether returns have come to the number at some time since the last pause in which all is over.
+func tooOften(returns []time.Time) bool {
+	for i, r := range returns {
+		if i > 0 && r.Sub(returns[i-1]) >= within {
+			return tooOften(returns[i:])
+		}
+	}
+	for i, end := range returns {
+		var counted []time.Time
+		for _, r := range returns[:i+1] {
+			if len(counted) == 0 || r.Sub(counted[len(counted)-1]) >= atLeast {
+				counted = append(counted, r)
+			}
+		}
+		n := 0
+		for _, c := range counted {
+			if c.After(end.Add(-within)) {
+				n++
+			}
+		}
+		if n >= often {
+			return true
+		}
+	}
+	return false
 }
 
 // reference is the disk's state by all that has happened; states are those before.
@@ -162,6 +249,9 @@ func reference(all []fact, states []v1alpha1.DiskState) v1alpha1.DiskState {
 		}
 	}
 	state = verdict.Worse(state, own)
+	if flaps(all, states) { // there or not
+		return v1alpha1.DiskFailed
+	}
 	switch {
 	case here && answered:
 		return state
@@ -196,10 +286,27 @@ func TestNextIsTheReference(t *testing.T) {
 			}
 		}
 		take("half, absent")
+		comeAndGo := func() {
+			pause := rapid.SampledFrom([]time.Duration{0, time.Second, settle, time.Minute, 3 * time.Minute}).Draw(t, "between absences")
+			for range rapid.IntRange(1, 7).Draw(t, "absences") {
+				for _, f := range []struct {
+					after time.Duration
+					what  string
+				}{{pause, "absent"}, {settle, "absent"}, {0, "present"}} {
+					now = now.Add(f.after)
+					take(f.what)
+				}
+			}
+			now = now.Add(rapid.SampledFrom([]time.Duration{0, within - settle - time.Second, within - settle, within - time.Second, within}).Draw(t, "over"))
+			take("")
+		}
 		for range rapid.IntRange(1, 3).Draw(t, "pieces") { // of few kinds of facts each, so that they meet
 			some := rapid.SliceOfN(rapid.SampledFrom(whats), 1, 4).Draw(t, "some")
+			if rapid.IntRange(0, 2).Draw(t, "comes and goes") == 0 {
+				comeAndGo()
+			}
 			for range rapid.IntRange(1, 12).Draw(t, "facts") {
-				now = now.Add(rapid.SampledFrom([]time.Duration{0, time.Second, settle - time.Second, settle, verdict.WarningTTL - time.Second, verdict.WarningTTL}).Draw(t, "pause"))
+				now = now.Add(rapid.SampledFrom([]time.Duration{0, time.Second, settle - time.Second, settle, within - time.Second, within, verdict.WarningTTL - time.Second, verdict.WarningTTL}).Draw(t, "pause"))
 				take("")
 				take(rapid.SampledFrom(some).Draw(t, "what"))
 			}

@@ -169,6 +169,9 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	if !present && !required && ((facts.Settled || moved) && b.whole || !known) {
 		return d, false // it has left
 	}
+	if !facts.Present && facts.Settled && b.whole {
+		d.Device = ""
+	}
 	facts.Previous = d.State
 	d.Faults = b.keep(&d, facts.Present)
 	b.overNetwork(&d, elsewhere, moved)
@@ -184,7 +187,6 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 		now := metav1.NewTime(b.view.Now)
 		d.Since = &now
 		if state == v1alpha1.DiskMissing {
-			d.Device = ""
 			AddFault(&d, v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical, FirstSeen: now, LastSeen: now, Count: 1})
 		}
 	}

@@ -235,6 +235,7 @@ var classes = []v1alpha1.FaultClass{
 	v1alpha1.FaultBlockIO, v1alpha1.FaultBufferIO, v1alpha1.FaultMedium, v1alpha1.FaultSCSI, v1alpha1.FaultATA, v1alpha1.FaultLink, v1alpha1.FaultNVMe,
 	v1alpha1.FaultDeviceOffline, v1alpha1.FaultFilesystem, v1alpha1.FaultIntegrity, v1alpha1.FaultArray, v1alpha1.FaultPath, v1alpha1.FaultMapper,
 	v1alpha1.FaultHungIO, v1alpha1.FaultNoAnswer, v1alpha1.FaultController, v1alpha1.FaultPCIe, v1alpha1.FaultNetwork,
+	v1alpha1.FaultFlapping,
 }
 
 func knownClass(c v1alpha1.FaultClass) bool { return slices.Contains(classes, c) }

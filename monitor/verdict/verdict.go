@@ -11,7 +11,7 @@ import (
 
 // WarningTTL is how long a fault that degrades counts after its last record. A
 // reset of last month is no reason to call a disk degraded; what fails a disk is
-// never forgotten by itself.
+// never forgotten by itself (Lasts).
 const WarningTTL = 24 * time.Hour
 
 // aside are the classes that tell of what is beside the disk, before it or above
@@ -25,6 +25,10 @@ var aside = []v1alpha1.FaultClass{
 func Fails(f *v1alpha1.Fault) bool {
 	return f.Severity == v1alpha1.SeverityCritical && !slices.Contains(aside, f.Class)
 }
+
+// Lasts says whether a fault stands until somebody clears it. That a disk comes and goes is over when it
+// has stayed, and most often is its slot's fault, or its cable's.
+func Lasts(f *v1alpha1.Fault) bool { return Fails(f) && f.Class != v1alpha1.FaultFlapping }
 
 // Facts is what is known of one disk.
 type Facts struct {
@@ -58,15 +62,17 @@ func Worse(a, b v1alpha1.DiskState) v1alpha1.DiskState {
 // State is the verdict. A fault that Fails fails the disk for as long as it is
 // there, any other degrades it. Absence makes it Missing only when
 // the look was whole and the absence settled; a disk that was Missing stays so
-// until it is seen. Of one that does not answer nothing good is concluded.
+// until it is seen. One that comes and goes so often that it fails is Failed, whether it is there at the moment
+// or not: else each return would open it, and begin the waiting for its repair anew. Of one that does not
+// answer nothing good is concluded.
 func State(f Facts) v1alpha1.DiskState {
-	state, missing := v1alpha1.DiskHealthy, false
+	state, missing, flaps := v1alpha1.DiskHealthy, false, false
 	for i := range f.Faults {
 		switch fault := &f.Faults[i]; {
 		case fault.Class == v1alpha1.FaultMissing:
 			missing = true
 		case Fails(fault):
-			state = Worse(state, v1alpha1.DiskFailed)
+			state, flaps = Worse(state, v1alpha1.DiskFailed), flaps || fault.Class == v1alpha1.FaultFlapping
 		default:
 			state = Worse(state, v1alpha1.DiskDegraded)
 		}
@@ -78,6 +84,8 @@ func State(f Facts) v1alpha1.DiskState {
 		return state
 	case !f.Whole:
 		return Worse(state, v1alpha1.DiskUnknown)
+	case flaps:
+		return state
 	case f.Settled || missing:
 		return v1alpha1.DiskMissing
 	case f.Previous == "" || f.Previous == v1alpha1.DiskMissing:

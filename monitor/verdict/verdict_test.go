@@ -17,6 +17,7 @@ var (
 	link    = v1alpha1.Fault{Class: v1alpha1.FaultLink, Severity: v1alpha1.SeverityWarning}
 	kicked  = v1alpha1.Fault{Class: v1alpha1.FaultArray, Severity: v1alpha1.SeverityCritical}
 	missing = v1alpha1.Fault{Class: v1alpha1.FaultMissing, Severity: v1alpha1.SeverityCritical}
+	flaps   = v1alpha1.Fault{Class: v1alpha1.FaultFlapping, Severity: v1alpha1.SeverityCritical}
 )
 
 func TestState(t *testing.T) {
@@ -35,6 +36,9 @@ func TestState(t *testing.T) {
 		"StaysGone":   {"a restart does not make it less missing", verdict.Facts{Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskMissing},
 		"Back":        {"presence ends Missing, whatever was recorded", verdict.Facts{Present: true, Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskHealthy},
 		"BackBroken":  {"evidence about this very disk stays", verdict.Facts{Present: true, Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(missing, medium)}, v1alpha1.DiskFailed},
+		"Flaps":       {"one that comes and goes is closed while it is there", verdict.Facts{Present: true, Whole: true, Previous: v1alpha1.DiskMissing, Faults: faults(flaps)}, v1alpha1.DiskFailed},
+		"FlapsGone":   {"and its state does not change while it is not", verdict.Facts{Whole: true, Settled: true, Previous: v1alpha1.DiskFailed, Faults: faults(flaps, missing)}, v1alpha1.DiskFailed},
+		"FlapsABit":   {"where the thresholds call it a warning, it may be missing", verdict.Facts{Whole: true, Settled: true, Faults: faults(v1alpha1.Fault{Class: v1alpha1.FaultFlapping, Severity: v1alpha1.SeverityWarning})}, v1alpha1.DiskMissing},
 		"Blind":       {"a look that failed shows no absence", verdict.Facts{Settled: true, Previous: v1alpha1.DiskHealthy}, v1alpha1.DiskUnknown},
 		"BlindGone":   {"nor does it confirm one", verdict.Facts{Previous: v1alpha1.DiskMissing, Faults: faults(missing)}, v1alpha1.DiskUnknown},
 		"BlindFailed": {"evidence needs no look", verdict.Facts{Faults: faults(medium)}, v1alpha1.DiskFailed},
@@ -63,6 +67,7 @@ func reference(f verdict.Facts) v1alpha1.DiskState {
 	}
 	crit := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultMedium })
 	warn := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultLink || x.Class == v1alpha1.FaultArray })
+	comesAndGoes := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultFlapping })
 	gone := has(func(x v1alpha1.Fault) bool { return x.Class == v1alpha1.FaultMissing })
 	absent := !f.Present && f.Whole
 	kept := f.Previous
@@ -70,6 +75,8 @@ func reference(f verdict.Facts) v1alpha1.DiskState {
 		kept = v1alpha1.DiskUnknown
 	}
 	switch {
+	case comesAndGoes:
+		return v1alpha1.DiskFailed
 	case absent && (f.Settled || gone):
 		return v1alpha1.DiskMissing
 	case crit || absent && kept == v1alpha1.DiskFailed:
@@ -91,7 +98,7 @@ func TestStateIsTheReference(t *testing.T) {
 			Settled:  rapid.Bool().Draw(t, "settled"),
 			Silent:   rapid.Bool().Draw(t, "silent"),
 			Previous: rapid.SampledFrom(states).Draw(t, "previous"),
-			Faults:   rapid.SliceOfN(rapid.SampledFrom([]v1alpha1.Fault{medium, link, kicked, missing}), 0, 3).Draw(t, "faults"),
+			Faults:   rapid.SliceOfN(rapid.SampledFrom([]v1alpha1.Fault{medium, link, kicked, missing, flaps}), 0, 3).Draw(t, "faults"),
 		}
 		got, want := verdict.State(f), reference(f)
 		if got != want {

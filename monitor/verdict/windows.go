@@ -38,7 +38,7 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 
 // Window is a number of warnings within a time from which on they are a fault.
 // The fault lasts until there has been none for that long. Warnings that no
-// window is about are a fault at once, for WarningTTL.
+// window is about are a fault at once, for WarningTTL, but for those of class Flapping, which are none.
 type Window struct {
 	// Name is in lower case with dashes, and no other window's.
 	Name string `yaml:"name"`
@@ -68,8 +68,8 @@ type Sighting struct {
 	Place string // empty when the line names none
 }
 
-// Line is one kind of line of the kernel's log about one disk, or a counter of
-// the disk's that has grown; several that came together.
+// Line is one kind of line of the kernel's log about one disk, a counter of
+// the disk's that has grown, or that the disk is back; several that came together.
 type Line struct {
 	Class    v1alpha1.FaultClass
 	Severity v1alpha1.Severity
@@ -131,6 +131,7 @@ func (t *Thresholds) Weigh(before Recent, l *Line) (after Recent, o Outcome) {
 	switch {
 	case Fails(&f):
 		o.Severity = l.Severity
+	case l.Class == v1alpha1.FaultFlapping && !t.windowed(l): // that a disk is back is none by itself
 	case l.Severity == v1alpha1.SeverityCritical || !t.windowed(l):
 		o.Severity, o.Until = l.Severity, last.Add(WarningTTL)
 	default:
@@ -183,7 +184,7 @@ func (t *Thresholds) count(r *Recent, l *Line, o *Outcome) {
 	}
 	o.First, o.Count = p.first, p.lines
 	delete(r.waiting, l.Class)
-	if f := (v1alpha1.Fault{Class: l.Class, Severity: o.Severity}); Fails(&f) {
+	if f := (v1alpha1.Fault{Class: l.Class, Severity: o.Severity}); Lasts(&f) {
 		o.Until = time.Time{}
 	}
 }

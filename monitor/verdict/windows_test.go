@@ -76,6 +76,9 @@ func TestWeigh(t *testing.T) {
 		"GivenUp":    {"that the file system has given up was not said yet", []verdict.Line{critical(said(v1alpha1.FaultBlockIO, "x", "", 0)), critical(above(said(v1alpha1.FaultFilesystem, "Aborting journal on device dm-0-8.", "", 1)))}, "Critical ×1 from 1s for good"},
 		"NoEcho":     {"the volume has failed by itself", []verdict.Line{above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},
 		"LateEcho":   {"and so it has when the disk's own line is long past", []verdict.Line{critical(said(v1alpha1.FaultMedium, "x", "", 0)), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 60))}, "Warning ×1 from 1m0s until 24h1m0s"},
+		"Back":       {"a disk that was pulled and put back", []verdict.Line{said(v1alpha1.FaultFlapping, "it has come back", "", 0)}, ""},
+		"Seated":     {"nor is one that is seated anew three times", []verdict.Line{said(v1alpha1.FaultFlapping, "it has come back", "", 0, 60, 120)}, ""},
+		"Flaps":      {"four times within ten minutes, and over ten minutes after the last", []verdict.Line{said(v1alpha1.FaultFlapping, "it has come back", "", 0, 12, 24, 36)}, "Critical ×4 from 0s until 10m36s"},
 		"EchoOfNone": {"a reset that counts for nothing explains nothing", []verdict.Line{link(0), above(said(v1alpha1.FaultBufferIO, "dm-0", "", 1))}, "Warning ×1 from 1s until 24h0m1s"},
 	}
 	for name, tc := range cases {
@@ -333,4 +336,16 @@ func (h history) held(js []int, within time.Duration, atLeast int, count func([]
 		holds = holds || count(js[from:k+1], h.at[j]-within) >= atLeast
 	}
 	return holds
+}
+
+// Who takes the window of returns out takes it all out: a return is no fault by itself.
+func TestReturnsWithoutAWindow(t *testing.T) {
+	th, err := verdict.ParseThresholds("t", []byte("windows: [{name: flapping, remove: true}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := said(v1alpha1.FaultFlapping, "it has come back", "", 0, 12, 24, 36, 48)
+	if got := outcomes(th, l, l); got[1] != "" {
+		t.Errorf("it is a fault: %s", got[1])
+	}
 }
