@@ -13,7 +13,7 @@ import (
 type smartMetrics struct {
 	findings, answers, lastAnswer                                       *prometheus.Desc
 	failing, celsius, powerOn, powerCycles, used, tests                 *prometheus.Desc
-	attribute, margin, ataErrors                                        *prometheus.Desc
+	attribute, margin, ataErrors, uncorrectable                         *prometheus.Desc
 	warning, spare, spareLeast, unsafeShutdowns                         *prometheus.Desc
 	mediaErrors, errorEntries, bytesRead, bytesWritten                  *prometheus.Desc
 	scsiUncorrected, scsiCorrected, scsiBytes, scanErrors, grownDefects *prometheus.Desc
@@ -36,6 +36,7 @@ func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.
 		attribute:       d("ata_attribute", "What counts of an ATA attribute's raw value.", "attribute", "name"),
 		margin:          d("ata_attribute_margin", "Value of an ATA attribute less its threshold; 0 or less has failed.", "attribute", "name"),
 		ataErrors:       d("ata_errors_total", "Errors that an ATA disk has logged in its life."),
+		uncorrectable:   d("ata_uncorrectable_errors_total", "Uncorrectable errors that an ATA disk without attribute 187 has reported in its life."),
 		warning:         d("nvme_critical_warning", "1 for each reason of the critical warning that is set, else 0.", "reason"),
 		spare:           d("nvme_available_spare_ratio", "Spare capacity that is left."),
 		spareLeast:      d("nvme_spare_threshold_ratio", "Spare capacity below which the disk warns."),
@@ -54,7 +55,7 @@ func newSmartMetrics(desc func(name, help string, labels ...string) *prometheus.
 
 func (s *smartMetrics) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		s.findings, s.answers, s.lastAnswer, s.failing, s.celsius, s.powerOn, s.powerCycles, s.used, s.tests, s.attribute, s.margin, s.ataErrors,
+		s.findings, s.answers, s.lastAnswer, s.failing, s.celsius, s.powerOn, s.powerCycles, s.used, s.tests, s.attribute, s.margin, s.ataErrors, s.uncorrectable,
 		s.warning, s.spare, s.spareLeast, s.unsafeShutdowns, s.mediaErrors, s.errorEntries, s.bytesRead, s.bytesWritten,
 		s.scsiUncorrected, s.scsiCorrected, s.scsiBytes, s.scanErrors, s.grownDefects,
 	} {
@@ -110,6 +111,9 @@ func (s *smartMetrics) collectATA(emit emitFunc, disk string, h *smart.ATAHealth
 	s.selfTests(emit, disk, h.SelfTestFailures)
 	if h.Errors != nil {
 		emit(s.ataErrors, prometheus.CounterValue, float64(*h.Errors), disk)
+	}
+	if h.Uncorrectable != nil {
+		emit(s.uncorrectable, prometheus.CounterValue, float64(*h.Uncorrectable), disk)
 	}
 	seen := map[uint8]bool{} // a disk that names an attribute twice must not break the scrape
 	for _, a := range h.Attributes {

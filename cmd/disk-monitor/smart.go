@@ -109,6 +109,9 @@ func smartRows(r *smart.Report) [][]string {
 		if r.ATA.Errors != nil {
 			row("errors logged", "%d", *r.ATA.Errors)
 		}
+		if r.ATA.Uncorrectable != nil {
+			row("uncorrectable errors", "%d", *r.ATA.Uncorrectable)
+		}
 		row("failed self-tests", "%s", orUnknown(r.ATA.SelfTestFailures))
 		for _, a := range r.ATA.Attributes {
 			row(strings.TrimSpace(strconv.Itoa(int(a.ID))+" "+a.Name), "%s", attributeText(a))

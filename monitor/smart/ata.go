@@ -1,6 +1,7 @@
 package smart
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,7 +14,11 @@ type ATAHealth struct {
 	Attributes []Attribute `json:"attributes"`
 	// Errors is how many errors the disk has logged over its life.
 	Errors *uint64 `json:"errors,omitempty"`
-	// SelfTestFailures counts among the last 21 tests; StandingTestFailures are those of them
+	// Uncorrectable are errors that the host was told of, by the device statistics. It is nil of a
+	// disk that counts them in attribute 187.
+	Uncorrectable *uint64 `json:"uncorrectable,omitempty"`
+	// SelfTestFailures counts among the tests that the disk remembers, the last 21 or, in its extended log,
+	// 19 or more; StandingTestFailures are those of them
 	// since which no test of the same kind, or extended one, has passed.
 	SelfTestFailures     *int `json:"selfTestFailures,omitempty"`
 	StandingTestFailures *int `json:"standingTestFailures,omitempty"`
@@ -81,7 +86,7 @@ func ataError(r ataRegisters) error {
 	return fmt.Errorf("ATA status 0x%02x, error 0x%02x", r.status, r.error)
 }
 
-func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB) (*Report, error) {
+func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB, known *knownATA) (*Report, error) {
 	d, id, err := identifyATA(dev, inq)
 	if err != nil {
 		return nil, fmt.Errorf("identify: %w", refusal(err))
@@ -110,29 +115,40 @@ func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB) (*Report
 	if r.Failing, err = returnStatus(d); err != nil {
 		r.problem("SMART status", err)
 	}
-	data, err := d.read(smartData)
-	if err != nil {
-		return nil, fmt.Errorf("read SMART data: %w", refusal(err))
-	}
-	// smartctl warns of a wrong checksum, and no more (smartmontools' atacmds.cpp, checksumwarning). Numbers
-	// that may be garbage judge no disk here, but what the disk tells beside them does.
-	if wrong := errors.New("the checksum is wrong"); checksum(data) == 0 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		thresholds, err := d.read(smartThresholds)
-		if err != nil {
-			r.problem("thresholds", err)
-		}
-		r.attributes(data, thresholds)
-	} else if r.problem("SMART data", wrong); r.Failing == nil {
-		return nil, fmt.Errorf("read SMART data: %w", wrong)
+	if err := r.attributesOf(ctx, d); err != nil {
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r.ataLogs(d)
+	r.ataLogs(ctx, d, known, r.hasGeneralLogs(d, word))
 	return r, nil
+}
+
+// attributesOf reads the attributes, without which there is no health to tell.
+func (r *Report) attributesOf(ctx context.Context, d ataDevice) error {
+	data, err := d.read(smartData, 1)
+	if err != nil {
+		return fmt.Errorf("read SMART data: %w", refusal(err))
+	}
+	// smartctl warns of a wrong checksum, and no more (smartmontools' atacmds.cpp, checksumwarning). Numbers
+	// that may be garbage judge no disk here, but what the disk tells beside them does.
+	if wrong := errors.New("the checksum is wrong"); checksum(data) != 0 {
+		if r.Failing == nil {
+			return fmt.Errorf("read SMART data: %w", wrong)
+		}
+		r.problem("SMART data", wrong)
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	thresholds, err := d.read(smartThresholds, 1)
+	if err != nil {
+		r.problem("thresholds", err)
+	}
+	r.attributes(data, thresholds)
+	return nil
 }
 
 // ataCapacity is the number of sectors that can be addressed times their size
@@ -214,30 +230,58 @@ func (r *Report) attributes(data, thresholds []byte) {
 	}
 }
 
-// ataLogs reads the summary error log and the self-test log (ATA/ATAPI-7,
-// SMART READ LOG).
-func (r *Report) ataLogs(d ataDevice) {
-	if log, err := d.read(smartErrorSummary); err != nil {
-		r.problem("error log", err)
-	} else if checksum(log) != 0 {
-		r.problem("error log", errors.New("the checksum is wrong"))
-	} else {
-		r.ATA.Errors = ptr(uint64(binary.LittleEndian.Uint16(log[452:])))
+// ataLogs reads the logs of errors and of self-tests: the extended ones of a disk that is known to have them, else
+// the plain ones. At its first reading it is asked for both, since nobody knows how it takes to be asked for the former.
+func (r *Report) ataLogs(ctx context.Context, d ataDevice, known *knownATA, general bool) {
+	var told ataTold
+	first := known.begin(r)
+	if general && !first {
+		told = known.read(ctx, d, r)
 	}
-	log, err := d.read(smartSelfTestLog)
-	switch {
-	case err != nil:
-		r.problem("self-test log", err)
-	case checksum(log) != 0:
-		r.problem("self-test log", errors.New("the checksum is wrong"))
-	default:
-		var tests []selfTest
-		for i := range 21 { // a ring; byte 508 is the number of the newest, from 1
-			e := log[2+24*((int(log[508])+20-i)%21):]
-			tests = append(tests, ataTest(e[0], e[1]))
-		}
-		r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(tests)
+	var errorLog, testLog error
+	if told.errors == nil {
+		told.errors, errorLog = summaryErrors(d)
 	}
+	if told.tests == nil && ctx.Err() == nil {
+		told.tests, testLog = plainTests(d)
+	}
+	if general && first {
+		more := r.firstTime(ctx, d, known)
+		more.errors, more.tests = cmp.Or(more.errors, told.errors), cmp.Or(more.tests, told.tests)
+		told = more
+	}
+	if r.ATA.Errors = told.errors; told.errors == nil && errorLog != nil {
+		r.problem("error log", errorLog)
+	}
+	if told.tests != nil {
+		r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(*told.tests)
+	} else if testLog != nil {
+		r.problem("self-test log", testLog)
+	}
+	r.ATA.Uncorrectable, r.Celsius, r.PercentUsed = told.uncorrectable, cmp.Or(r.Celsius, told.celsius), cmp.Or(r.PercentUsed, told.used)
+}
+
+// summaryErrors is the count of the summary error log (ATA/ATAPI-7, SMART READ LOG).
+func summaryErrors(d ataDevice) (*uint64, error) {
+	log, err := d.readSummed(smartErrorSummary)
+	if err != nil {
+		return nil, err
+	}
+	return ptr(uint64(binary.LittleEndian.Uint16(log[452:]))), nil
+}
+
+// plainTests are those of the self-test log (ATA/ATAPI-7, SMART READ LOG), the newest first.
+func plainTests(d ataDevice) (*[]selfTest, error) {
+	log, err := d.readSummed(smartSelfTestLog)
+	if err != nil {
+		return nil, err
+	}
+	var tests []selfTest
+	for i := range 21 { // a ring; byte 508 is the number of the newest, from 1
+		e := log[2+24*((int(log[508])+20-i)%21):]
+		tests = append(tests, ataTest(e[0], e[1]))
+	}
+	return &tests, nil
 }
 
 // ataTestFailed says whether a self-test ended with a failure of the drive (ATA/ATAPI-7,

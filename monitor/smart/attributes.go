@@ -4,10 +4,11 @@ import "strings"
 
 // Attributes that the report itself looks at.
 const (
-	attrPowerOn     = 9
-	attrPowerCycles = 12
-	attrAirflow     = 190
-	attrTemperature = 194
+	attrPowerOn       = 9
+	attrPowerCycles   = 12
+	attrUncorrectable = 187
+	attrAirflow       = 190
+	attrTemperature   = 194
 )
 
 // format says which of the 48 bits of a raw value count.

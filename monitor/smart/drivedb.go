@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ type DriveDB struct {
 	common  map[uint8]preset // for every drive (the entry DEFAULT)
 
 	mu    sync.Mutex
-	found map[[2]string]map[uint8]preset // by model and firmware
+	found map[[2]string]driveEntry // by model and firmware
 }
 
 // driveEntry has its expressions as text: compiled, those of the whole table take more
@@ -29,29 +30,35 @@ type DriveDB struct {
 type driveEntry struct {
 	model, firmware string
 	presets         map[uint8]preset
+	noLogDirectory  bool // -F nologdir: the drive may freeze when its log directory is read
 }
 
-// find are the presets of the first entry that a drive matches, as smartctl has it.
-func (db *DriveDB) find(model, firmware string) map[uint8]preset {
+// find is the first entry that a drive matches, as smartctl has it; an empty one when there is none.
+func (db *DriveDB) find(model, firmware string) driveEntry {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	key := [2]string{model, firmware}
-	if p, ok := db.found[key]; ok {
-		return p
+	if e, ok := db.found[key]; ok {
+		return e
 	}
 	matches := func(expr, s string) bool {
 		re, err := whole(expr)
 		return err == nil && re.MatchString(s) // it was compiled once before
 	}
-	for i := range db.entries {
-		e := &db.entries[i]
-		if matches(e.model, model) && (e.firmware == "" || matches(e.firmware, firmware)) {
-			db.found[key] = e.presets
-			return e.presets
-		}
+	i := slices.IndexFunc(db.entries, func(e driveEntry) bool {
+		return matches(e.model, model) && (e.firmware == "" || matches(e.firmware, firmware))
+	})
+	if i < 0 {
+		db.found[key] = driveEntry{}
+	} else {
+		db.found[key] = db.entries[i]
 	}
-	db.found[key] = nil
-	return nil
+	return db.found[key]
+}
+
+// noLogDirectory says that a drive may freeze when its log directory is read.
+func (db *DriveDB) noLogDirectory(model, firmware string) bool {
+	return db != nil && db.find(model, firmware).noLogDirectory
 }
 
 func whole(expr string) (*regexp.Regexp, error) { return regexp.CompilePOSIX("^(" + expr + ")$") }
@@ -87,7 +94,7 @@ func ReadDriveDB(host *hostfs.FS) (*DriveDB, error) {
 // a table could name an attribute wrongly.
 func ParseDriveDB(text string) (*DriveDB, error) {
 	p := tableParser{rest: text, line: 1}
-	db := &DriveDB{common: map[uint8]preset{}, found: map[[2]string]map[uint8]preset{}}
+	db := &DriveDB{common: map[uint8]preset{}, found: map[[2]string]driveEntry{}}
 	for {
 		switch tok, err := p.next(); {
 		case err != nil:
@@ -126,7 +133,7 @@ func (db *DriveDB) add(f []string) error {
 			return fmt.Errorf("expression: %w", err)
 		}
 	}
-	db.entries = append(db.entries, driveEntry{model: model, firmware: firmware, presets: presets})
+	db.entries = append(db.entries, driveEntry{model, firmware, presets, strings.Contains(options, "-F nologdir")})
 	return nil
 }
 
@@ -161,7 +168,7 @@ func (db *DriveDB) decode(id uint8, raw uint64, model, firmware string) (name st
 		return "", raw, false
 	}
 	p, ok := db.common[id]
-	if own, told := db.find(model, firmware)[id]; told {
+	if own, told := db.find(model, firmware).presets[id]; told {
 		if own.name == "" {
 			own.name = p.name
 		}
@@ -190,7 +197,7 @@ func (db *DriveDB) perHour(model, firmware string) uint64 {
 	if db == nil {
 		return 1
 	}
-	switch db.find(model, firmware)[attrPowerOn].format {
+	switch db.find(model, firmware).presets[attrPowerOn].format {
 	case "minutes", "min2hour":
 		return 60
 	case "halfminutes", "halfmin2hour":

@@ -63,12 +63,8 @@ func (d *tape) SCSI(cdb, data []byte) (int, smart.Sense, error) {
 			data[0] = cdb[2] & 0x3f
 		}
 	case 0x85:
-		if len(data) == 512 { // whole, with a checksum that is right
-			n = 512
-			data[511] = 0
-			for _, c := range data[:511] {
-				data[511] -= c
-			}
+		if n = len(data); n > 0 { // whole, with checksums that are right
+			sums(data)
 			if cdb[14] == 0xec {
 				data[2*82] |= 1 // has SMART
 				data[2*85] |= 1 // turned on
@@ -116,6 +112,7 @@ func seeds(t testing.TB) []seed {
 	out := []seed{
 		{0, nvmeDisk()},
 		{1, ataDisk("ST8000NM0055", pass, attr{5, 3, 100, 10, 8})},
+		{1, allLogs()},
 		{2, scsiDisk()},
 		{2, usb},
 	}

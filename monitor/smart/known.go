@@ -7,11 +7,12 @@ import (
 	"sync"
 )
 
-// Known keeps, by device, what a SCSI disk has told and does not change: which pages it has and
+// Known keeps, by device, what a disk has told and does not change. Of a SCSI disk that is which pages it has and
 // how long they are, what it is called, how it is connected. Else each reading would ask again: of a disk
 // that is not on SAS, for the length of each log page before the page. It holds for a disk as long as
 // INQUIRY and the serial number are the same, which are asked for each time; one without a serial number, or
-// without a list of its pages, is asked for everything each time. The zero Known knows of no
+// without a list of its pages, is asked for everything each time. Of an ATA disk it is which general purpose logs it
+// has, as long as IDENTIFY DEVICE tells the same model, firmware and serial number. The zero Known knows of no
 // disk. It is safe for concurrent use.
 type Known struct {
 	mu    sync.Mutex
@@ -21,7 +22,13 @@ type Known struct {
 // knownDevice is the disk that is known under the name of a device.
 type knownDevice struct {
 	reading sync.Mutex
-	disk    knownSCSI
+	disk    knownDisk
+}
+
+// knownDisk is one disk, which speaks one of the two.
+type knownDisk struct {
+	scsi knownSCSI
+	ata  knownATA
 }
 
 // Read is ReadWith of a disk that may be known under the name of its device.
@@ -37,13 +44,13 @@ func (k *Known) Read(ctx context.Context, device string, d Device, db *DriveDB) 
 	}
 	k.mu.Unlock()
 	if !known.reading.TryLock() { // a disk that had the name hangs in the middle of one
-		return readKnown(ctx, d, db, &knownSCSI{})
+		return readKnown(ctx, d, db, &knownDisk{})
 	}
 	defer known.reading.Unlock()
 	return readKnown(ctx, d, db, &known.disk)
 }
 
-// knownSCSI is what is known of one disk. Without a serial number it is of none.
+// knownSCSI is what is known of one SCSI disk. Without a serial number it is of none.
 type knownSCSI struct {
 	inquiry inquiry
 	serial  string

@@ -5,22 +5,32 @@ import (
 	"fmt"
 )
 
-// ataCommand is an ATA command that reads whole sectors, or none. None here is one of 48
-// bits, which the pass-through of 12 bytes has no room for.
+// ataCommand is an ATA command that reads whole sectors, or none.
 type ataCommand struct {
-	command, feature, lbaLow uint8
-	smart                    bool // the registers that every SMART command has
+	command, feature, lbaLow, lbaMid, lbaHigh uint8
+	// extend is one of 48 bits, which the pass-through of 12 bytes has no room for.
+	extend bool
 }
 
 // Commands of ACS-4 and, for what it has dropped, of ATA/ATAPI-7.
 var (
 	ataIdentify       = ataCommand{command: 0xec}
-	smartData         = ataCommand{command: 0xb0, feature: 0xd0, smart: true}
-	smartThresholds   = ataCommand{command: 0xb0, feature: 0xd1, smart: true}
-	smartStatus       = ataCommand{command: 0xb0, feature: 0xda, smart: true}
-	smartErrorSummary = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x01, smart: true}
-	smartSelfTestLog  = ataCommand{command: 0xb0, feature: 0xd5, lbaLow: 0x06, smart: true}
+	smartData         = smartCommand(0xd0, 0)
+	smartThresholds   = smartCommand(0xd1, 0)
+	smartStatus       = smartCommand(0xda, 0)
+	smartErrorSummary = smartCommand(0xd5, 0x01)
+	smartSelfTestLog  = smartCommand(0xd5, 0x06)
 )
+
+// smartCommand is one of the SMART feature set, with the registers that each of them has.
+func smartCommand(feature, log uint8) ataCommand {
+	return ataCommand{command: 0xb0, feature: feature, lbaLow: log, lbaMid: 0x4f, lbaHigh: 0xc2}
+}
+
+// readLog is READ LOG EXT of a general purpose log, from a page on (ACS-3).
+func readLog(log, page uint8) ataCommand {
+	return ataCommand{command: 0x2f, lbaLow: log, lbaMid: page, extend: true}
+}
 
 const sector = 512
 
@@ -36,12 +46,12 @@ type ataDevice struct {
 // when the other form is no command there; another error says nothing of the form.
 func identifyATA(dev Device, inq inquiry) (d ataDevice, id []byte, err error) {
 	d = ataDevice{Device: dev}
-	id, err = d.read(ataIdentify)
+	id, err = d.read(ataIdentify, 1)
 	if inq.kind != blockDevice || !unknownCommand(err) {
 		return d, id, err
 	}
 	d.twelve = true
-	id, err = d.read(ataIdentify)
+	id, err = d.read(ataIdentify, 1)
 	if unknownCommand(err) {
 		return d, nil, fmt.Errorf("%w: what translates for the disk knows ATA PASS-THROUGH neither of 16 bytes nor of 12", ErrUnsupported)
 	}
@@ -58,25 +68,26 @@ func unknownCommand(err error) bool {
 // command without data asks for the registers it leaves.
 func (d ataDevice) passThrough(c ataCommand, data []byte) []byte {
 	const (
-		nonData, pioIn              = 3 << 1, 4 << 1
+		nonData, pioIn, extend      = 3 << 1, 4 << 1, 1
 		fromDevice, blocks, inCount = 1 << 3, 1 << 2, 2
 		checkCondition              = 1 << 5
 	)
-	var protocol, flags, count, lbaMid, lbaHigh byte = nonData, checkCondition, 0, 0, 0
+	var protocol, flags, count byte = nonData, checkCondition, 0
 	if len(data) > 0 {
 		protocol, flags, count = pioIn, fromDevice|blocks|inCount, byte(len(data)/sector)
 	}
-	if c.smart {
-		lbaMid, lbaHigh = 0x4f, 0xc2
+	if c.extend {
+		protocol |= extend
 	}
 	if d.twelve {
-		return []byte{0xa1, protocol, flags, c.feature, count, c.lbaLow, lbaMid, lbaHigh, 9: c.command, 11: 0}
+		return []byte{0xa1, protocol, flags, c.feature, count, c.lbaLow, c.lbaMid, c.lbaHigh, 9: c.command, 11: 0}
 	}
-	return []byte{0x85, protocol, flags, 4: c.feature, 6: count, 8: c.lbaLow, 10: lbaMid, 12: lbaHigh, 14: c.command, 15: 0}
+	return []byte{0x85, protocol, flags, 4: c.feature, 6: count, 8: c.lbaLow, 10: c.lbaMid, 12: c.lbaHigh, 14: c.command, 15: 0}
 }
 
-func (d ataDevice) read(c ataCommand) ([]byte, error) {
-	data := make([]byte, sector)
+// read returns so many sectors.
+func (d ataDevice) read(c ataCommand, count int) ([]byte, error) {
+	data := make([]byte, count*sector)
 	n, sense, err := d.SCSI(d.passThrough(c, data), data)
 	if err != nil {
 		return nil, err
@@ -84,8 +95,17 @@ func (d ataDevice) read(c ataCommand) ([]byte, error) {
 	if r, ok := sense.ata(); ok && r.status&0x01 != 0 { // ERR
 		return nil, ataError(r)
 	}
-	if n != sector {
-		return nil, fmt.Errorf("%d bytes, want %d", n, sector)
+	if n != len(data) {
+		return nil, fmt.Errorf("%d bytes, want %d", n, len(data))
 	}
 	return data, nil
+}
+
+// readSummed returns a sector whose checksum is right.
+func (d ataDevice) readSummed(c ataCommand) ([]byte, error) {
+	data, err := d.read(c, 1)
+	if err == nil && checksum(data) != 0 {
+		return nil, errors.New("the checksum is wrong")
+	}
+	return data, err
 }

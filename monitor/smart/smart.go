@@ -165,10 +165,10 @@ func Read(ctx context.Context, d Device) (*Report, error) { return ReadWith(ctx,
 
 // ReadWith is Read with a table of what vendors mean by their attributes, which may be nil.
 func ReadWith(ctx context.Context, d Device, db *DriveDB) (*Report, error) {
-	return readKnown(ctx, d, db, &knownSCSI{})
+	return readKnown(ctx, d, db, &knownDisk{})
 }
 
-func readKnown(ctx context.Context, d Device, db *DriveDB, known *knownSCSI) (*Report, error) {
+func readKnown(ctx context.Context, d Device, db *DriveDB, known *knownDisk) (*Report, error) {
 	if d.NVMe() {
 		return readNVMe(ctx, d)
 	}
@@ -177,7 +177,7 @@ func readKnown(ctx context.Context, d Device, db *DriveDB, known *knownSCSI) (*R
 		return nil, err
 	}
 	if inq.vendor == "ATA" { // SAT-5: what translates ATA names itself so
-		return readATA(ctx, d, inq, db)
+		return readATA(ctx, d, inq, db, &known.ata)
 	}
-	return readSCSI(ctx, d, inq, known)
+	return readSCSI(ctx, d, inq, &known.scsi)
 }

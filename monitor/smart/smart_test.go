@@ -83,7 +83,7 @@ func TestInquiryIsShort(t *testing.T) {
 func TestAnyAnswer(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range 3000 {
-		for _, d := range []*disk{nvmeDisk(), ataDisk("EXAMPLE", pass, attr{5, 3, 100, 10, 8}), scsiDisk()} {
+		for _, d := range []*disk{nvmeDisk(), ataDisk("EXAMPLE", pass, attr{5, 3, 100, 10, 8}), allLogs(), scsiDisk()} {
 			for _, table := range []map[string][]byte{d.admin, d.scsi} {
 				for key, p := range table {
 					for range rnd.IntN(6) {

@@ -38,7 +38,7 @@ func (s *Smartctl) Ask(ctx context.Context, a *Adapter, device string) (*Report,
 	out := &capped{full: make(chan struct{})}
 	c := hostexec.Command{
 		Path: program, Dir: "/", Env: []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdout: out,
-		Args: []string{"--json=c", "--info", "--health", "--attributes", "--log=error", "--log=selftest", "--log=background", "--device=" + a.Type, device},
+		Args: []string{"--json=c", "--info", "--health", "--attributes", "--log=xerror,error", "--log=xselftest,selftest", "--log=background", "--device=" + a.Type, device},
 	}
 	if s.Root != "" && s.Root != "/" {
 		c.Root = s.Root

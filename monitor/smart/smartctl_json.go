@@ -2,6 +2,7 @@ package smart
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,12 +92,8 @@ type smartctlJSON struct {
 	NVMe         *nvmeJSON `json:"nvme_smart_health_information_log"`
 	ATAErrors    *ataLog   `json:"ata_smart_error_log"`
 	ATASelfTests *struct {
-		Standard *struct {
-			Table []struct { // the newest first, as the others
-				Type   value[uint8] `json:"type"`
-				Status value[uint8] `json:"status"`
-			} `json:"table"`
-		} `json:"standard"`
+		Standard *ataTests `json:"standard"`
+		Extended *ataTests `json:"extended"`
 	} `json:"ata_smart_self_test_log"`
 
 	SCSIErrors *struct {
@@ -147,10 +144,31 @@ type ataJSON struct {
 	} `json:"table"`
 }
 
+// ataLog has the extended log in place of the summary when the drive has both.
 type ataLog struct {
-	Summary *struct {
-		Count count `json:"count"`
-	} `json:"summary"`
+	Summary  *ataErrors `json:"summary"`
+	Extended *ataErrors `json:"extended"`
+}
+
+// ataErrors is without a count when the log is garbage.
+type ataErrors struct {
+	Count *count `json:"count"`
+}
+
+func (l *ataErrors) count() *uint64 {
+	if l == nil {
+		return nil
+	}
+	return l.Count.pointer()
+}
+
+// ataTests is without a count when the extended log is garbage; the standard one has none when it is empty.
+type ataTests struct {
+	Count *count     `json:"count"`
+	Table []struct { // the newest first, as the others
+		Type   value[uint8] `json:"type"`
+		Status value[uint8] `json:"status"`
+	} `json:"table"`
 }
 
 type nvmeJSON struct {
@@ -265,15 +283,21 @@ func (d *smartctlJSON) ata(r *Report) *Report {
 		a.Name, a.Count = r.db.attribute(a.ID, a.Raw, r.Model, r.Firmware)
 		r.ATA.Attributes = append(r.ATA.Attributes, a)
 	}
-	if d.ATAErrors != nil && d.ATAErrors.Summary != nil {
-		r.ATA.Errors = d.ATAErrors.Summary.Count.pointer()
+	if e := d.ATAErrors; e != nil {
+		r.ATA.Errors = cmp.Or(e.Extended.count(), e.Summary.count())
 	}
-	if d.ATASelfTests != nil && d.ATASelfTests.Standard != nil {
-		var tests []selfTest
-		for _, t := range d.ATASelfTests.Standard.Table {
-			tests = append(tests, ataTest(t.Type.Value, t.Status.Value))
+	if l := d.ATASelfTests; l != nil {
+		log := l.Standard
+		if l.Extended != nil && l.Extended.Count != nil {
+			log = l.Extended
 		}
-		r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(tests)
+		if log != nil {
+			var tests []selfTest
+			for _, t := range log.Table {
+				tests = append(tests, ataTest(t.Type.Value, t.Status.Value))
+			}
+			r.ATA.SelfTestFailures, r.ATA.StandingTestFailures = failures(tests)
+		}
 	}
 	return r
 }

@@ -127,6 +127,21 @@ func TestSmartctlLogs(t *testing.T) {
 	if a, _ := r.ATA.Attribute(188); a.Count != 12 || *r.ATA.SelfTestFailures != 1 {
 		t.Errorf("ATA: %+v", r.ATA)
 	}
+	// ataprint.cpp: PrintSmartExtErrorLog and PrintSmartExtSelfTestLog, which count nothing of a log that is garbage.
+	const plain = `"standard":{"table":[{"type":{"value":1},"status":{"value":121}}]}`
+	for extended, want := range map[string]struct {
+		errors uint64
+		failed int
+	}{
+		`"ata_smart_error_log":{"summary":{"count":9}},"ata_smart_self_test_log":{` + plain + `}`:                                                                                 {9, 1},
+		`"ata_smart_error_log":{"extended":{"count":900,"sectors":1}},"ata_smart_self_test_log":{"extended":{"count":2,"table":[{"status":{"value":0}},{"status":{"value":0}}]}}`: {900, 0},
+		`"ata_smart_error_log":{"extended":{"count":900},"summary":{"count":9}},"ata_smart_self_test_log":{"extended":{"count":0},` + plain + `}`:                                 {900, 0},
+		`"ata_smart_error_log":{"extended":{"sectors":1},"summary":{"count":9}},"ata_smart_self_test_log":{"extended":{"sectors":1},` + plain + `}`:                               {9, 1},
+	} {
+		if h := ask(0, "ATA", `"ata_smart_attributes":{},"smart_status":{"passed":true},`+extended).ATA; *h.Errors != want.errors || *h.SelfTestFailures != want.failed {
+			t.Errorf("%s: %d errors, %d failed tests", extended, *h.Errors, *h.SelfTestFailures)
+		}
+	}
 	// nvmeprint.cpp: print_error_log, print_self_test_log; a counter of 128 bits is written whole.
 	r = ask(0, "NVMe", `"nvme_smart_health_information_log":{"critical_warning":2,"media_errors":340282366920938463463374607431768211455,"percentage_used":3},
 		"nvme_error_information_log":{"table":[null,{"error_count":5,"status_field":{"value":641},"lba":{"value":81920},"nsid":1}]},
@@ -210,7 +225,7 @@ func TestSmartctlArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "--json=c\n--info\n--health\n--attributes\n--log=error\n--log=selftest\n--log=background\n--device=megaraid,3\n/dev/sg 2;id\n/usr/sbin:/usr/bin:/sbin:/bin\n"
+	want := "--json=c\n--info\n--health\n--attributes\n--log=xerror,error\n--log=xselftest,selftest\n--log=background\n--device=megaraid,3\n/dev/sg 2;id\n/usr/sbin:/usr/bin:/sbin:/bin\n"
 	if string(got) != want {
 		t.Errorf("arguments\n%swant\n%s", got, want)
 	}

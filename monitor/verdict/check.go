@@ -210,8 +210,12 @@ func greatest(signal string) float64 {
 		return 255
 	case signal == "ata.prefailure": // of 30 attributes, SFF-8035i
 		return 30
-	case strings.HasSuffix(signal, ".selfTestFailures"): // 21 of ATA, 20 of the others
-		return 21
+	case signal == "ata.selfTestFailures": // an extended log is read up to 8 pages of 19
+		return 8 * 19
+	case strings.HasSuffix(signal, ".selfTestFailures"): // the last 20
+		return 20
+	case signal == "ata.uncorrectable": // four bytes, ACS-3
+		return math.MaxUint32
 	case strings.HasPrefix(signal, "scsi."), strings.HasPrefix(signal, "nvme."):
 		return math.MaxUint64
 	}

@@ -260,7 +260,7 @@ func TestParseThresholdsRefuses(t *testing.T) {
 		"rules: [{signal: hdd.10, remove: true}, {signal: hdd.10, name: n, why: w, atLeast: 1, severity: Warning}]":                                      "another rule is about the signal",
 		"rules: [{signal: ata.10, remove: true}]":                                                                                                        "rules[0] (ata.10): there is no built-in rule about the signal",
 		"rules: [{signal: hdd.10, name: spin retries, remove: true}]":                                                                                    "remove: true goes with signal alone",
-		"rules: [{signal: nvme.selfTestFailures, name: n, why: w, atLeast: 22, severity: Warning}]":                                                      "nvme.selfTestFailures is never more than 21",
+		"rules: [{signal: nvme.selfTestFailures, name: n, why: w, atLeast: 21, severity: Warning}]":                                                      "nvme.selfTestFailures is never more than 20",
 		"accepted: [{disk: d, why: w, signal: ata.5, upTo: -1}]":                                                                                         "upTo is -1",
 		"rules:\n- {signal: ata.5, name: n, why: w, grows: true, class: Link}\n- signal: ata.9\n  name: n\n  why: w\n  atLeast: -4\n  severity: Warning": "t.yaml:6: rules[1] (ata.9): atLeast is -4",
 		"rules: [{signal: ata.5, name: n, why: w, grows: true, class: Link}]\naccepted: [{disk: d, signal: ata.5}]":                                      "t.yaml:2: accepted[0] (d): disk and why must be given",

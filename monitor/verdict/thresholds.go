@@ -85,7 +85,7 @@ func parseThresholds(name string, data []byte, base *Thresholds) (*Thresholds, e
 }
 
 var signalNames = []string{
-	"ata.failing", "ata.prefailure", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors", "scsi.grownDefects",
+	"ata.failing", "ata.prefailure", "ata.uncorrectable", "scsi.failing", "scsi.uncorrected.read", "scsi.uncorrected.write", "scsi.uncorrected.verify", "scsi.scanErrors", "scsi.grownDefects",
 	"ata.selfTestFailures", "scsi.selfTestFailures", "nvme.selfTestFailures",
 	"nvme.warning.spare", "nvme.warning.temperature", "nvme.warning.reliability", "nvme.warning.readOnly", "nvme.warning.backup",
 	"nvme.warning.persistentMemory", "nvme.spareBelowThreshold", "nvme.mediaErrors", "percentUsed", "hdd.celsius",
@@ -128,6 +128,9 @@ func Signals(r *smart.Report) map[string]float64 {
 			truth("ata.failing", *r.Failing)
 		}
 		ataSignals(s, r)
+		if h.Uncorrectable != nil {
+			s["ata.uncorrectable"] = float64(*h.Uncorrectable)
+		}
 		tests("ata", h.StandingTestFailures)
 	}
 	if h := r.SCSI; h != nil {
