@@ -125,10 +125,15 @@ func readATA(ctx context.Context, dev Device, inq inquiry, db *DriveDB, known *k
 	return r, nil
 }
 
-// attributesOf reads the attributes, without which there is no health to tell.
+// attributesOf reads the attributes. Without them there is no health to tell, but for what the disk has
+// concluded itself.
 func (r *Report) attributesOf(ctx context.Context, d ataDevice) error {
 	data, err := d.read(smartData, 1)
-	if err != nil {
+	switch {
+	case err != nil && r.Failing != nil && *r.Failing: // it needs no number to be failing
+		r.problem("SMART data", refusal(err))
+		return nil
+	case err != nil:
 		return fmt.Errorf("read SMART data: %w", refusal(err))
 	}
 	// smartctl warns of a wrong checksum, and no more (smartmontools' atacmds.cpp, checksumwarning). Numbers

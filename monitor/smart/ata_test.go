@@ -144,3 +144,23 @@ func TestATASilence(t *testing.T) {
 		t.Errorf("SMART turned off: %v", err)
 	}
 }
+
+// A drive that refused its attributes was not heard when it said that it fails.
+func TestATAFailingWithoutAttributes(t *testing.T) {
+	for name, err := range map[string]error{"refused": smart.SenseError{Status: 2, Key: 5, ASC: 0x24}, "no answer": errors.New("host status 0x03")} {
+		for _, said := range []uint16{fail, pass, 0} {
+			d := ataDisk("EXAMPLE", said, attr{5, 3, 100, 10, 8})
+			d.errs = map[string]error{smartRead: err}
+			r, err := smart.Read(t.Context(), d)
+			if said != fail { // what says that all is well is not believed without a number
+				if err == nil || !strings.Contains(err.Error(), "SMART data") || errors.Is(err, smart.ErrUnsupported) {
+					t.Errorf("%s, status %#x: %+v, %v", name, said, r, err)
+				}
+				continue
+			}
+			if err != nil || !*r.Failing || len(r.ATA.Attributes) != 0 || *r.ATA.Errors != 7 || len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], "SMART data: ") {
+				t.Errorf("%s: %+v, %v", name, r, err)
+			}
+		}
+	}
+}
