@@ -151,7 +151,7 @@ func TestExtendedLogs(t *testing.T) {
 		"NotListed":      {"one that is not listed", nil, func(d *disk) { d.scsi[logExt(directory, 0, 1)][2*extendedErrors] = 0 }, 7, 3, 3, 1},
 		"Aborted":        {"one that is listed, and refused", nil, func(d *disk) { aborts(d, logExt(extendedErrors, 0, 1)) }, 7, 3, 3, 1},
 		"TestsAborted":   {"the same of tests", nil, func(d *disk) { aborts(d, logExt(extendedTests, 0, 2)) }, 900, 1, 0, 1},
-		"Long":           {"too many pages to read each time", nil, func(d *disk) { d.scsi[logExt(directory, 0, 1)][2*extendedTests] = 9 }, 900, 1, 0, 1},
+		"Long":           {"too many pages to read each time", logs{extendedTests: testLog(9, 4, tests...)}, nothing, 900, 1, 0, 1},
 		"Checksum":       {"garbage counts nothing", nil, func(d *disk) { d.scsi[logExt(extendedErrors, 0, 1)][100]++ }, 7, 3, 3, 1},
 		"ChecksumSecond": {"on any page", nil, func(d *disk) { d.scsi[logExt(extendedTests, 0, 2)][600]++ }, 900, 1, 0, 1},
 		"Zeros":          {"a page of zeros has the right checksum", logs{extendedErrors: make([]byte, 512)}, nothing, 7, 3, 3, 1},
