@@ -72,8 +72,11 @@ func (r *Repo) ReadRefBlob(ctx context.Context, ref string) (data []byte, object
 	if object == "" {
 		return nil, "", nil
 	}
-	data, err = r.git(ctx, nil, "cat-file", "blob", object)
-	return data, object, err
+	blobs, err := r.objects(ctx, "blob", []string{object})
+	if err != nil {
+		return nil, object, err
+	}
+	return blobs[0].data, object, nil
 }
 
 // WriteRefBlob stores data as a blob, points ref at it, and returns its name. It
@@ -127,7 +130,11 @@ func (r *Repo) Tags(ctx context.Context, patterns ...string) ([]Tag, error) {
 
 // RawTag is the content of the tag object that a name stands for.
 func (r *Repo) RawTag(ctx context.Context, name string) ([]byte, error) {
-	return r.git(ctx, nil, "cat-file", "tag", name)
+	tags, err := r.objects(ctx, "tag", []string{name})
+	if err != nil {
+		return nil, err
+	}
+	return tags[0].data, nil
 }
 
 // ObjectType is the type of an object: commit, tag, tree or blob.

@@ -99,7 +99,11 @@ func later(a, b time.Time) time.Time {
 
 // Commit is the content of a commit object.
 func (r *Repo) Commit(ctx context.Context, commit string) ([]byte, error) {
-	return r.git(ctx, nil, "cat-file", "commit", commit)
+	commits, err := r.objects(ctx, "commit", []string{commit})
+	if err != nil {
+		return nil, err
+	}
+	return commits[0].data, nil
 }
 
 // NewCommits lists the commits that commit has and base, if given, has not, newest first.
