@@ -69,7 +69,9 @@ func TestRollbackToWhatIsNotThere(t *testing.T) {
 			if f.head("canary") != head {
 				t.Fatalf("%s is published", what)
 			}
-			return strings.Contains(cluster(st, "canary").PublishError, "git revert, or holdfast retry")
+			// What cannot be takes no room, and the ring says so.
+			return strings.Contains(cluster(st, "canary").PublishError, "git revert, or holdfast retry") &&
+				st.Rings[0].Phase == rollout.Halted && strings.Contains(st.Rings[0].Message, "cluster canary cannot go back")
 		})
 		stop()
 	}

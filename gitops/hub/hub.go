@@ -113,6 +113,7 @@ type Hub struct {
 	takers   []string             // clusters that wait until it is noted that they take their bundles
 	decision rollout.Decision
 	turns    map[string]error  // by cluster: what came of publishing to it last
+	noWay    map[string]noWay  // by cluster: where it could not go back to
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster
 	changed  chan struct{}     // closed and replaced when heads change or a plan is asked for
@@ -161,6 +162,7 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		plans:    map[string]*plan{},
 		unheeded: map[string]bool{},
 		trials:   map[string]*trial{},
+		noWay:    map[string]noWay{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),
 		git:      semaphore.NewWeighted(maxGit),

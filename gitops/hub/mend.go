@@ -67,22 +67,42 @@ func (h *Hub) remember(cluster, commit string) error {
 	return nil
 }
 
-// republish publishes again what a cluster's branch had at an earlier commit, which must
-// be in the hub's own history: of no other is known what it is.
-func (h *Hub) republish(ctx context.Context, cluster, earlier, message string) error {
+// noWayBackError is an earlier commit that a cluster's branch cannot go back to, however
+// often that is tried.
+type noWayBackError struct{ err error }
+
+func (e *noWayBackError) Error() string { return e.err.Error() }
+
+func (e *noWayBackError) Unwrap() error { return e.err }
+
+// noWay is a revision with why there is no way back to it.
+type noWay struct {
+	revision string
+	err      error
+}
+
+// after is the publication that has again what a cluster's branch had at an earlier
+// commit. That must be in the hub's own history, for of no other is known what it is;
+// else the error is a [noWayBackError].
+func (h *Hub) after(ctx context.Context, cluster, earlier, message string) (gitrepo.Publication, error) {
 	p, err := h.next(ctx, cluster, message)
 	if err != nil {
-		return err
+		return p, err
 	}
 	own := false
 	if p.Parent != "" {
 		if own, err = h.repo.Follows(ctx, p.Parent, earlier); err != nil {
-			return err
+			return p, err
 		}
 	}
 	if !own {
-		return fmt.Errorf("%.12s is not in the history of what the hub published to %s (push a repair, git revert, or holdfast retry)", earlier, cluster)
+		return p, &noWayBackError{fmt.Errorf("%.12s is not in the history of what the hub published to %s (push a repair, git revert, or holdfast retry)", earlier, cluster)}
 	}
+	return p, nil
+}
+
+// republish publishes what [Hub.after] returned.
+func (h *Hub) republish(ctx context.Context, cluster string, p gitrepo.Publication, earlier string) error {
 	commit, err := h.repo.Republish(ctx, p, earlier)
 	if err != nil {
 		return err
@@ -134,5 +154,9 @@ func (h *Hub) mend(ctx context.Context, cluster string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return true, h.republish(ctx, cluster, last, fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest))
+	p, err := h.after(ctx, cluster, last, fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest))
+	if err != nil {
+		return true, err
+	}
+	return true, h.republish(ctx, cluster, p, last)
 }

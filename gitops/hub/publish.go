@@ -218,6 +218,11 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 	for _, p := range all {
 		pub, err := h.publishOne(ctx, rev, p)
 		turns[p.Cluster] = err
+		if no := (*noWayBackError)(nil); errors.As(err, &no) {
+			h.mu.Lock()
+			h.noWay[p.Cluster] = noWay{p.Revision, err}
+			h.mu.Unlock()
+		}
 		if pub != nil {
 			next, clusters = append(next, *pub), append(clusters, p.Cluster)
 		}
@@ -235,12 +240,14 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 // publishOne publishes an earlier bundle again, or returns what to publish.
 func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) (*gitrepo.Publication, error) {
 	if p.Revision != "" {
-		// What the state says is signed by nobody.
-		if digest, err := h.digestOf(ctx, p.Cluster, p.Revision); err != nil || digest != p.Digest {
-			return nil, fmt.Errorf("the bundle %.12s to go back to is not at %.12s any more (push a repair, git revert, or holdfast retry): %w", p.Digest, p.Revision, cmp.Or(err, errors.New("it has "+digest)))
+		pub, err := h.after(ctx, p.Cluster, p.Revision, fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit))
+		if err == nil {
+			err = h.checkDigest(ctx, p)
 		}
-		message := fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit)
-		if err := h.republish(ctx, p.Cluster, p.Revision, message); err != nil {
+		if err == nil {
+			err = h.republish(ctx, p.Cluster, pub, p.Revision)
+		}
+		if err != nil {
 			return nil, err
 		}
 		h.log.Info("earlier bundle published", "cluster", p.Cluster, "revision", p.Revision, "digest", p.Digest)
@@ -253,6 +260,20 @@ func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publicati
 	}
 	pub.Files = b.Files
 	return &pub, nil
+}
+
+// checkDigest makes sure that what a cluster is to go back to is there: what the state
+// says is signed by nobody.
+func (h *Hub) checkDigest(ctx context.Context, p rollout.Publication) error {
+	digest, err := h.digestOf(ctx, p.Cluster, p.Revision)
+	if err == nil && digest == p.Digest {
+		return nil
+	}
+	said := fmt.Errorf("the bundle %.12s to go back to is not at %.12s any more (push a repair, git revert, or holdfast retry): %w", p.Digest, p.Revision, cmp.Or(err, errors.New("it has "+digest)))
+	if foreign := (*foreignError)(nil); err == nil || errors.As(err, &foreign) {
+		return &noWayBackError{said}
+	}
+	return said
 }
 
 func (h *Hub) decide() (*revision, rollout.Decision) {
@@ -269,7 +290,7 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	}
 	for name, b := range h.accepted.result.Bundles {
 		head := h.heads[name]
-		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at}
+		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at, NoWayBack: h.noWay[name].revision}
 		c.Contact, c.PresentSince, c.HeardAt = h.contact(name, now)
 		if rep, ok := h.reports[name]; ok {
 			c.Report = rep.forRollout(b.Index, head.tip)

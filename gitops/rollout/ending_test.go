@@ -2,7 +2,6 @@ package rollout_test
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"holdfast.dev/gitops/rollout"
@@ -71,15 +70,6 @@ func (w *world) finish(sick bool, known map[[16]byte]bool) error {
 	return nil
 }
 
-// needsPerson is true for a ring with a cluster that has nowhere to go back to: it keeps
-// its place among those that may be unavailable, and a person is told to push a repair.
-func (w *world) needsPerson(ring int) bool {
-	return slices.ContainsFunc(w.f.rings[ring].Clusters, func(name string) bool {
-		rec := w.state.Clusters[name]
-		return rec.Good != "" && w.refusesToGoBack(rollout.Publication{Cluster: name, Revision: rec.GoodRevision})
-	})
-}
-
 // ended is true when nothing is left to do.
 func (w *world) ended(sick bool) (bool, error) {
 	rolledOut, halted := true, false
@@ -90,7 +80,7 @@ func (w *world) ended(sick bool) (bool, error) {
 		if !has && m.refuses&(1<<w.want) != 0 {
 			refused = w.f.names[i]
 		}
-		if rec := w.state.Clusters[w.f.names[i]]; w.state.Rollback != nil && rec.Good != "" && rec.Good != digest(m.published) && !w.needsPerson(w.f.ring[i]) {
+		if rec := w.state.Clusters[w.f.names[i]]; w.state.Rollback != nil && rec.Good != "" && rec.Good != digest(m.published) && !w.noWayBack(w.f.names[i]) {
 			return false, nil
 		}
 	}

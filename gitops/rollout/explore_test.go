@@ -109,6 +109,7 @@ func TestEveryState(t *testing.T) {
 		"LossesFail":  {"the same with failures and a kill", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{losses: 1, outages: 1, pushes: 1, faults: 1, kills: 1}, true, ""},
 		"Memory":      {"a branch that begins anew, and a failure afterwards", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{memory: 1, pushes: 1, faults: 1}, false, ""},
 		"MemoryLong":  {"the same with silence, a kill and a second push", []rollout.Ring{ring("a", 1, back), ring("b", 1, back)}, budget{memory: 1, pushes: 2, faults: 1, outages: 1, kills: 1}, true, ""},
+		"MemoryRoom":  {"the same beside a cluster that can go back, and room for one", []rollout.Ring{ring("a", 2, back)}, budget{memory: 1, pushes: 1, faults: 1, kills: 1}, false, ""},
 		"Joins":       {"a cluster that was never given anything and comes later", []rollout.Ring{ring("a", 1, back), ring("b", 1, nil)}, budget{pushes: 1}, false, "b0"},
 		"Three":       {"four clusters in three rings", []rollout.Ring{ring("a", 1, back), ring("b", 2, back), ring("c", 1, nil)}, budget{faults: 1, pushes: 1, kills: 1}, false, ""},
 		"Approval":    {"a ring that waits for a person", []rollout.Ring{ring("a", 1, back), ring("b", 1, func(r *rollout.Ring) { r.Approval = true })}, budget{faults: 1, kills: 1, pushes: 1, recoveries: 1}, false, ""},

@@ -34,9 +34,16 @@ func (w *world) hub(n int) (effects int, err error) {
 				w.passed[other] = 0 // the hub has seen that it is no longer wanted
 			}
 		}
-		d.Publish = slices.DeleteFunc(slices.Clone(d.Publish), w.refusesToGoBack)
+		learned := false
+		d.Publish = slices.DeleteFunc(slices.Clone(d.Publish), func(p rollout.Publication) bool {
+			refused := w.refusesToGoBack(p)
+			if m := &w.members[w.f.index[p.Cluster]]; refused && m.noWay != p.Revision {
+				m.noWay, learned = p.Revision, true
+			}
+			return refused
+		})
 		if len(d.Publish) == 0 {
-			if w.answer(d.Ask) {
+			if learned || w.answer(d.Ask) {
 				continue
 			}
 			return effects, nil
@@ -82,6 +89,12 @@ func (w *world) refusesToGoBack(p rollout.Publication) bool {
 	return m.forgotten || commit[1] != m.history || m.has&(1<<commit[0]) == 0
 }
 
+// noWayBack is true for a cluster that cannot go where a rollback would take it.
+func (w *world) noWayBack(name string) bool {
+	rec := w.state.Clusters[name]
+	return rec.Good != "" && w.refusesToGoBack(rollout.Publication{Cluster: name, Revision: rec.GoodRevision})
+}
+
 // answer lets the agents that are asked answer; false when nobody has anything new to say.
 func (w *world) answer(asked []string) (answered bool) {
 	for _, name := range asked {
@@ -99,7 +112,7 @@ func (w *world) restart() {
 	w.since = w.now
 	for i := range w.members {
 		m := &w.members[i]
-		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor, m.trial = false, 0, progressing, 0, w.now, trial{}
+		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor, m.trial, m.noWay = false, 0, progressing, 0, w.now, trial{}, ""
 	}
 }
 

@@ -38,10 +38,19 @@ func (d *decider) rollback() {
 			}
 			st.Message += fmt.Sprintf("; %d of %d clusters still to go back", n, len(r.Clusters))
 			d.goBack(r, &v)
+		case len(v.stuck) > 0:
+			st.Phase = Halted
 		case r.Name == rb.Ring || v.returned > 0:
 			st.Phase = RolledBack
 		case v.healthy+v.silent == len(r.Clusters):
 			st.Phase, st.WaitsFor, st.Message, st.Action = Passed, "", "", ""
+		}
+		if len(v.stuck) > 0 {
+			st.Message += fmt.Sprintf("; cluster %s cannot go back: the bundle that it had is not in what the hub knows that it published", v.stuck[0])
+			if n := len(v.stuck) - 1; n > 0 {
+				st.Message += fmt.Sprintf(" (and %d more clusters of the ring)", n)
+			}
+			st.Action = "push a repair, or git revert"
 		}
 		d.out.Rings = append(d.out.Rings, st)
 	}
@@ -51,6 +60,7 @@ func (d *decider) rollback() {
 type backView struct {
 	healthy, silent   int // at the wanted digest, and agents that say nothing
 	sick, well        []string
+	stuck             []string // to which no way back is known
 	held, unavailable int
 	returned          int
 }
@@ -75,6 +85,13 @@ func (d *decider) lookBack(r Ring) backView {
 			// What is on its way back takes up room, but not for ever: a cluster
 			// that does not recover must not keep the others at what is bad.
 			if !c.runs(rec.Good) && c.Contact != Silent && d.in.Now.Before(timeout) {
+				v.unavailable++
+				d.recheck(timeout)
+			}
+		case c.NoWayBack != "" && c.NoWayBack == rec.GoodRevision:
+			v.stuck = append(v.stuck, name)
+			// The same: it stays where it is until a person pushes something.
+			if !c.steady() && c.Contact != Silent && d.in.Now.Before(timeout) {
 				v.unavailable++
 				d.recheck(timeout)
 			}

@@ -1,6 +1,7 @@
 package rollout_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,52 @@ func TestRollbackTakesTurns(t *testing.T) {
 	in.Rings[0].Freezes = []rollout.Freeze{{Reason: "a person looks"}}
 	if d = rollout.Decide(in); len(d.Publish) != 0 || d.Rings[0].Phase != rollout.Held {
 		t.Fatalf("a freeze holds a rollback: %+v", d)
+	}
+}
+
+// TestRollbackWithoutAWay: a cluster that cannot go back, for the hub lost its memory of
+// the branch, kept its room for ever, and the others at what is bad.
+func TestRollbackWithoutAWay(t *testing.T) {
+	ring := rollout.Ring{Name: "r", Clusters: []string{"a", "b", "c"}, MaxUnavailable: 1, Timeout: time.Minute, Rollback: true}
+	cluster := func(name string, report *rollout.Report) rollout.Cluster {
+		return rollout.Cluster{Want: "bad", Published: "bad", Revision: "rev-bad-" + name, PublishedAt: t0, Contact: rollout.Present, Report: report}
+	}
+	good := rollout.Record{Good: "good", GoodRevision: "rev-good"}
+	decide := func(now time.Time, a rollout.Cluster) rollout.Decision {
+		return rollout.Decide(rollout.Input{Now: now, Since: t0, Rings: []rollout.Ring{ring},
+			Clusters: map[string]rollout.Cluster{"a": a, "b": cluster("b", healthyAt("bad", t0)), "c": cluster("c", healthyAt("bad", t0))},
+			State:    rollout.State{Clusters: map[string]rollout.Record{"a": good, "b": good, "c": good}, Rollback: &rollout.Rollback{Ring: "r", Cluster: "a", Digest: "bad"}}})
+	}
+	well := cluster("a", healthyAt("bad", t0))
+	if d := decide(t0, well); !cmp.Equal(published(d), []string{"a"}) {
+		t.Fatalf("published %v: nobody knows yet that it cannot go back", d.Publish)
+	}
+	well.NoWayBack = "rev-older"
+	if d := decide(t0, well); !cmp.Equal(published(d), []string{"a"}) {
+		t.Fatalf("published %v: what it could not go back to is not where it would go now", d.Publish)
+	}
+	well.NoWayBack = "rev-good"
+	d := decide(t0, well)
+	if !cmp.Equal(published(d), []string{"b"}) {
+		t.Errorf("published %v: the one that stays where it is takes no room", d.Publish)
+	}
+	if st := d.Rings[0]; st.Phase != rollout.RollingBack || !strings.Contains(st.Message, "2 of 3 clusters still to go back; cluster a cannot go back") || st.Action != "push a repair, or git revert" {
+		t.Errorf("status %+v", st)
+	}
+	sick := cluster("a", &rollout.Report{Applied: "bad"})
+	sick.NoWayBack = "rev-good"
+	if d := decide(t0.Add(59*time.Second), sick); len(d.Publish) != 0 || !d.Recheck.Equal(t0.Add(time.Minute)) {
+		t.Errorf("published %v, again at %s: a sick one is down, for as long as it may be", d.Publish, d.Recheck)
+	}
+	if d := decide(t0.Add(time.Minute), sick); !cmp.Equal(published(d), []string{"b"}) {
+		t.Errorf("published %v: one that does not recover keeps the others at what is bad", d.Publish)
+	}
+	back := cluster("", healthyAt("good", t0))
+	back.Published = "good"
+	d = rollout.Decide(rollout.Input{Now: t0, Since: t0, Rings: []rollout.Ring{ring}, Clusters: map[string]rollout.Cluster{"a": well, "b": back, "c": back},
+		State: rollout.State{Clusters: map[string]rollout.Record{"a": good, "b": good, "c": good}, Rollback: &rollout.Rollback{Ring: "r", Cluster: "a", Digest: "bad"}}})
+	if st := d.Rings[0]; len(d.Publish) != 0 || st.Phase != rollout.Halted || !strings.Contains(st.Message, "cluster a cannot go back") {
+		t.Errorf("at the end %+v", d)
 	}
 }
 

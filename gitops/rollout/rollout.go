@@ -69,7 +69,10 @@ type Cluster struct {
 	// cluster has something, and nobody knows what.
 	Published, Revision string
 	PublishedAt         time.Time
-	Contact             Contact
+	// NoWayBack is a revision that the cluster cannot go back to, as the caller found when
+	// it was told to; empty when none is known.
+	NoWayBack string
+	Contact   Contact
 	// PresentSince is when the agent came, or came back; HeardAt is when it last said anything.
 	PresentSince, HeardAt time.Time
 	// Report is the last that the cluster's agent said; nil when it has not said

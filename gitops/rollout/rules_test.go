@@ -62,6 +62,9 @@ func (w *world) down(ring int) (n int) {
 		if w.state.Rollback != nil && digest(m.published) == w.state.Clusters[name].Good && w.now-m.changedAt >= int(w.f.rings[ring].Timeout/tick) {
 			continue // what does not recover keeps no other at what is bad
 		}
+		if w.state.Rollback != nil && w.noWayBack(name) && w.now-max(m.publishedAt, w.since) >= int(w.f.rings[ring].Timeout/tick) {
+			continue // nor does what cannot go back
+		}
 		n++
 	}
 	return n
