@@ -7,13 +7,10 @@ package agent
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,52 +24,6 @@ import (
 	"holdfast.dev/gitops/fleet"
 	"holdfast.dev/gitops/protocol"
 )
-
-// Options are the agent's settings.
-type Options struct {
-	Cluster   string // name in fleet.yaml
-	Hub       string // base URL
-	HubCAFile string // PEM: the authorities to know the hub by when joining
-	TokenFile string // of the join token
-	// SignersFile, when set, has the keys of which every bundle must carry a signature (ssh-keygen(1), ALLOWED SIGNERS).
-	SignersFile string
-	Identity    string // namespace/name of the Secret with the credential that joining gave
-	// Apply is how objects come into the cluster: ApplyAgent (also when empty),
-	// ApplyOther or ApplyFiles, then below AddonsDir. PruneGrace is how long after a
-	// change of the files nothing is pruned; zero means 3 minutes.
-	Apply, AddonsDir string
-	PruneGrace       time.Duration
-}
-
-// BindFlags binds the options to flags.
-func (o *Options) BindFlags(fs *flag.FlagSet) {
-	fs.StringVar(&o.Cluster, "cluster", "", "name of this cluster in fleet.yaml")
-	fs.StringVar(&o.Hub, "hub", "", "base URL of the hub")
-	fs.StringVar(&o.HubCAFile, "hub-ca-file", "/var/run/secrets/holdfast/ca.crt", "PEM file with the hub's certificate authorities, from \"holdfast join\"")
-	fs.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/holdfast/token", "file with the token from \"holdfast join\", good for the first certificate")
-	fs.StringVar(&o.SignersFile, "allowed-signers-file", "", "file with the SSH keys of which one must have signed a bundle (ssh-keygen(1), ALLOWED SIGNERS); empty for taking bundles unsigned")
-	fs.StringVar(&o.Identity, "identity-secret", "holdfast-system/holdfast-agent-identity", "namespace/name of the Secret in which the agent keeps its certificate for the hub")
-	fs.StringVar(&o.Apply, "apply", ApplyAgent, "who applies the bundle: agent; files (kube-addon-manager, from --addons-dir); other (Flux, Argo CD; the agent only looks)")
-	fs.StringVar(&o.AddonsDir, "addons-dir", "/etc/kubernetes/addons", "directory of kube-addon-manager, for --apply=files")
-	fs.DurationVar(&o.PruneGrace, "prune-grace", pruneGrace, "for --apply=files: longer than one pass of kube-addon-manager takes")
-}
-
-// Validate checks the options.
-func (o *Options) Validate() error {
-	if o.Cluster == "" {
-		return errors.New("--cluster is empty; give the cluster's name in fleet.yaml")
-	}
-	if !slices.Contains([]string{"", ApplyAgent, ApplyOther, ApplyFiles}, o.Apply) {
-		return fmt.Errorf("--apply=%s is not known; give agent, files or other", o.Apply)
-	}
-	if u, err := url.Parse(o.Hub); err != nil || u.Host == "" || u.Scheme != "https" {
-		return fmt.Errorf("--hub %q is not an https URL", o.Hub)
-	}
-	if namespace, name, ok := strings.Cut(o.Identity, "/"); !ok || namespace == "" || name == "" {
-		return fmt.Errorf("--identity-secret %q is not namespace/name", o.Identity)
-	}
-	return nil
-}
 
 const (
 	settle     = 100 * time.Millisecond // changes that come together are dealt with together
@@ -94,8 +45,11 @@ type Agent struct {
 	store *statusStore
 	plans *planner
 
-	changed chan string // names of addons whose objects changed
-	fetched chan fetched
+	changed  chan string // names of addons whose objects changed
+	fetched  chan fetched
+	search   *searcher
+	searched chan finding
+	inv      inventories
 
 	revision, digest string
 	refused          string // revision
@@ -154,18 +108,25 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	search, err := newSearcher(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if o.PruneGrace == 0 {
 		o.PruneGrace = pruneGrace
 	}
 	a := &Agent{
 		opts: o, log: log, hub: hub,
-		apply:   newApplier(c),
-		plans:   plans,
-		store:   &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
-		changed: make(chan string, 1024),
-		fetched: make(chan fetched),
-		units:   map[string]*unitState{},
-		removed: map[string]bool{},
+		apply:    newApplier(c),
+		plans:    plans,
+		store:    &statusStore{client: c, known: map[string]v1alpha1.AddonStatus{}},
+		changed:  make(chan string, 1024),
+		fetched:  make(chan fetched),
+		search:   search,
+		searched: make(chan finding),
+		inv:      inventories{found: map[string][]v1alpha1.InventoryEntry{}},
+		units:    map[string]*unitState{},
+		removed:  map[string]bool{},
 	}
 	a.passed.Store(time.Now().Unix())
 	watchCfg := rest.CopyConfig(cfg)
@@ -181,11 +142,19 @@ func New(cfg *rest.Config, o Options, log *slog.Logger) (*Agent, error) {
 
 // Run works until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
-	if err := a.store.load(ctx); err != nil {
+	err := a.store.load(ctx)
+	search := false
+	if err == nil {
+		search, err = a.beginSearch(ctx)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
+	}
+	if search {
+		go a.searchLoop(ctx)
 	}
 	go func() { _ = a.watch.cache.Start(ctx) }() // ends with ctx, without an error
 	go a.fetchLoop(ctx)
@@ -198,6 +167,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		case f := <-a.fetched:
 			a.accept(f)
+		case f := <-a.searched:
+			a.takeIn(f)
 		case name := <-a.changed:
 			if len(dirty) == 0 { // later ones must not put it off
 				timer.Reset(settle)
@@ -216,6 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // pass brings every addon as far as it will go now. One that fails delays no
 // other, but for those that require it.
 func (a *Agent) pass(ctx context.Context, dirty map[string]bool) {
+	a.bringBack(ctx)
 	if a.revision != "" {
 		for _, name := range a.order {
 			limited, cancel := context.WithTimeout(ctx, unitLimit)
@@ -296,6 +268,9 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 	if a.opts.Apply == ApplyOther || a.opts.Apply == ApplyFiles {
 		return a.leave(ctx, u)
 	}
+	if err := a.noteAddon(ctx, u.name); err != nil {
+		return err
+	}
 	current := inventoryOf(u.unit)
 	st := a.store.get(u.name)
 	old := st.Status.Inventory
@@ -312,7 +287,7 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 	if err != nil {
 		return err
 	}
-	kept, held, err := a.apply.prune(ctx, u.name, without(old, current), a.deletions)
+	kept, held, err := a.apply.prune(ctx, u.name, stale(u.unit, old), a.deletions)
 	u.done, u.held = done, held
 	if uerr := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
 		s.Inventory = union(kept, current)
@@ -395,6 +370,7 @@ func (a *Agent) remove(ctx context.Context, name string) bool {
 	if len(kept) == 0 && err == nil {
 		if err = a.store.remove(ctx, name); err == nil {
 			a.log.Info("addon removed", "addon", name)
+			a.dropAddon(ctx, name)
 			return true
 		}
 	}
@@ -430,7 +406,7 @@ func (a *Agent) nextCheck(now time.Time) time.Duration {
 			next = min(next, retryAfter)
 		}
 	}
-	if a.lastReport == nil {
+	if a.lastReport == nil || a.inv.pending() {
 		next = min(next, retryAfter)
 	}
 	return next

@@ -14,8 +14,10 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -108,12 +110,24 @@ func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.Inve
 			err = errors.Join(err, derr)
 			continue
 		}
-		if _, derr := a.manager.Delete(ctx, o, opts); derr != nil {
+		if _, derr := a.manager.Delete(ctx, o, opts); derr != nil && !a.notServed(derr, meta.GroupKind) {
 			kept = append(kept, e)
 			err = errors.Join(err, derr)
 		}
 	}
 	return kept, held, err
+}
+
+// notServed tells whether an error is that the API server has no such kind, in any
+// version: then there is no object of it, for those of a definition go before it does
+// (apiextensions, finalizer customresourcecleanup). That a server behind the API server
+// does not answer is another error.
+func (a *applier) notServed(err error, gk schema.GroupKind) bool {
+	if !apimeta.IsNoMatchError(err) {
+		return false
+	}
+	_, err = a.rec.Client.RESTMapper().RESTMapping(gk)
+	return apimeta.IsNoMatchError(err)
 }
 
 // notApproved is why a held object stays when nobody approved its deletion.
@@ -149,12 +163,23 @@ func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructu
 // inventoryOf lists the unit's objects that may be pruned one day. Objects of
 // mode EnsureExists are left to whoever has them.
 func inventoryOf(u unit) []v1alpha1.InventoryEntry {
+	return entriesOf(u, func(o *unstructured.Unstructured) bool {
+		return o.GetLabels()[v1alpha1.LabelAddonMode] != "EnsureExists"
+	})
+}
+
+// stale is what of an inventory the unit no longer has. What has come to mode
+// EnsureExists is nobody's to prune, and still the unit's.
+func stale(u unit, inv []v1alpha1.InventoryEntry) []v1alpha1.InventoryEntry {
+	return without(inv, entriesOf(u, func(*unstructured.Unstructured) bool { return true }))
+}
+
+func entriesOf(u unit, which func(*unstructured.Unstructured) bool) []v1alpha1.InventoryEntry {
 	var inv []v1alpha1.InventoryEntry
 	for _, o := range u.objects {
-		if o.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
-			continue
+		if which(o) {
+			inv = append(inv, v1alpha1.InventoryEntry{ID: object.UnstructuredToObjMetadata(o).String(), Version: o.GroupVersionKind().Version})
 		}
-		inv = append(inv, v1alpha1.InventoryEntry{ID: object.UnstructuredToObjMetadata(o).String(), Version: o.GroupVersionKind().Version})
 	}
 	sortInventory(inv)
 	return inv

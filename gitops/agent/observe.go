@@ -71,9 +71,9 @@ func (a *Agent) leave(ctx context.Context, u *unitState) error {
 // object fails, and never the last object of a namespace.
 func (a *Agent) pruneLeft(ctx context.Context, u *unitState, since time.Time) error {
 	current := inventoryOf(u.unit)
-	stale := without(a.store.get(u.name).Status.Inventory, current)
+	gone := stale(u.unit, a.store.get(u.name).Status.Inventory)
 	u.pruneAt = time.Time{}
-	if len(stale) == 0 {
+	if len(gone) == 0 {
 		u.held = nil
 		return nil
 	}
@@ -81,7 +81,7 @@ func (a *Agent) pruneLeft(ctx context.Context, u *unitState, since time.Time) er
 		u.pruneAt = at
 		return nil
 	}
-	kept, held, err := a.apply.prune(ctx, u.name, stale, a.deletions)
+	kept, held, err := a.apply.prune(ctx, u.name, gone, a.deletions)
 	u.held = held
 	if uerr := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) { s.Inventory = union(kept, current) }); uerr != nil {
 		return uerr

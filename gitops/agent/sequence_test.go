@@ -89,7 +89,7 @@ func (r *rig) awaitDeath(f *faults) {
 // TestRandomSequences pushes random bundles, several at once, through API errors
 // (half of them after the server did what was asked), forbidden deletions, kinds that
 // go away, people who take an object's name, and processes that are killed in the
-// middle of any request. When all is well again, exactly the last bundle's objects are
+// middle of any request. While the agent is dead, its AddonStatuses are deleted. When all is well again, exactly the last bundle's objects are
 // there, and nobody else's were touched.
 func TestRandomSequences(t *testing.T) {
 	n, first := number(t, "HOLDFAST_SEQUENCES", sequences), number(t, "HOLDFAST_SEED", 1)
@@ -233,6 +233,9 @@ func (w *sequenceWorld) sequence(r *rig, f *faults, name string, did *tally) {
 		if taken != "" {
 			fault("name taken")
 			w.replace(r, taken)
+		}
+		if w.rng.IntN(4) == 0 && w.forget(r) {
+			fault("AddonStatus deleted")
 		}
 		r.startThrough(f)
 	}

@@ -199,6 +199,27 @@ func (w *sequenceWorld) replace(r *rig, o string) {
 	}
 }
 
+// forget deletes an AddonStatus, the inventory with it, or all of them; false when there
+// is none. The agent must not be running.
+func (w *sequenceWorld) forget(r *rig) bool {
+	r.t.Helper()
+	list, err := w.statuses(r.t.Context(), r.c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	some := list
+	if n := len(list); n > 0 && w.rng.IntN(3) > 0 {
+		i := w.rng.IntN(n)
+		some = list[i : i+1]
+	}
+	for i := range some {
+		if err := client.IgnoreNotFound(r.c.Delete(r.t.Context(), &some[i])); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return len(some) > 0
+}
+
 // giveBack is the person who deletes such objects again.
 func (w *sequenceWorld) giveBack(r *rig) {
 	r.t.Helper()

@@ -1,0 +1,302 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/object"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	"holdfast.dev/api/v1alpha1"
+)
+
+// searchPage is how many objects the API server is asked for at once.
+const searchPage = 500
+
+// searcher finds in the cluster what the agent has applied, when the inventories that
+// say so were lost with their AddonStatuses. What it does not find says nothing.
+type searcher struct {
+	discovery discovery.DiscoveryInterface
+	objects   metadata.Interface
+	listed    map[schema.GroupVersionResource]bool // to the end, in an earlier look
+}
+
+// finding is what one look found.
+type finding struct {
+	objects map[string][]v1alpha1.InventoryEntry // by addon
+	whole   bool                                 // by now every kind that is served was listed
+}
+
+func newSearcher(cfg *rest.Config) (*searcher, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.WarningHandler = rest.NoWarnings{} // of kinds that are listed, and used by nobody here
+	d, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	m, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return &searcher{discovery: d, objects: m, listed: map[schema.GroupVersionResource]bool{}}, nil
+}
+
+// look lists every kind that was not listed before. With an error, the finding has what
+// could be listed all the same. One call at a time.
+func (s *searcher) look(ctx context.Context) (finding, error) {
+	served, err := s.discovery.ServerPreferredResources() // of those groups that answer
+	type kind struct {
+		schema.GroupVersionResource
+		schema.GroupKind
+	}
+	var kinds []kind
+	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, served) {
+		gv, perr := schema.ParseGroupVersion(list.GroupVersion)
+		err = errors.Join(err, perr)
+		for _, r := range list.APIResources {
+			k := kind{gv.WithResource(r.Name), schema.GroupKind{Group: gv.Group, Kind: r.Kind}}
+			// AddonStatuses are the agent's notes, and in no bundle.
+			if k.GroupKind != v1alpha1.GroupVersion.WithKind("AddonStatus").GroupKind() && !s.listed[k.GroupVersionResource] {
+				kinds = append(kinds, k)
+			}
+		}
+	}
+	found := make([]map[string][]v1alpha1.InventoryEntry, len(kinds))
+	errs := make([]error, len(kinds))
+	_ = manyAtOnce(ctx, 0, len(kinds), func(ctx context.Context, i int) error { // one that is not listed delays no other
+		found[i], errs[i] = s.list(ctx, kinds[i].GroupVersionResource, kinds[i].GroupKind)
+		return nil
+	})
+	f := finding{objects: map[string][]v1alpha1.InventoryEntry{}}
+	for i, k := range kinds {
+		if errs[i] == nil {
+			s.listed[k.GroupVersionResource] = true
+		}
+		for addon, entries := range found[i] {
+			f.objects[addon] = union(f.objects[addon], entries)
+		}
+	}
+	err = errors.Join(err, errors.Join(errs...))
+	f.whole = err == nil
+	return f, err
+}
+
+// list finds the objects of one kind; with an error, those of the pages that came.
+func (s *searcher) list(ctx context.Context, r schema.GroupVersionResource, gk schema.GroupKind) (map[string][]v1alpha1.InventoryEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	found := map[string][]v1alpha1.InventoryEntry{}
+	opts := metav1.ListOptions{LabelSelector: v1alpha1.LabelAddon, Limit: searchPage}
+	for {
+		page, err := s.objects.Resource(r).List(ctx, opts)
+		if err != nil {
+			return found, fmt.Errorf("list %s: %w", r.GroupResource(), err)
+		}
+		for i := range page.Items {
+			o := &page.Items[i]
+			addon := o.Labels[v1alpha1.LabelAddon]
+			if addon == "" || o.Labels[v1alpha1.LabelAddonMode] == "EnsureExists" || !appliedByUs(o.ManagedFields, r.Group) {
+				continue
+			}
+			id := object.ObjMetadata{Namespace: o.Namespace, Name: o.Name, GroupKind: gk}
+			found[addon] = append(found[addon], v1alpha1.InventoryEntry{ID: id.String(), Version: r.Version})
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			return found, nil
+		}
+	}
+}
+
+// appliedByUs tells whether the agent's own server-side apply gave an object of the
+// group its label of the addon, and nobody has changed that since. Labels alone prove
+// nothing: people copy them, and controllers do (those of a Service are on its
+// EndpointSlices). Nor does what another group shows of the object: OpenShift's Project
+// is a Namespace, with its metadata, and no kind whose deletion needs an approval.
+func appliedByUs(managed []metav1.ManagedFieldsEntry, group string) bool {
+	return slices.ContainsFunc(managed, func(m metav1.ManagedFieldsEntry) bool {
+		gv, err := schema.ParseGroupVersion(m.APIVersion)
+		if err != nil || gv.Group != group || m.Manager != fieldOwner || m.Operation != metav1.ManagedFieldsOperationApply || m.Subresource != "" {
+			return false
+		}
+		var fields map[string]any // metav1.FieldsV1
+		if json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields) != nil {
+			return false
+		}
+		_, owned, err := unstructured.NestedFieldNoCopy(fields, "f:metadata", "f:labels", "f:"+v1alpha1.LabelAddon)
+		return owned && err == nil
+	})
+}
+
+// inventories is what the agent knows of its inventories as a whole. The names of all
+// addons that have one lie in the identity's Secret as well, written before an addon's
+// first object: an AddonStatus that is missing is missed. While the cluster is
+// searched, they do not, so that an agent that is killed meanwhile searches again.
+type inventories struct {
+	names     []string
+	searching bool
+	whole     bool                                 // all was found, and is yet to be noted
+	found     map[string][]v1alpha1.InventoryEntry // by addon: not in its AddonStatus yet
+}
+
+// beginSearch tells whether inventories may be lost.
+func (a *Agent) beginSearch(ctx context.Context) (bool, error) {
+	if a.opts.Apply == ApplyOther || a.opts.Apply == ApplyFiles {
+		return false, nil // what they applied is not the agent's to find
+	}
+	names, known, err := a.hub.identity.addons(ctx)
+	if err != nil {
+		return false, err
+	}
+	missing := func(name string) bool { return len(a.store.get(name).Status.Inventory) == 0 } // it is made before it is filled
+	if known && !slices.ContainsFunc(names, missing) {
+		a.inv.names = names
+		return false, nil
+	}
+	a.inv.searching = true
+	return true, a.hub.identity.noteAddons(ctx, nil)
+}
+
+// searchLoop searches until every kind was listed. A kind that cannot be listed is
+// asked for less and less often, and delays nothing else.
+func (a *Agent) searchLoop(ctx context.Context) {
+	for pause := retryAfter; ; pause = min(2*pause, idle) {
+		f, err := a.search.look(ctx)
+		select {
+		case a.searched <- f:
+		case <-ctx.Done():
+			return
+		}
+		if f.whole {
+			return
+		}
+		a.log.Info("the cluster is not wholly searched for what was applied before; trying again", "error", oneLine(err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// takeIn takes in what was found.
+func (a *Agent) takeIn(f finding) {
+	a.inv.whole = f.whole
+	for addon, entries := range f.objects {
+		a.inv.found[addon] = union(a.inv.found[addon], entries)
+	}
+}
+
+// bringBack writes what was found into the AddonStatuses, before anything of it is pruned.
+func (a *Agent) bringBack(ctx context.Context) {
+	for _, addon := range slices.Sorted(maps.Keys(a.inv.found)) {
+		found := a.inv.found[addon]
+		lost := len(without(found, a.store.get(addon).Status.Inventory))
+		if err := a.store.update(ctx, addon, func(s *v1alpha1.AddonStatusStatus) { s.Inventory = union(found, s.Inventory) }); err != nil {
+			a.log.Info("lost inventory not written; trying again", "addon", addon, "error", err.Error())
+			continue
+		}
+		delete(a.inv.found, addon)
+		if lost > 0 {
+			a.log.Info("objects found that no inventory had", "addon", addon, "objects", lost)
+		}
+		u := a.units[addon]
+		switch {
+		case u != nil && len(stale(u.unit, found)) > 0:
+			u.applied, u.failures = false, 0
+		case u == nil && a.revision != "":
+			a.removed[addon] = true
+		}
+	}
+	if !a.inv.searching || !a.inv.whole || len(a.inv.found) > 0 {
+		return
+	}
+	names := slices.AppendSeq([]string{}, maps.Keys(a.store.known))
+	slices.Sort(names)
+	if err := a.hub.identity.noteAddons(ctx, names); err != nil {
+		a.log.Info("names of the addons not noted; trying again", "error", err.Error())
+		return
+	}
+	a.inv.names, a.inv.searching = names, false
+}
+
+// pending is true when bringBack has something to do.
+func (v *inventories) pending() bool { return len(v.found) > 0 || v.searching && v.whole }
+
+// noteAddon notes, durably, that an addon is about to have objects.
+func (a *Agent) noteAddon(ctx context.Context, name string) error {
+	if a.inv.searching || slices.Contains(a.inv.names, name) {
+		return nil
+	}
+	return a.noteNames(ctx, append(slices.Clone(a.inv.names), name))
+}
+
+// dropAddon notes that an addon has nothing any more. If that fails, the next agent
+// searches, and finds nothing.
+func (a *Agent) dropAddon(ctx context.Context, name string) {
+	if a.inv.searching || !slices.Contains(a.inv.names, name) {
+		return
+	}
+	if err := a.noteNames(ctx, slices.DeleteFunc(slices.Clone(a.inv.names), func(n string) bool { return n == name })); err != nil {
+		a.log.Info("names of the addons not noted", "error", err.Error())
+	}
+}
+
+func (a *Agent) noteNames(ctx context.Context, names []string) error {
+	if err := a.hub.identity.noteAddons(ctx, names); err != nil {
+		return err
+	}
+	a.inv.names = names
+	return nil
+}
+
+// keyAddons, in the identity's Secret, names the addons that have an inventory, one a
+// line. Without it nobody knows whether all inventories are there.
+const keyAddons = "addons"
+
+// addons are those that were noted; known is false when none ever were, or are not for now.
+func (i *identity) addons(ctx context.Context) (names []string, known bool, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, signLimit)
+	defer cancel()
+	if i.known == nil {
+		if err := i.load(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	text, known := i.known.Data[keyAddons]
+	return strings.Fields(string(text)), known, nil
+}
+
+// noteAddons notes them; nil notes that they are not known.
+func (i *identity) noteAddons(ctx context.Context, names []string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, signLimit)
+	defer cancel()
+	if i.known == nil {
+		if err := i.load(ctx); err != nil {
+			return err
+		}
+	}
+	text := []byte(strings.Join(names, "\n") + "\n")
+	was, there := i.known.Data[keyAddons]
+	switch {
+	case names == nil && !there, names != nil && there && string(was) == string(text):
+		return nil
+	case names == nil:
+		text = nil
+	}
+	return i.save(ctx, map[string][]byte{keyAddons: text})
+}
