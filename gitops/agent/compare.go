@@ -43,7 +43,7 @@ func (p *planner) compare(ctx context.Context, o *unstructured.Unstructured, bri
 		c.Action, c.Message = protocol.PlanCreate, "not tried: the agent may only read here"
 		return c
 	case apierrors.IsForbidden(err):
-		c.Action, c.Message = protocol.PlanRefused, oneLine(fmt.Errorf("the agent cannot see it: %w (bind a ClusterRole that reads it to the agent's ServiceAccount)", err))
+		c.Action, c.Message = protocol.PlanRefused, oneLine(unseen(err))
 		return c
 	case err != nil:
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
@@ -59,6 +59,11 @@ func (p *planner) compare(ctx context.Context, o *unstructured.Unstructured, bri
 	}
 	c.Action, c.Message = protocol.PlanChanged, "not tried: the agent may only read here"
 	return c
+}
+
+// unseen says what to do about an object that the agent may not read.
+func unseen(err error) error {
+	return fmt.Errorf("the agent cannot see it: %w (bind a ClusterRole that reads it to the agent's ServiceAccount)", err)
 }
 
 // builtin are the kinds of which the API server writes what it was given in a way of

@@ -24,6 +24,7 @@ type object struct {
 
 	gvk             schema.GroupVersionKind
 	namespace, name string
+	sealed          bool // a Secret that SOPS encrypted
 
 	// Of an object that came out of kustomize: where it was written before, and
 	// where a field that it did not have then was set.

@@ -19,6 +19,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/secretscan"
 )
 
 // known are the kinds that objects are decoded strictly against.
@@ -30,9 +31,15 @@ var known = sync.OnceValues(func() (*runtime.Scheme, error) {
 // check refuses what the API server would refuse, as far as that can be told
 // without one, and what no addon may bring.
 func (o *object) check() error {
-	if o.gvk.Group == "" && o.gvk.Kind == "Secret" && (len(asMap(o.value["data"])) > 0 || len(asMap(o.value["stringData"])) > 0) {
-		return o.fault(nil, "holds data", "no secret belongs in git: refer to one that is made in the cluster")
+	sealed, faults := secretscan.Sealed(o.doc.Root)
+	if len(faults) > 0 {
+		return o.fault(faults[0].Node, faults[0].Msg, faults[0].Hint)
 	}
+	secret := o.gvk.Group == "" && o.gvk.Kind == "Secret"
+	if secret && !sealed && (len(asMap(o.value["data"])) > 0 || len(asMap(o.value["stringData"])) > 0) {
+		return o.fault(nil, "holds data", "no secret belongs in git: refer to one that is made in the cluster, or encrypt it with SOPS")
+	}
+	o.sealed = secret && sealed
 	if err := o.decode(); err != nil {
 		return err
 	}
@@ -125,7 +132,7 @@ func (o *object) tryDecode() error {
 	if err != nil {
 		return err
 	}
-	if !s.IsGroupRegistered(o.gvk.Group) {
+	if !s.IsGroupRegistered(o.gvk.Group) || o.sealed {
 		return o.tryMetadata()
 	}
 	data, err := json.Marshal(o.value)
@@ -137,7 +144,8 @@ func (o *object) tryDecode() error {
 	return err
 }
 
-// tryMetadata decodes the metadata of a kind that is not known here.
+// tryMetadata decodes the metadata of a kind that is not known here, or that is one
+// only when it is decrypted.
 func (o *object) tryMetadata() error {
 	data, err := json.Marshal(map[string]any{"metadata": o.value["metadata"]})
 	if err != nil {
@@ -167,7 +175,7 @@ func (o *object) narrow(fault string) *yaml.Node {
 		all := n.Content
 		for i := 0; next == nil && i+step <= len(all); i += step {
 			n.Content = slices.Concat(all[:i], all[i+step:])
-			without := &object{doc: o.doc, file: o.file, gvk: o.gvk}
+			without := &object{doc: o.doc, file: o.file, gvk: o.gvk, sealed: o.sealed}
 			if v, err := o.doc.Value(); err == nil {
 				if m, ok := v.(interface{ Len() int }); ok && m.Len() > 0 {
 					without.value, _ = goValue(v).(map[string]any)

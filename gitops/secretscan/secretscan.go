@@ -4,15 +4,20 @@
 //
 // It looks for private keys, tokens whose form is known, Secrets with data, and
 // passwords and random values under keys that say what they are. It cannot find a
-// secret that looks like nothing; it is a net, not a wall.
+// secret that looks like nothing; it is a net, not a wall. What SOPS encrypted passes,
+// when all of it is.
 package secretscan
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"holdfast.dev/internal/strictyaml"
 )
@@ -71,9 +76,12 @@ func Scan(file string, data []byte) []error {
 	fault := func(line int, what string) {
 		errs = append(errs, &strictyaml.Error{File: file, Line: line, Msg: "has what looks like " + what, Hint: hint})
 	}
+	sealed := sealedDocuments(data, func(n *yaml.Node, msg, hint string) {
+		errs = append(errs, &strictyaml.Error{File: file, Line: n.Line, Msg: msg, Hint: hint})
+	})
 	kindLine, dataLine, allowedBefore := 0, 0, false
 	endDocument := func() {
-		if kindLine > 0 && dataLine > 0 {
+		if kindLine > 0 && dataLine > 0 && !sealed(dataLine) {
 			fault(dataLine, "a Secret with data")
 		}
 		kindLine, dataLine = 0, 0
@@ -103,12 +111,43 @@ func Scan(file string, data []byte) []error {
 				dataLine = n
 			}
 		}
-		if what := look(line); what != "" && !allowed {
+		if what := look(sopsValueRE.ReplaceAllLiteralString(line, "")); what != "" && !allowed {
 			fault(n, what)
 		}
 	}
 	endDocument()
 	return errs
+}
+
+// sealedDocuments looks at the documents that SOPS encrypted, tells their faults, and
+// returns which lines are in one. What is no YAML is none.
+func sealedDocuments(data []byte, fault func(n *yaml.Node, msg, hint string)) func(line int) bool {
+	if !bytes.Contains(data, []byte(sopsPrefix)) {
+		return func(int) bool { return false }
+	}
+	type document struct {
+		first int
+		seal  bool
+	}
+	var all []document
+	for d := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var n yaml.Node
+		if d.Decode(&n) != nil {
+			break
+		}
+		if len(n.Content) == 0 {
+			continue
+		}
+		seal, faults := Sealed(n.Content[0])
+		all = append(all, document{n.Content[0].Line, seal || len(faults) > 0})
+		for _, f := range faults {
+			fault(f.Node, f.Msg, f.Hint)
+		}
+	}
+	return func(line int) bool {
+		i, _ := slices.BinarySearchFunc(all, line, func(d document, line int) int { return cmp.Compare(d.first, line+1) })
+		return i > 0 && all[i-1].seal
+	}
 }
 
 // look says what a line carries; empty for nothing.
