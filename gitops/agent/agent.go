@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,8 @@ type Agent struct {
 	search   *searcher
 	searched chan finding
 	inv      inventories
+
+	grown bool // a bundle was applied since memory was given back
 
 	revision, digest string
 	refused          string // revision
@@ -178,6 +181,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		a.pass(ctx, dirty)
+		if a.grown { // what it took to apply a bundle is of no use until the next one, which may be days away
+			a.grown = false
+			debug.FreeOSMemory()
+		}
 		a.passed.Store(time.Now().Unix())
 		clear(dirty)
 		timer.Reset(a.nextCheck(time.Now()))
@@ -249,6 +256,7 @@ func (a *Agent) applyUnit(ctx context.Context, u *unitState) {
 		u.appliedAt, u.progress = u.lastApply, u.lastApply
 	}
 	u.applied, u.failures, u.problem = true, 0, ""
+	a.grown = true
 	a.log.Info("addon applied", "addon", u.name, "version", u.version, "digest", u.digest)
 }
 
