@@ -36,7 +36,7 @@ func TestOneFailedLookIsNotBelieved(t *testing.T) {
 	m, _ := watch(t, h, api, h.options("n"))
 	api.await(t, "healthy", is("loop-a", "Healthy"))
 	sys, away := filepath.Join(h.dir, "sys"), filepath.Join(h.dir, "away")
-	for range 3 {
+	for rounds := 0; rounds < 3; {
 		errs := testutil.ToFloat64(m.metrics.scanErrors)
 		if err := os.Rename(sys, away); err != nil {
 			t.Fatal(err)
@@ -46,13 +46,15 @@ func TestOneFailedLookIsNotBelieved(t *testing.T) {
 		if err := os.Rename(away, sys); err != nil {
 			t.Fatal(err)
 		}
-		if time.Since(start) > secondLook {
-			t.Skip("this machine is too slow to end a failure before the second look")
-		}
+		slow := time.Since(start) > secondLook/2 // there may have been a second failure
 		looks := testutil.ToFloat64(m.metrics.scans)
 		wait.For(t, 10*time.Second, "the next looks", func() bool { return testutil.ToFloat64(m.metrics.scans) > looks+2 })
-	}
-	if api.seen.Load() {
-		t.Error("the disk was Unknown after one look that failed")
+		if slow {
+			api.seen.Store(false)
+			continue
+		}
+		if rounds++; api.seen.Load() {
+			t.Fatal("the disk was Unknown after one look that failed")
+		}
 	}
 }

@@ -99,7 +99,7 @@ func (r *rig) rollbacks(n, from, clusters int) {
 }
 
 // halts times a push that the canary's API server refuses, until the hub says that
-// the rollout is halted; no other cluster may receive it.
+// the rollout stops there; no other cluster may receive it.
 func (r *rig) halts(n, from, clusters int) {
 	r.t.Helper()
 	r.edit("fleet.yaml", "name: c0, az: az1", "name: c0, az: canary")
@@ -132,7 +132,7 @@ func (r *rig) halts(n, from, clusters int) {
 					return false, fmt.Errorf("the sick change reached %s", s.name)
 				}
 			}
-			return st.Rings[0].Phase == "Halted", nil
+			return st.Rings[0].Phase == "Held", nil // before anything of it was published
 		}); err != nil {
 			r.t.Fatal(err)
 		}
