@@ -76,7 +76,7 @@ type Monitor struct {
 	scanning   time.Time // start of the look under way, zero if none
 	late       time.Time // when it was last said that the look takes too long
 	scanAgain  bool
-	failed     bool // the last look failed, and was not believed
+	failed     bool      // the last look failed, and was not believed
 	deaf       bool      // the kernel's announcements cannot be heard
 	lastLook   time.Time // start of the last look that has ended
 	nextScan   time.Time
