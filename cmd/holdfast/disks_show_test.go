@@ -77,7 +77,7 @@ func TestWhatNext(t *testing.T) {
 		"nothing is closed; the last of its faults ends at 2026-11-27T03:00:00Z unless":                                                       degraded(warning(v1alpha1.FaultLink, 10*time.Minute), warning(v1alpha1.FaultATA, 0)), // of a monitor that did not say
 		"nothing is closed; what its SMART data say ends when they are good":                                                                  degraded(warning(v1alpha1.FaultSMART, 0)),
 		"nothing is closed; the last of its faults ends at 2026-11-26T03:10:00Z unless there is more; what its SMART data say ends when they": degraded(warning(v1alpha1.FaultLink, 10*time.Minute), warning(v1alpha1.FaultSMART, 0)),
-		"nothing is closed; Network ends when disks.yaml lists the disk no more":                                                             degraded(warning(v1alpha1.FaultNetwork, 0)),
+		"nothing is closed; Network ends when disks.yaml lists the disk no more":                                                              degraded(warning(v1alpha1.FaultNetwork, 0)),
 		"it stays closed until it is Healthy or replaced; no repair is open (the policy has no rule for it, the budget has no room, or one has ended); Flapping ends at 2026-11-26T03:10:00Z unless it goes": {
 			Disk: v1alpha1.Disk{State: v1alpha1.DiskFailed, Faults: []v1alpha1.Fault{warning(v1alpha1.FaultFlapping, 10*time.Minute)}}, Quarantine: closed(v1alpha1.QuarantinedByController)},
 		"nothing is concluded":              {Disk: v1alpha1.Disk{State: v1alpha1.DiskUnknown}},
