@@ -9,9 +9,9 @@
 package secretscan
 
 import (
-	"bytes"
-	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"regexp"
 	"slices"
@@ -56,8 +56,9 @@ var known = []struct {
 	{"a URL with a password", "://", regexp.MustCompile(`\b[a-z][a-z0-9+.-]*://[^\s:/@{}<>$]+:[^\s:/@{}<>$]{3,}@[^\s/]`)},
 }
 
-// assignRE is a value under a key that says that it is secret.
-var assignRE = regexp.MustCompile(`(?i)["']?([a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|user[_-]?key|auth[_-]?key|credentials?)[a-z0-9_.-]*)["']?\s*[:=]\s*(["']?)([^\s"',;}{#]+)`)
+// assignRE is a value under a key that says that it is secret, perhaps behind one of
+// YAML's own tags.
+var assignRE = regexp.MustCompile(`(?i)["']?([a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|user[_-]?key|auth[_-]?key|credentials?)[a-z0-9_.-]*)["']?\s*[:=]\s*(?:!(?:![a-z]+)?\s+)?(["']?)([^\s"',;}{#]+)`)
 
 // aboutRE are endings of keys that hold where a secret is, or how it is used.
 var aboutRE = regexp.MustCompile(`(?i)(?:name|namespace|ref|file|path|dir|url|uri|id|type|kind|class|ttl|timeout|expiry|length|size|key)$`)
@@ -76,78 +77,88 @@ func Scan(file string, data []byte) []error {
 	fault := func(line int, what string) {
 		errs = append(errs, &strictyaml.Error{File: file, Line: line, Msg: "has what looks like " + what, Hint: hint})
 	}
-	sealed := sealedDocuments(data, func(n *yaml.Node, msg, hint string) {
-		errs = append(errs, &strictyaml.Error{File: file, Line: n.Line, Msg: msg, Hint: hint})
-	})
-	kindLine, dataLine, allowedBefore := 0, 0, false
-	endDocument := func() {
-		if kindLine > 0 && dataLine > 0 && !sealed(dataLine) {
-			fault(dataLine, "a Secret with data")
-		}
-		kindLine, dataLine = 0, 0
-	}
-	n := 0
-	for line := range strings.Lines(string(data)) {
-		n++
-		line = strings.TrimRight(line, "\r\n")
-		allowed := allowedBefore
-		allowedBefore = false
-		if m := allowRE.FindStringSubmatch(line); m != nil {
-			if strings.Trim(m[1], " #}") == "" {
-				errs = append(errs, &strictyaml.Error{File: file, Line: n, Msg: "says not-a-secret without a reason", Hint: "write # not-a-secret: and why"})
-			} else {
-				allowed = true
-				// A comment that stands alone is about the line below.
-				allowedBefore = strings.TrimSpace(line[:strings.Index(line, m[0])]) == ""
+	n, allowedBefore := 0, false
+	for _, doc := range documents(data) {
+		sealed := sealedDocument(doc, func(f Fault) {
+			errs = append(errs, &strictyaml.Error{File: file, Line: n + f.Node.Line, Msg: f.Msg, Hint: f.Hint})
+		})
+		isSecret, withData := false, []int{}
+		for line := range strings.Lines(doc) {
+			n++
+			line = strings.TrimRight(line, "\r\n")
+			allowed := allowedBefore
+			allowedBefore = false
+			if m := allowRE.FindStringSubmatch(line); m != nil {
+				if strings.Trim(m[1], " #}") == "" {
+					errs = append(errs, &strictyaml.Error{File: file, Line: n, Msg: "says not-a-secret without a reason", Hint: "write # not-a-secret: and why"})
+				} else {
+					allowed = true
+					// A comment that stands alone is about the line below.
+					allowedBefore = strings.TrimSpace(line[:strings.Index(line, m[0])]) == ""
+				}
+			}
+			switch {
+			case secretKindRE.MatchString(line):
+				isSecret = true
+			case secretDataRE.MatchString(line) && !allowed:
+				if m := secretDataRE.FindStringSubmatch(line); m[1] == "" {
+					withData = append(withData, n)
+				}
+			}
+			if what := look(sopsValueRE.ReplaceAllLiteralString(line, "")); what != "" && !allowed {
+				fault(n, what)
 			}
 		}
-		switch {
-		case strings.HasPrefix(line, "---") && strings.Trim(line, "- ") == "":
-			endDocument()
-		case secretKindRE.MatchString(line):
-			kindLine = n
-		case secretDataRE.MatchString(line) && !allowed:
-			if m := secretDataRE.FindStringSubmatch(line); m[1] == "" {
-				dataLine = n
+		if isSecret && !sealed {
+			for _, at := range withData {
+				fault(at, "a Secret with data")
 			}
 		}
-		if what := look(sopsValueRE.ReplaceAllLiteralString(line, "")); what != "" && !allowed {
-			fault(n, what)
-		}
 	}
-	endDocument()
 	return errs
 }
 
-// sealedDocuments looks at the documents that SOPS encrypted, tells their faults, and
-// returns which lines are in one. What is no YAML is none.
-func sealedDocuments(data []byte, fault func(n *yaml.Node, msg, hint string)) func(line int) bool {
-	if !bytes.Contains(data, []byte(sopsPrefix)) {
-		return func(int) bool { return false }
+// documents cuts a file where YAML has the end of a document: before "---", and after
+// "..." (YAML 1.2, 9.1.4), which may be followed by white space and a comment.
+func documents(data []byte) (all []string) {
+	var doc strings.Builder
+	next := func() {
+		all = append(all, doc.String())
+		doc.Reset()
 	}
-	type document struct {
-		first int
-		seal  bool
-	}
-	var all []document
-	for d := yaml.NewDecoder(bytes.NewReader(data)); ; {
-		var n yaml.Node
-		if d.Decode(&n) != nil {
-			break
+	for line := range strings.Lines(string(data)) {
+		marker := ""
+		if len(line) == 3 || len(line) > 3 && strings.ContainsAny(line[3:4], " \t\r\n") {
+			marker = line[:3]
 		}
-		if len(n.Content) == 0 {
-			continue
+		if marker == "---" {
+			next()
 		}
-		seal, faults := Sealed(n.Content[0])
-		all = append(all, document{n.Content[0].Line, seal || len(faults) > 0})
-		for _, f := range faults {
-			fault(f.Node, f.Msg, f.Hint)
+		doc.WriteString(line)
+		if marker == "..." {
+			next()
 		}
 	}
-	return func(line int) bool {
-		i, _ := slices.BinarySearchFunc(all, line, func(d document, line int) int { return cmp.Compare(d.first, line+1) })
-		return i > 0 && all[i-1].seal
+	next()
+	return all
+}
+
+// sealedDocument tells whether SOPS encrypted a document, and what is wrong with it. What
+// is no YAML, or more than one document, is not sealed.
+func sealedDocument(text string, fault func(Fault)) bool {
+	if !strings.Contains(text, sopsPrefix) {
+		return false
 	}
+	d := yaml.NewDecoder(strings.NewReader(text))
+	var n, more yaml.Node
+	if d.Decode(&n) != nil || len(n.Content) == 0 || !errors.Is(d.Decode(&more), io.EOF) {
+		return false
+	}
+	seal, faults := Sealed(n.Content[0])
+	for _, f := range faults {
+		fault(f)
+	}
+	return seal || len(faults) > 0
 }
 
 // look says what a line carries; empty for nothing.

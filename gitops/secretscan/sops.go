@@ -52,14 +52,13 @@ func Sealed(root *yaml.Node) (sealed bool, faults []Fault) {
 	if fault != nil {
 		return true, append(faults, *fault)
 	}
-	_, kind := entry(root, "kind")
-	walk(root, nil, func(n *yaml.Node, path []string) {
+	walk(root, nil, ofNobody, func(n *yaml.Node, path []string, of owner) {
 		switch is, should := encrypted(n.Value), rule(path); {
 		case path[0] == sopsKey:
 		case n.Kind == yaml.AliasNode:
 			faults = append(faults, Fault{n, "is an alias, which SOPS does not have", "write the value out; " + sopsHint})
-		case n.Tag == "!!null" || n.Value == "": // SOPS leaves what is empty as it is
-		case !is && secret(kind, path):
+		case n.Value == "" || n.Tag == "!!null" && (n.Value == "~" || strings.EqualFold(n.Value, "null")): // SOPS leaves what is empty as it is
+		case !is && of == ofSecret:
 			faults = append(faults, Fault{n, fmt.Sprintf("%s is not encrypted, in a Secret that otherwise is", strings.Join(path, ".")), sopsHint})
 		case !is && should:
 			faults = append(faults, Fault{n, fmt.Sprintf("%s is not encrypted, and the block sops says that it is", strings.Join(path, ".")), sopsHint})
@@ -70,19 +69,31 @@ func Sealed(root *yaml.Node) (sealed bool, faults []Fault) {
 	return true, faults
 }
 
-// secret is true for the values that are a Secret's: of one itself, or of those that
-// an operator makes of a SopsSecret.
-func secret(kind *yaml.Node, path []string) bool {
-	holds := func(key string) bool { return key == "data" || key == "stringData" }
-	switch {
-	case kind == nil:
-		return false
-	case kind.Value == "Secret":
-		return holds(path[0])
-	case strings.HasSuffix(kind.Value, "SopsSecret"):
-		return path[0] == "spec" && slices.ContainsFunc(path, holds)
+// owner is what a value is part of.
+type owner int
+
+const (
+	ofNobody    owner = iota
+	ofTemplates       // the spec of a SopsSecret, of which an operator makes Secrets
+	ofSecret          // the data of a Secret, also of one in a List or a template
+)
+
+// below is what a value under a key of a mapping is part of.
+func (of owner) below(mapping *yaml.Node, key string) owner {
+	holds := key == "data" || key == "stringData"
+	if of == ofTemplates && holds {
+		return ofSecret
 	}
-	return false
+	for i := 0; i+1 < len(mapping.Content); i += 2 { // every kind, should there be two
+		switch kind := mapping.Content[i+1].Value; {
+		case mapping.Content[i].Value != "kind":
+		case kind == "Secret" && holds:
+			return ofSecret
+		case strings.HasSuffix(kind, "SopsSecret") && key == "spec":
+			return max(of, ofTemplates)
+		}
+	}
+	return of
 }
 
 // checkBlock looks for what sops itself refuses a file without (getsops/sops,
@@ -161,26 +172,27 @@ func ruleOf(block *yaml.Node) (func(path []string) bool, *Fault) {
 
 // walk calls f for every value that has no values below it. The path has the keys
 // that lead to it, and no numbers of list entries, as SOPS has it.
-func walk(n *yaml.Node, path []string, f func(n *yaml.Node, path []string)) {
+func walk(n *yaml.Node, path []string, of owner, f func(n *yaml.Node, path []string, of owner)) {
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			walk(n.Content[i+1], append(slices.Clip(path), n.Content[i].Value), f)
+			key := n.Content[i].Value
+			walk(n.Content[i+1], append(slices.Clip(path), key), of.below(n, key), f)
 		}
 	case yaml.SequenceNode:
 		for _, item := range n.Content {
-			walk(item, path, f)
+			walk(item, path, of, f)
 		}
 	default:
 		if len(path) > 0 {
-			f(n, path)
+			f(n, path, of)
 		}
 	}
 }
 
 // firstEncrypted is the first value outside of the block that SOPS encrypted.
 func firstEncrypted(root *yaml.Node) (first *yaml.Node) {
-	walk(root, nil, func(n *yaml.Node, path []string) {
+	walk(root, nil, ofNobody, func(n *yaml.Node, path []string, _ owner) {
 		if first == nil && path[0] != sopsKey && encrypted(n.Value) {
 			first = n
 		}

@@ -133,6 +133,11 @@ func TestHalfSealed(t *testing.T) {
 		"Second":      {"in the second document", secret + "---\n" + replaced("    empty: \"\"\n", "    note: "+plain+"\n"), 28 + 10, "stringData.note is not encrypted", "sops --encrypt"},
 		"NextToPlain": {"a Secret beside one that is encrypted", secret + "---\nkind: Secret\nstringData:\n  note: " + plain + "\n", 30, "a Secret with data", "not-a-secret"},
 		"Operator":    {"what an operator would make a Secret of", strings.Replace(sopsSecret(t), "            password: ", "            note: "+plain+"\n            password: ", 1), 10, "spec.secretTemplates.stringData.note is not encrypted, in a Secret that otherwise is", "sops --encrypt"},
+		"NoYAML":      {"what is no YAML counted to the document before", secret + "---\nx: {{ y }}: z\nkind: Secret\nstringData:\n  note: " + plain + "\n", 31, "a Secret with data", "not-a-secret"},
+		"Comment":     {"a comment behind the marker hid the end of a document", "kind: Secret\nstringData:\n  note: " + plain + "\n--- # second\n" + secret, 2, "a Secret with data", "not-a-secret"},
+		"Dots":        {"the other marker of an end", "kind: Secret\nstringData:\n  note: " + plain + "\n...\n" + secret, 2, "a Secret with data", "not-a-secret"},
+		"TaggedNull":  {"a text that a tag calls null", replaced(password, "!!null "+plain), 9, "stringData.password is not encrypted", "sops --encrypt"},
+		"List":        {"a Secret in a List", strings.Replace(sopsSecret(t), "kind: SopsSecret\n", "kind: List\nitems:\n- kind: Secret\n  stringData:\n    note: "+plain+"\n", 1), 6, "items.stringData.note is not encrypted, in a Secret that otherwise is", "sops --encrypt"},
 		"Forged":      {"a text that only begins like one", replaced(password, "ENC[AES256_GCM,data:"+plain+"]"), 9, "stringData.password is not encrypted", "sops --encrypt"},
 	}
 	for name, tc := range cases {
