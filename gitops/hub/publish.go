@@ -202,6 +202,11 @@ func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, 
 	if err := h.writeState(ctx, d.State); err != nil {
 		return nil, d, err
 	}
+	if was != nil && d.State.Rollback == nil { // a person did something: what was lost may be there again
+		h.mu.Lock()
+		clear(h.noWay)
+		h.mu.Unlock()
+	}
 	if rb := d.State.Rollback; rb != nil && rb != was {
 		h.log.Info("rollout taken back", "ring", rb.Ring, "cluster", rb.Cluster, "digest", rb.Digest, "reason", rb.Reason)
 	}

@@ -50,7 +50,6 @@ func (d *decider) rollback() {
 			if n := len(v.stuck) - 1; n > 0 {
 				st.Message += fmt.Sprintf(" (and %d more clusters of the ring)", n)
 			}
-			st.Action = "push a repair, or git revert"
 		}
 		d.out.Rings = append(d.out.Rings, st)
 	}

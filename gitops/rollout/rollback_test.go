@@ -74,7 +74,7 @@ func TestRollbackWithoutAWay(t *testing.T) {
 	if !cmp.Equal(published(d), []string{"b"}) {
 		t.Errorf("published %v: the one that stays where it is takes no room", d.Publish)
 	}
-	if st := d.Rings[0]; st.Phase != rollout.RollingBack || !strings.Contains(st.Message, "2 of 3 clusters still to go back; cluster a cannot go back") || st.Action != "push a repair, or git revert" {
+	if st := d.Rings[0]; st.Phase != rollout.RollingBack || !strings.Contains(st.Message, "2 of 3 clusters still to go back; cluster a cannot go back") || st.Action != "push a repair, git revert, or try again with holdfast retry" {
 		t.Errorf("status %+v", st)
 	}
 	sick := cluster("a", &rollout.Report{Applied: "bad"})
