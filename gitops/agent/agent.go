@@ -276,12 +276,12 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 	if a.opts.Apply == ApplyOther || a.opts.Apply == ApplyFiles {
 		return a.leave(ctx, u)
 	}
-	if err := a.noteAddon(ctx, u.name); err != nil {
-		return err
+	current, old := inventoryOf(u.unit), a.store.get(u.name).Status.Inventory
+	if len(current) > 0 { // else it would be missed at every start
+		if err := a.noteAddon(ctx, u.name); err != nil {
+			return err
+		}
 	}
-	current := inventoryOf(u.unit)
-	st := a.store.get(u.name)
-	old := st.Status.Inventory
 	if err := a.store.update(ctx, u.name, func(s *v1alpha1.AddonStatusStatus) {
 		s.DesiredDigest = u.digest
 		s.Inventory = union(old, current)
@@ -304,6 +304,9 @@ func (a *Agent) tryApply(ctx context.Context, u *unitState) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(kept)+len(current) == 0 {
+		a.dropAddon(ctx, u.name)
 	}
 	return a.watch.watch(ctx, u.unit)
 }

@@ -28,6 +28,9 @@ import (
 // fieldOwner is the agent's name in managedFields.
 const fieldOwner = "holdfast-agent"
 
+// ensureExists is the mode of what is only made ([v1alpha1.LabelAddonMode]).
+const ensureExists = "EnsureExists"
+
 // atOnce is how many objects of a unit are tried, or applied, at the same time.
 const atOnce = 8
 
@@ -87,7 +90,8 @@ func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]app
 // approved are the deletions of held kinds that people approved.
 func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.InventoryEntry, approved []fleet.Deletion) (kept []v1alpha1.InventoryEntry, held []string, err error) {
 	opts := ssa.DefaultDeleteOptions()
-	opts.Inclusions = map[string]string{v1alpha1.LabelAddon: addon} // never a foreign object of the same name
+	opts.Inclusions = map[string]string{v1alpha1.LabelAddon: addon}            // never a foreign object of the same name
+	opts.Exclusions = map[string]string{v1alpha1.LabelAddonMode: ensureExists} // nor what was handed over to people
 	for _, e := range stale {
 		meta, perr := object.ParseObjMetadata(e.ID)
 		if perr != nil {
@@ -163,9 +167,12 @@ func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructu
 // inventoryOf lists the unit's objects that may be pruned one day. Objects of
 // mode EnsureExists are left to whoever has them.
 func inventoryOf(u unit) []v1alpha1.InventoryEntry {
-	return entriesOf(u, func(o *unstructured.Unstructured) bool {
-		return o.GetLabels()[v1alpha1.LabelAddonMode] != "EnsureExists"
-	})
+	return entriesOf(u, func(o *unstructured.Unstructured) bool { return !ensured(o) })
+}
+
+// ensured tells whether an object is only made, and then left to whoever has it.
+func ensured(o *unstructured.Unstructured) bool {
+	return o.GetLabels()[v1alpha1.LabelAddonMode] == ensureExists
 }
 
 // stale is what of an inventory the unit no longer has. What has come to mode

@@ -126,7 +126,7 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 				waiting = append(waiting, fmt.Sprintf("%s: not seen: %v", label, err))
 				continue
 			}
-			if want.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists" {
+			if ensured(want) {
 				continue // there, and somebody else's: without our label it is not watched
 			}
 			waiting = append(waiting, label+": not seen")
@@ -135,7 +135,7 @@ func (w *watcher) assess(ctx context.Context, u unit, done map[object.ObjMetadat
 			continue
 		}
 		switch {
-		case want.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists":
+		case ensured(want):
 		case got.GetUID() == was.uid && got.GetGeneration() <= was.generation && (got.GetGeneration() > 0 || got.GetResourceVersion() == was.resourceVersion):
 		case now.Before(last.Add(watchLag)):
 			v.unseen = true // perhaps only late

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/protocol"
 )
 
@@ -44,7 +43,7 @@ func (p *planner) trySealed(ctx context.Context, o *unstructured.Unstructured) *
 	case err != nil:
 		c.Message = oneLine(err)
 		return c
-	case o.GetLabels()[v1alpha1.LabelAddonMode] == "EnsureExists":
+	case ensured(o):
 		return nil
 	}
 	marks := func(o metav1.Object) map[string]any {

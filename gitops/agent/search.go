@@ -106,7 +106,7 @@ func (s *searcher) list(ctx context.Context, r schema.GroupVersionResource, gk s
 		for i := range page.Items {
 			o := &page.Items[i]
 			addon := o.Labels[v1alpha1.LabelAddon]
-			if addon == "" || o.Labels[v1alpha1.LabelAddonMode] == "EnsureExists" || !appliedByUs(o.ManagedFields, r.Group) {
+			if addon == "" || o.Labels[v1alpha1.LabelAddonMode] == ensureExists || !appliedByUs(o, r.Group) {
 				continue
 			}
 			id := object.ObjMetadata{Namespace: o.Namespace, Name: o.Name, GroupKind: gk}
@@ -122,11 +122,15 @@ func (s *searcher) list(ctx context.Context, r schema.GroupVersionResource, gk s
 // group its label of the addon, and nobody has changed that since. Labels alone prove
 // nothing: people copy them, and controllers do (those of a Service are on its
 // EndpointSlices). Nor does what another group shows of the object: OpenShift's Project
-// is a Namespace, with its metadata, and no kind whose deletion needs an approval.
-func appliedByUs(managed []metav1.ManagedFieldsEntry, group string) bool {
-	return slices.ContainsFunc(managed, func(m metav1.ManagedFieldsEntry) bool {
+// is a Namespace, with its metadata, and no kind whose deletion needs an approval. Nor
+// does an apply that is older than the object: what is restored from a backup, perhaps
+// under another name or for people to look at, has the managed fields of what was saved.
+// Of times whole seconds are kept, and an object is made just after its first apply.
+func appliedByUs(o metav1.Object, group string) bool {
+	return slices.ContainsFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
 		gv, err := schema.ParseGroupVersion(m.APIVersion)
-		if err != nil || gv.Group != group || m.Manager != fieldOwner || m.Operation != metav1.ManagedFieldsOperationApply || m.Subresource != "" {
+		if err != nil || gv.Group != group || m.Manager != fieldOwner || m.Operation != metav1.ManagedFieldsOperationApply || m.Subresource != "" ||
+			m.Time == nil || m.Time.Add(time.Second).Before(o.GetCreationTimestamp().Time) {
 			return false
 		}
 		var fields map[string]any // metav1.FieldsV1
@@ -141,7 +145,7 @@ func appliedByUs(managed []metav1.ManagedFieldsEntry, group string) bool {
 // inventories is what the agent knows of its inventories as a whole. The names of all
 // addons that have one lie in the identity's Secret as well, written before an addon's
 // first object: an AddonStatus that is missing is missed. While the cluster is
-// searched, they do not, so that an agent that is killed meanwhile searches again.
+// searched, [unsure] lies there, so that an agent that is killed meanwhile searches again.
 type inventories struct {
 	names     []string
 	searching bool
@@ -158,13 +162,18 @@ func (a *Agent) beginSearch(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	missing := func(name string) bool { return len(a.store.get(name).Status.Inventory) == 0 } // it is made before it is filled
-	if known && !slices.ContainsFunc(names, missing) {
+	filled := a.store.withInventory() // an AddonStatus is made before it is filled
+	if known && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filled, name) }) {
 		a.inv.names = names
 		return false, nil
 	}
+	if !known && len(filled) > 0 {
+		// An agent that noted no names was here. What it left behind long ago in cluster
+		// after cluster must not go with an upgrade that no ring, window or person let pass.
+		return false, a.noteNames(ctx, filled)
+	}
 	a.inv.searching = true
-	return true, a.hub.identity.noteAddons(ctx, nil)
+	return true, a.hub.identity.noteAddons(ctx, []string{unsure})
 }
 
 // searchLoop searches until every kind was listed. A kind that cannot be listed is
@@ -200,7 +209,10 @@ func (a *Agent) takeIn(f finding) {
 // bringBack writes what was found into the AddonStatuses, before anything of it is pruned.
 func (a *Agent) bringBack(ctx context.Context) {
 	for _, addon := range slices.Sorted(maps.Keys(a.inv.found)) {
-		found := a.inv.found[addon]
+		u, found := a.units[addon], a.inv.found[addon]
+		if u != nil { // what it leaves to people may have been seen before it was handed over
+			found = without(found, entriesOf(u.unit, ensured))
+		}
 		lost := len(without(found, a.store.get(addon).Status.Inventory))
 		if err := a.store.update(ctx, addon, func(s *v1alpha1.AddonStatusStatus) { s.Inventory = union(found, s.Inventory) }); err != nil {
 			a.log.Info("lost inventory not written; trying again", "addon", addon, "error", err.Error())
@@ -210,7 +222,6 @@ func (a *Agent) bringBack(ctx context.Context) {
 		if lost > 0 {
 			a.log.Info("objects found that no inventory had", "addon", addon, "objects", lost)
 		}
-		u := a.units[addon]
 		switch {
 		case u != nil && len(stale(u.unit, found)) > 0:
 			u.applied, u.failures = false, 0
@@ -221,8 +232,7 @@ func (a *Agent) bringBack(ctx context.Context) {
 	if !a.inv.searching || !a.inv.whole || len(a.inv.found) > 0 {
 		return
 	}
-	names := slices.AppendSeq([]string{}, maps.Keys(a.store.known))
-	slices.Sort(names)
+	names := a.store.withInventory()
 	if err := a.hub.identity.noteAddons(ctx, names); err != nil {
 		a.log.Info("names of the addons not noted; trying again", "error", err.Error())
 		return
@@ -233,7 +243,7 @@ func (a *Agent) bringBack(ctx context.Context) {
 // pending is true when bringBack has something to do.
 func (v *inventories) pending() bool { return len(v.found) > 0 || v.searching && v.whole }
 
-// noteAddon notes, durably, that an addon is about to have objects.
+// noteAddon notes, durably, that an addon is about to have an inventory.
 func (a *Agent) noteAddon(ctx context.Context, name string) error {
 	if a.inv.searching || slices.Contains(a.inv.names, name) {
 		return nil
@@ -241,7 +251,7 @@ func (a *Agent) noteAddon(ctx context.Context, name string) error {
 	return a.noteNames(ctx, append(slices.Clone(a.inv.names), name))
 }
 
-// dropAddon notes that an addon has nothing any more. If that fails, the next agent
+// dropAddon notes that an addon has nothing to prune any more. If that fails, the next agent
 // searches, and finds nothing.
 func (a *Agent) dropAddon(ctx context.Context, name string) {
 	if a.inv.searching || !slices.Contains(a.inv.names, name) {
@@ -261,10 +271,13 @@ func (a *Agent) noteNames(ctx context.Context, names []string) error {
 }
 
 // keyAddons, in the identity's Secret, names the addons that have an inventory, one a
-// line. Without it nobody knows whether all inventories are there.
+// line.
 const keyAddons = "addons"
 
-// addons are those that were noted; known is false when none ever were, or are not for now.
+// unsure, in place of the names, is no addon's: nobody knows whether all inventories are there.
+const unsure = "?"
+
+// addons are those that were noted; known is false when none ever were.
 func (i *identity) addons(ctx context.Context) (names []string, known bool, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -279,7 +292,7 @@ func (i *identity) addons(ctx context.Context) (names []string, known bool, err 
 	return strings.Fields(string(text)), known, nil
 }
 
-// noteAddons notes them; nil notes that they are not known.
+// noteAddons notes them.
 func (i *identity) noteAddons(ctx context.Context, names []string) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -291,12 +304,8 @@ func (i *identity) noteAddons(ctx context.Context, names []string) error {
 		}
 	}
 	text := []byte(strings.Join(names, "\n") + "\n")
-	was, there := i.known.Data[keyAddons]
-	switch {
-	case names == nil && !there, names != nil && there && string(was) == string(text):
+	if was, there := i.known.Data[keyAddons]; there && string(was) == string(text) {
 		return nil
-	case names == nil:
-		text = nil
 	}
 	return i.save(ctx, map[string][]byte{keyAddons: text})
 }

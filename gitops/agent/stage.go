@@ -47,9 +47,9 @@ func stagesOf(u unit) [3][]*unstructured.Unstructured {
 // new objects are there in half the time.
 func (a *applier) applyStage(ctx context.Context, objects []*unstructured.Unstructured) error {
 	sort.Sort(ssa.SortableUnstructureds(objects))
-	differs := make([]bool, len(objects))
+	steps := make([]step, len(objects))
 	err := manyAtOnce(ctx, 0, len(objects), func(ctx context.Context, i int) (err error) {
-		differs[i], err = a.differs(ctx, objects[i])
+		steps[i], err = a.next(ctx, objects[i])
 		return err
 	})
 	for from, to := 0, 0; from < len(objects) && err == nil; from = to {
@@ -58,11 +58,15 @@ func (a *applier) applyStage(ctx context.Context, objects []*unstructured.Unstru
 			to++
 		}
 		err = manyAtOnce(ctx, from, to, func(ctx context.Context, i int) error {
-			if !differs[i] {
-				return nil
-			}
-			if _, err := a.patch(ctx, objects[i]); err != nil {
-				return fmt.Errorf("%s apply failed: %w", utils.FmtUnstructured(objects[i]), err)
+			switch steps[i] {
+			case applies:
+				if _, err := a.patch(ctx, objects[i]); err != nil {
+					return fmt.Errorf("%s apply failed: %w", utils.FmtUnstructured(objects[i]), err)
+				}
+			case handsOver:
+				if err := a.handOver(ctx, objects[i]); err != nil {
+					return fmt.Errorf("hand over %s: %w", utils.FmtUnstructured(objects[i]), err)
+				}
 			}
 			return nil
 		})
@@ -85,19 +89,51 @@ func manyAtOnce(ctx context.Context, from, to int, f func(context.Context, int) 
 	return g.Wait()
 }
 
+// step is what is to be done to an object.
+type step int
+
+const (
+	nothing step = iota
+	applies
+	handsOver
+)
+
+// next is what is to be done to an object. An object of mode EnsureExists is only made;
+// one that the agent applied in another mode is handed over.
+func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step, error) {
+	if utils.AnyInMetadata(o, map[string]string{v1alpha1.LabelAddonMode: ensureExists}) { // as the plan has it
+		live := &unstructured.Unstructured{}
+		live.SetGroupVersionKind(o.GroupVersionKind())
+		switch err := a.rec.Get(ctx, client.ObjectKeyFromObject(o), live); {
+		case err == nil && live.GetLabels()[v1alpha1.LabelAddonMode] != ensureExists && appliedByUs(live, o.GroupVersionKind().Group):
+			return handsOver, nil
+		case err == nil:
+			return nothing, nil
+		case !apierrors.IsNotFound(err):
+			return nothing, fmt.Errorf("read %s: %w", utils.FmtUnstructured(o), err)
+		}
+	}
+	if differs, err := a.differs(ctx, o); err != nil || !differs {
+		return nothing, err
+	}
+	return applies, nil
+}
+
+// handOver says on the object itself that people have it now, and changes nothing else of
+// it: from then on nothing prunes it, whichever inventory names it.
+func (a *applier) handOver(ctx context.Context, o *unstructured.Unstructured) error {
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{v1alpha1.LabelAddonMode: ensureExists}}})
+	if err != nil {
+		return err
+	}
+	return client.IgnoreNotFound(a.rec.Patch(ctx, o.DeepCopy(), client.RawPatch(types.MergePatchType, data), client.FieldOwner(fieldOwner)))
+}
+
 // differs tells whether an apply of the object would change anything. The dry run may
-// refuse it. An object of mode EnsureExists is only made.
+// refuse it.
 func (a *applier) differs(ctx context.Context, o *unstructured.Unstructured) (bool, error) {
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(o.GroupVersionKind())
-	if utils.AnyInMetadata(o, map[string]string{v1alpha1.LabelAddonMode: "EnsureExists"}) { // as the plan has it
-		switch err := a.rec.Get(ctx, client.ObjectKeyFromObject(o), live); {
-		case err == nil:
-			return false, nil
-		case !apierrors.IsNotFound(err):
-			return false, fmt.Errorf("read %s: %w", utils.FmtUnstructured(o), err)
-		}
-	}
 	after, dryErr := a.patch(ctx, o, client.DryRunAll)
 	if dryErr == nil && after.GetResourceVersion() == "" {
 		return true, nil // it is not there: what a dry run makes has none

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -34,6 +35,18 @@ func (s *statusStore) load(ctx context.Context) error {
 }
 
 func (s *statusStore) get(name string) v1alpha1.AddonStatus { return s.known[name] }
+
+// withInventory are the addons that have something to prune, sorted.
+func (s *statusStore) withInventory() []string {
+	names := []string{}
+	for name, st := range s.known {
+		if len(st.Status.Inventory) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // update changes one status; it writes nothing when nothing changes.
 func (s *statusStore) update(ctx context.Context, name string, change func(*v1alpha1.AddonStatusStatus)) error {
