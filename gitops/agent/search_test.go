@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -97,6 +98,19 @@ func TestLostInventories(t *testing.T) {
 	}
 	r.applyText(strings.Replace(labelled("lost-taken", "two"), "mine", "taken", 1), "another") // who took one over, label and all
 
+	r.applyText(labelled("lost-restored", "two"), "holdfast-agent") // out of a backup of an hour ago
+	restored := &corev1.ConfigMap{}
+	if err := r.c.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "lost-restored"}, restored); err != nil {
+		t.Fatal(err)
+	}
+	restored.Annotations = map[string]string{"restored": "yes"} // an update of times alone is none
+	for i := range restored.ManagedFields {
+		restored.ManagedFields[i].Time = &metav1.Time{Time: restored.CreationTimestamp.Add(-time.Hour)}
+	}
+	if err := r.c.Update(t.Context(), restored); err != nil {
+		t.Fatal(err)
+	}
+
 	r.hub.want(bundle(t, "c20", map[string]addon{"one": {"0.2.0", map[string]string{"a.yaml": configMap("lost-a", "2")}}}))
 	r.start()
 	r.until("what the bundle dropped", func() bool { return r.value("lost-a") == "2" && r.value("lost-b") == "" && r.value("lost-c") == "" })
@@ -107,7 +121,7 @@ func TestLostInventories(t *testing.T) {
 		var st v1alpha1.AddonStatus
 		return r.c.Get(t.Context(), client.ObjectKey{Name: "three"}, &st) == nil && strings.Contains(st.Status.Message, "not pruned: PersistentVolumeClaim/lost-claim (nobody approved it in approvals.yaml)")
 	})
-	for name, want := range map[string]string{"lost-foreign": "mine", "lost-gone": "mine", "lost-made": "mine", "lost-ensured": "1", "lost-taken": "taken"} {
+	for name, want := range map[string]string{"lost-foreign": "mine", "lost-gone": "mine", "lost-made": "mine", "lost-ensured": "1", "lost-taken": "taken", "lost-restored": "mine"} {
 		if got := r.value(name); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
 		}
