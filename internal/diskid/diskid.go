@@ -19,8 +19,7 @@ import (
 )
 
 // ErrNoDisk is returned for a block device that is not a disk of this host: a
-// RAM disk, a mapper device, an optical drive, a hidden multipath leg, a device
-// that a network block device's client or a program makes, raw flash, a hardware partition of an eMMC, or a
+// RAM disk, a mapper device, an optical drive, a hidden multipath leg, a device of nbd or drbd, raw flash, a hardware partition of an eMMC, or a
 // loop device without a backing file.
 var ErrNoDisk = errors.New("not a disk")
 
@@ -108,9 +107,8 @@ func hash(s string) string {
 }
 
 // notDisks are the name prefixes of block devices that are not disks of the
-// host (Documentation/admin-guide/devices.txt). Clients of a network are nbd, drbd, rnbd (drivers/block/rnbd/rnbd-clt.c)
-// and ATA over Ethernet (drivers/block/aoe/aoeblk.c; sysfs writes '!' for '/'), a program's are ublkb (drivers/block/ublk_drv.c).
-var notDisks = []string{"ram", "zram", "sr", "fd", "nbd", "drbd", "rnbd", "etherd!e", "ublkb", "zd", "bcache", "mtdblock"}
+// host (Documentation/admin-guide/devices.txt).
+var notDisks = []string{"ram", "zram", "sr", "fd", "nbd", "drbd", "zd", "bcache", "mtdblock"}
 
 // Stacked says whether dev is a device of the device mapper or an array of md: dm-0, md127,
 // md_d0, md_home (drivers/md/md.c md_alloc and add_named_array). bcache is not among them:

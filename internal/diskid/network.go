@@ -36,10 +36,21 @@ var (
 	subsysRE  = regexp.MustCompile(`^nvme-subsys\d+$`)
 )
 
+// clients are the prefixes of names of disks that a client of a network or a program makes:
+// ATA over Ethernet (drivers/block/aoe/aoeblk.c; sysfs writes '!' for '/'), rnbd (drivers/block/rnbd/rnbd-clt.c),
+// ublk (drivers/block/ublk_drv.c). They have the ids of places that they had when they were prepared
+// as disks of the host, so that what is on them is not missing.
+var clients = map[string]string{"etherd!e": "ATA over Ethernet", "rnbd": "RNBD", "ublkb": "ublk"}
+
 // network is how the disk dev of the host's list is reached over a network, and the id of where it is.
-// Both are empty for a disk of the host, the id alone for a disk of Fibre Channel: it is named as a
-// drive, since the paths of a multipath device are found by that.
+// Both are empty for a disk of the host, the id alone for a disk of Fibre Channel, which is named as a
+// drive, since the paths of a multipath device are found by that, and for those of clients.
 func network(f *hostfs.FS, dev, dir string) (how, id string, err error) {
+	for prefix, how := range clients {
+		if numbered(dev, prefix) {
+			return how, "", nil
+		}
+	}
 	device, err := f.Resolve(path.Join(dir, "device"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", "", nil
