@@ -112,16 +112,17 @@ func faultOf(d *v1alpha1.Disk, class v1alpha1.FaultClass) int {
 }
 
 // sights are the disks that are in the node, as the last look has seen them: those of
-// a network count for no flavor, but for one of Fibre Channel that node preparation took when it took such,
+// a network count for no flavor, but for one that is named as a drive and that the host lives on or that disks.yaml lists in a group, as when node preparation took such,
 // and neither does what has no size, such as a card reader without a card or a board's virtual floppy.
 func (b *builder) sights(disks []v1alpha1.Disk) (out []verdict.Sight) {
 	for i := range disks {
 		seen, present := b.view.Snapshot.Find(disks[i].ID)
 		_, elsewhere := b.view.Snapshot.Told(disks[i].ID)
-		if inventory.Remote(&disks[i]) || !present && elsewhere || present && (seen.Size == 0 || seen.Network != "" && disks[i].Group == "") {
+		system := slices.Contains(b.view.Snapshot.System, disks[i].ID) || b.prepared[disks[i].ID].Role == v1alpha1.RoleSystem
+		if inventory.Remote(&disks[i]) || !present && elsewhere || present && (seen.Size == 0 || seen.Network != "" && disks[i].Group == "" && !system) {
 			continue
 		}
-		s := verdict.Sight{Disk: disks[i], System: slices.Contains(b.view.Snapshot.System, disks[i].ID) || b.prepared[disks[i].ID].Role == v1alpha1.RoleSystem}
+		s := verdict.Sight{Disk: disks[i], System: system}
 		if present {
 			s.SizeBytes, s.ReadOnly = seen.Size, seen.RO
 		}

@@ -110,6 +110,8 @@ func TestFlavorOverNetwork(t *testing.T) {
 	moved.Disks = moved.Disks[1:]
 	fc := present("a")
 	fc.Disks[0].Network, fc.System = "Fibre Channel", []string{}
+	groupless := prepared("a")
+	groupless.Disks[0].Group = ""
 	for name, tc := range map[string]struct {
 		look inventory.Snapshot
 		file *nodedisks.File
@@ -118,10 +120,33 @@ func TestFlavorOverNetwork(t *testing.T) {
 		"ByDrive":      {moved, prepared("a"), "group data has 0 of 1 disks"},
 		"FibreChannel": {fc, prepared(), "group data has 0 of 1 disks"},
 		"TakenBefore":  {fc, prepared("a"), ""},
+		"NoGroup":      {fc, groupless, "group data has 0 of 1 disks"},
 	} {
 		next := report.Next(&v1alpha1.ComputeNodeStatus{}, &report.View{Now: t0, Looked: true, Snapshot: tc.look, Prepared: tc.file, Settled: settled(""), Flavor: flavor, FlavorRead: true})
 		if c := meta.FindStatusCondition(next.Conditions, v1alpha1.ConditionFlavorSatisfied); c.Message != tc.want {
 			t.Errorf("%s: %q, want %q", name, c.Message, tc.want)
+		}
+	}
+}
+
+// The group of the host's own disk was short on a host that boots from a SAN.
+func TestFlavorBootsFromNetwork(t *testing.T) {
+	flavor := &v1alpha1.NodeFlavor{Spec: v1alpha1.NodeFlavorSpec{Disks: []v1alpha1.FlavorDisks{{Name: "system", Role: v1alpha1.RoleSystem, Count: 1}}}}
+	look := present("a")
+	look.Disks[0].Network, look.System = "Fibre Channel", []string{"a"}
+	next := report.Next(&v1alpha1.ComputeNodeStatus{}, &report.View{Now: t0, Looked: true, Snapshot: look, Prepared: prepared(), Settled: settled(""), Flavor: flavor, FlavorRead: true})
+	if c := meta.FindStatusCondition(next.Conditions, v1alpha1.ConditionFlavorSatisfied); c.Status != metav1.ConditionTrue {
+		t.Errorf("%+v", c)
+	}
+}
+
+// While looks failed, a disk that was Missing was Unknown, and that it came back was no return.
+func TestReturnedAfterFailedLooks(t *testing.T) {
+	look := present("a")
+	for state, want := range map[v1alpha1.DiskState]int{v1alpha1.DiskMissing: 1, v1alpha1.DiskUnknown: 1} {
+		prev := &v1alpha1.ComputeNodeStatus{Disks: []v1alpha1.Disk{{ID: "a", State: state, Faults: []v1alpha1.Fault{fault(v1alpha1.FaultMissing, v1alpha1.SeverityCritical, time.Hour)}}}}
+		if got := report.Returned(prev, &look, t0); len(got) != want {
+			t.Errorf("%s: %d returns, want %d", state, len(got), want)
 		}
 	}
 }

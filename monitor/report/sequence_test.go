@@ -158,14 +158,16 @@ func flaps(all []fact, states []v1alpha1.DiskState) bool {
 	var absences, returns []time.Time  // looks that lack it; returns that whoever watches now remembers
 	var forget, noted, until time.Time // noted is the last return that was a fault
 	gone, flapped := false, false      // it was not there long enough; it flapped by the fact before
+	missing := false                   // it was Missing since it was last there, whatever failed looks have made of that
 	for i, f := range all {
+		missing = missing || i > 0 && states[i-1] == v1alpha1.DiskMissing
 		if look, ok := looks[f.what]; ok && look.present {
-			if gone && (states[i-1] == v1alpha1.DiskMissing || flapped) {
+			if gone && (missing || flapped) {
 				if returns = append(returns, f.at); tooOften(returns) {
 					noted, until = f.at, f.at.Add(within)
 				}
 			}
-			absences, gone = nil, false
+			absences, gone, missing = nil, false, false
 		} else if ok && look.whole {
 			absences = append(absences, f.at)
 			gone = gone || len(absences) > 1 && f.at.Sub(absences[0]) >= settle
