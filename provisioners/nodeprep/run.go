@@ -157,7 +157,6 @@ func (p *Plan) unmet(o Options) error {
 	var errs []error
 	for _, r := range p.Disks {
 		if o.Wipe[r.Disk] != "" && !r.wipe && r.Condition != Networked { // of which there is a problem
-
 			errs = append(errs, fmt.Errorf("%w: --wipe %s: the token is not the disk's, or was used: %s", ErrRefused, r.Disk, cmp.Or(r.Refused, r.Has, "there is nothing to give up")))
 		}
 	}
