@@ -247,13 +247,21 @@ func (r *Report) ataLogs(ctx context.Context, d ataDevice, known *knownATA, gene
 	if told.errors == nil {
 		told.errors, errorLog = summaryErrors(d)
 	}
-	if told.tests == nil && ctx.Err() == nil {
-		told.tests, testLog = plainTests(d)
+	var plain *[]selfTest
+	if (told.tests == nil || !ran(*told.tests)) && ctx.Err() == nil {
+		plain, testLog = plainTests(d)
 	}
 	if general && first {
 		more := r.firstTime(ctx, d, known)
-		more.errors, more.tests = cmp.Or(more.errors, told.errors), cmp.Or(more.tests, told.tests)
+		more.errors = cmp.Or(more.errors, told.errors)
 		told = more
+	}
+	switch {
+	case told.tests == nil:
+		told.tests = plain
+	case plain != nil && !ran(*told.tests) && ran(*plain): // its extended log is there, and the disk does not keep it
+		told.tests = plain
+		delete(known.pages, logExtendedTests)
 	}
 	if r.ATA.Errors = told.errors; told.errors == nil && errorLog != nil {
 		r.problem("error log", errorLog)

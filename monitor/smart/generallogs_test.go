@@ -136,7 +136,7 @@ func TestExtendedLogs(t *testing.T) {
 	}{
 		"Both":           {"they take the place of the plain ones", nil, nothing, 900, 3, 3, 2},
 		"NoPlain":        {"a disk that has no others", nil, func(d *disk) { refuses(d, logRead) }, 900, 3, 3, 2},
-		"Nothing":        {"logs that are empty", logs{extendedErrors: errorLog(0, 0), extendedTests: testLog(1, 0)}, nothing, 0, 0, 0, 2},
+		"Nothing":        {"logs that are empty", logs{extendedErrors: errorLog(0, 0), extendedTests: testLog(1, 0)}, nothing, 0, 1, 0, 1},
 		"OnePage":        {"in one page the ring has 19 places", logs{extendedTests: testLog(1, 2, tests...)}, nothing, 900, 3, 3, 2},
 		"Full":           {"no place is left", logs{extendedTests: testLog(1, 19, append(slices.Clone(tests), slices.Repeat([]result{short}, 15)...)...)}, nothing, 900, 18, 3, 2},
 		"Second":         {"the newest is on the second page, the oldest on the first", logs{extendedTests: testLog(2, 21, tests...)}, nothing, 900, 3, 3, 2},
@@ -222,7 +222,7 @@ func TestDirectoryThatFreezes(t *testing.T) {
 
 // The commands of a disk that has all logs: once those that tell what there is.
 func TestExtendedLogsAreAskedForAsTheStandardSays(t *testing.T) {
-	logs := map[int][]byte{extendedErrors: errorLog(900, 1), extendedTests: testLog(2, 0), statistics: statisticsLog(map[byte][2]uint64{4: {1, valid}, 5: {30, valid}, 7: {3, valid}})}
+	logs := map[int][]byte{extendedErrors: errorLog(900, 1), extendedTests: testLog(2, 1, result{"extended", "passed"}), statistics: statisticsLog(map[byte][2]uint64{4: {1, valid}, 5: {30, valid}, 7: {3, valid}})}
 	d := general(ataDisk("EXAMPLE", pass, attr{194, 2, 30, 0, 30}), logs)
 	var known smart.Known
 	sent := func() []string {

@@ -1,5 +1,7 @@
 package smart
 
+import "slices"
+
 // selfTest is one result of a disk's log of self-tests. One that was aborted, or runs,
 // has neither passed nor failed.
 type selfTest struct {
@@ -30,6 +32,11 @@ func failures(results []selfTest) (all, standing *int) {
 		}
 	}
 	return all, standing
+}
+
+// ran says whether a log tells of any test. Places that are not used are zeros.
+func ran(results []selfTest) bool {
+	return slices.ContainsFunc(results, func(t selfTest) bool { return t != selfTest{passed: true} })
 }
 
 // ataTest is an entry of ATA's log (ATA/ATAPI-7, self-test execution status).

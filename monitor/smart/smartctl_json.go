@@ -288,7 +288,8 @@ func (d *smartctlJSON) ata(r *Report) *Report {
 	}
 	if l := d.ATASelfTests; l != nil {
 		log := l.Standard
-		if l.Extended != nil && l.Extended.Count != nil {
+		empty := func(t *ataTests) bool { return t == nil || len(t.Table) == 0 }
+		if l.Extended != nil && l.Extended.Count != nil && (!empty(l.Extended) || empty(log)) { // as when read natively
 			log = l.Extended
 		}
 		if log != nil {

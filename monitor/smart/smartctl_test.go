@@ -135,7 +135,7 @@ func TestSmartctlLogs(t *testing.T) {
 	}{
 		`"ata_smart_error_log":{"summary":{"count":9}},"ata_smart_self_test_log":{` + plain + `}`:                                                                                 {9, 1},
 		`"ata_smart_error_log":{"extended":{"count":900,"sectors":1}},"ata_smart_self_test_log":{"extended":{"count":2,"table":[{"status":{"value":0}},{"status":{"value":0}}]}}`: {900, 0},
-		`"ata_smart_error_log":{"extended":{"count":900},"summary":{"count":9}},"ata_smart_self_test_log":{"extended":{"count":0},` + plain + `}`:                                 {900, 0},
+		`"ata_smart_error_log":{"extended":{"count":900},"summary":{"count":9}},"ata_smart_self_test_log":{"extended":{"count":0},` + plain + `}`:                                 {900, 1},
 		`"ata_smart_error_log":{"extended":{"sectors":1},"summary":{"count":9}},"ata_smart_self_test_log":{"extended":{"sectors":1},` + plain + `}`:                               {9, 1},
 	} {
 		if h := ask(0, "ATA", `"ata_smart_attributes":{},"smart_status":{"passed":true},`+extended).ATA; *h.Errors != want.errors || *h.SelfTestFailures != want.failed {
