@@ -155,7 +155,11 @@ func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *use
 	}
 	f.Size, f.SectorSize, f.Serial = size*sysSector, sector, serial
 	if f.remote() {
-		return f, nil // nothing of it is to be known, and a network may hang
+		// Whether the host lives on it sysfs says. Nothing more is to be known, and a network may hang.
+		if _, err := h.uses(dev, used, &f.Content); err != nil {
+			return nil, fmt.Errorf("read disk %s (%s): %w", dev, f.ID, err)
+		}
+		return f, nil
 	}
 	f.Content = h.content(ctx, f, used, state, extents(f))
 	return f, nil

@@ -32,6 +32,10 @@ func (p *planner) networked(r *Row, f *Found, rec *Record) {
 // elsewhere is for the place of a disk that is there, over a network and by another id.
 func (p *planner) elsewhere(r *Row, f *Found) {
 	r.Device, r.Slot, r.Media, r.Size, r.Network = f.Device, f.Slot, f.Media, f.Size, f.Network
+	if f.Content.System {
+		r.Condition, r.Has = SystemDisk, "the host itself lives on it; it is "+f.reached()
+		return
+	}
 	r.Condition = Networked
 	r.Refused = fmt.Sprintf("it has a place on this node, and is %s; it is left as it is, and the disk monitor knows it as %s", f.reached(), f.ID)
 	r.Hint = fmt.Sprintf("move its data to a disk of the host, disconnect it, and give its place to that disk: --replace %s=<new disk>", r.Disk)

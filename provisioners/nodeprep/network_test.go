@@ -210,3 +210,26 @@ func TestDiskOfHostOverNetworkToo(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// A host that lives on a disk of a network, which is listed by its WWN, was refused for ever.
+func TestSystemDiskOverNetwork(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	w.add("sdb", 96*mib)
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	id := w.overISCSI("sdb")
+	w.write("proc/1/mountinfo", "22 1 "+strings.TrimSpace(w.read("sys/block/sdb/sdb1/dev"))+" / / rw - ext4 /dev/sdb1 rw\n")
+	list := w.read(nodedisks.Path)
+	if out, err, _ := w.prepare(f, nodeprep.Options{}, -1); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, disk := range []string{"wwn-sdb", id} {
+		if r := w.row(f, nodeprep.Options{}, disk); r.Condition != nodeprep.SystemDisk || r.Refused != "" || r.Hint != "" || len(r.Do) > 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if w.read(nodedisks.Path) != list {
+		t.Error("the list was changed")
+	}
+}

@@ -294,7 +294,7 @@ func (p *planner) assign() map[string]string {
 			continue
 		}
 		rank, ok := p.eligible(f)
-		other := f.Content.System || f.Network == "" && f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
+		other := f.Content.System && !f.remote() || f.Network == "" && f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
 		if ok || other {
 			all = append(all, entry{id: f.ID, found: f, rank: rank})
 		}

@@ -57,26 +57,9 @@ func (h *Host) content(ctx context.Context, f *Found, used *users, state *State,
 }
 
 func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, extents []Extent, c *Content) error {
-	text, points, err := h.of(used, path.Join(sysBlock, f.Device), 8)
-	if err != nil {
-		return err
-	}
-	if c.Partitions, err = h.partitions(f.Device); err != nil {
-		return err
-	}
-	c.Used = text
-	for i := range c.Partitions {
-		p := &c.Partitions[i]
-		t, pts, err := h.of(used, path.Join(sysBlock, f.Device, p.Name), 8)
-		if err != nil {
-			return err
-		}
-		p.Used = t
-		c.Used, points = append(c.Used, t...), append(points, pts...)
-	}
-	c.System = slices.ContainsFunc(points, func(p string) bool { return p == "swap" || mounttable.System(p) })
-	if c.System {
-		return nil // nothing more is asked of it
+	system, err := h.uses(f.Device, used, c)
+	if err != nil || system {
+		return err // nothing more is asked of the host's own
 	}
 	if f.hold == nil {
 		if f.hold, err = h.hold(f.Device, f.ID, f.Size); err != nil {
@@ -106,6 +89,29 @@ func (h *Host) read(ctx context.Context, f *Found, used *users, rec *Record, ext
 		c.Whole, c.Between, c.BetweenAt = true, all.sum, all.at
 	}
 	return h.same(f.hold)
+}
+
+// uses reads from sysfs which partitions a disk has and who uses it, and says whether it is the host's own.
+func (h *Host) uses(dev string, used *users, c *Content) (system bool, err error) {
+	text, points, err := h.of(used, path.Join(sysBlock, dev), 8)
+	if err != nil {
+		return false, err
+	}
+	if c.Partitions, err = h.partitions(dev); err != nil {
+		return false, err
+	}
+	c.Used = text
+	for i := range c.Partitions {
+		p := &c.Partitions[i]
+		t, pts, err := h.of(used, path.Join(sysBlock, dev, p.Name), 8)
+		if err != nil {
+			return false, err
+		}
+		p.Used = t
+		c.Used, points = append(c.Used, t...), append(points, pts...)
+	}
+	c.System = slices.ContainsFunc(points, func(p string) bool { return p == "swap" || mounttable.System(p) })
+	return c.System, nil
 }
 
 // bytes reads the disk itself, and asks the kernel whether it is in use, whatever
