@@ -351,6 +351,7 @@ func TestWithheldIsToldOnce(t *testing.T) {
 		holdfast_local_volume_provisioner_withheld{reason="InUse"} 0
 		holdfast_local_volume_provisioner_withheld{reason="NotMounted"} 1
 		holdfast_local_volume_provisioner_withheld{reason="OtherPartition"} 0
+		holdfast_local_volume_provisioner_withheld{reason="OverNetwork"} 0
 		holdfast_local_volume_provisioner_withheld{reason="PartitionMissing"} 0
 		holdfast_local_volume_provisioner_withheld{reason="QuarantineUnknown"} 0
 		holdfast_local_volume_provisioner_withheld{reason="Quarantined"} 0
