@@ -131,14 +131,14 @@ func (m *Monitor) scanInterval() time.Duration {
 }
 
 // absent lists the disks that are known or required, and not in the last look. One that is
-// there over a network, under another id, is not absent.
+// there over a network, under another id, is not absent, nor is one of which nobody knows.
 func (m *Monitor) absent() []string {
 	var ids []string
 	seen := map[string]bool{}
 	add := func(id string) {
 		_, there := m.view.Snapshot.Find(id)
 		_, elsewhere := m.view.Snapshot.Told(id)
-		if !there && !elsewhere && !seen[id] {
+		if !there && !elsewhere && !seen[id] && !m.view.Snapshot.MayBe(id) {
 			seen[id] = true
 			ids = append(ids, id)
 		}

@@ -136,7 +136,7 @@ func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
 // for what is no disk, and is fs.ErrNotExist when there is no such device. An
 // attribute that is there and cannot be read is an error and never a lesser
 // id: an id must not change because a disk is dying. Nor is it guessed whether a disk is the host's:
-// an NVMe disk whose last controller has gone is an error until it goes as well, or comes back.
+// an NVMe disk whose last controller has gone is an UnplacedError until it goes as well, or comes back.
 func Identify(f *hostfs.FS, dev string) (Identity, error) {
 	other := func(prefix string) bool { return numbered(dev, prefix) }
 	if Stacked(dev) || HardwarePartition(dev) || slices.ContainsFunc(notDisks, other) {
@@ -158,6 +158,9 @@ func Identify(f *hostfs.FS, dev string) (Identity, error) {
 		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
 	}
 	how, place, err := network(f, dev, dir)
+	if unplaced, ok := errors.AsType[*UnplacedError](err); ok {
+		unplaced.ID, unplaced.Weak = id, weak
+	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
 	}

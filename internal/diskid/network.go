@@ -108,11 +108,8 @@ func fabric(f *hostfs.FS, dev, dir, device string) (how, id string, err error) {
 		}
 		how = "NVMe over " + c.Transport
 	}
-	if len(controllers) == 0 {
-		if !subsysRE.MatchString(path.Base(device)) {
-			return "", "", nil // a device of another kind, such as a recorded one
-		}
-		return "", "", fmt.Errorf("NVMe subsystem %s has no controller now: whether %s is in this host or in a network is not known", path.Base(device), dev)
+	if len(controllers) == 0 && !subsysRE.MatchString(path.Base(device)) {
+		return "", "", nil // a device of another kind, such as a recorded one
 	}
 	nqn, err := Attr(f, path.Join(device, "subsysnqn"))
 	nsid, e := Attr(f, path.Join(dir, "nsid"))
@@ -122,7 +119,26 @@ func fabric(f *hostfs.FS, dev, dir, device string) (how, id string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("read NVMe namespace: %w", err)
 	}
-	return how, Slug(nvmeofPrefix + nqn + "-ns-" + nsid), nil
+	id = Slug(nvmeofPrefix + nqn + "-ns-" + nsid)
+	if len(controllers) == 0 {
+		return "", "", &UnplacedError{Device: dev, Subsystem: path.Base(device), Remote: id}
+	}
+	return how, id, nil
+}
+
+// UnplacedError is of an NVMe disk whose last controller has gone: whether it is in this host or in a network is not
+// known. Its names are. Such a disk stays for as long as it is in use, such as one that was pulled
+// while it was mounted, up to about Linux 5.14 (drivers/nvme/host/core.c nvme_free_ns_head), or for delayed_removal_secs.
+type UnplacedError struct {
+	Device, Subsystem string
+	// ID is the disk's id if it is one of the host, with Weak as of Identity; Remote if it is one of a network.
+	ID     string
+	Weak   bool
+	Remote string
+}
+
+func (e *UnplacedError) Error() string {
+	return fmt.Sprintf("NVMe subsystem %s has no controller now: whether %s (%s) is in this host or in a network is not known", e.Subsystem, e.Device, e.ID)
 }
 
 // Controller is a controller of an NVMe disk.

@@ -99,6 +99,10 @@ func TestNetwork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := diskid.Identify(tree(t, tc.files), tc.dev)
+			unplaced, ok := errors.AsType[*diskid.UnplacedError](err)
+			if ok != (tc.err == "has no controller now") || ok && (unplaced.ID != b || unplaced.Remote != a || unplaced.Device != tc.dev) {
+				t.Errorf("what it may be: %+v; reason: %s", unplaced, tc.reason)
+			}
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) || got != tc.want {
 					t.Errorf("got %+v, %v, want %q; reason: %s", got, err, tc.err, tc.reason)

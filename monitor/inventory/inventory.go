@@ -60,6 +60,9 @@ type Snapshot struct {
 	// System are the ids of the disks that the host itself lives on; nil when that
 	// could not be read.
 	System []string
+	// Unplaced are ids of disks that may be there: of each NVMe disk without a controller that by which it would be
+	// listed as one of the host, and that as one of a network. Nothing is known of them, and of all others nothing lacks.
+	Unplaced []string
 	// Err is why the list may lack disks. What is listed is there all the same.
 	Err error
 }
@@ -80,6 +83,18 @@ func (s *Snapshot) Told(id string) (*Disk, bool) {
 		return nil, false
 	}
 	return &s.Disks[i], true
+}
+
+// MayBe says whether the disk with an id that Find does not find may be there all the same.
+func (s *Snapshot) MayBe(id string) bool { return slices.Contains(s.Unplaced, id) }
+
+// unplaced takes in an error of a disk whose place is not known, and says whether it is one.
+func (s *Snapshot) unplaced(err error) bool {
+	u, ok := errors.AsType[*diskid.UnplacedError](err)
+	if ok {
+		s.Unplaced = append(s.Unplaced, u.ID, u.Remote)
+	}
+	return ok
 }
 
 const sysBlock = "/sys/block"
@@ -106,6 +121,7 @@ func Scan(host *hostfs.FS) Snapshot {
 			d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
 			s.Disks = append(s.Disks, d)
 		case errors.Is(err, diskid.ErrNoDisk), gone(host, dev):
+		case s.unplaced(err):
 		default:
 			errs = append(errs, err)
 		}

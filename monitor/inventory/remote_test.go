@@ -135,7 +135,7 @@ func TestFabrics(t *testing.T) {
 		"Apple":   {with(direct, ctl+"transport", "apple-nvme\n"), "uuid.77", "nvme7n1 nvme7", ""},
 		"OneIsIn": {with(head, ctl+"transport", "pcie\n"), "uuid.77", "nvme1n1 nvme7 nvme8", ""},
 		"NoNQN":   {with(direct, ctl+"subsysnqn", "\n"), "", "", "no subsysnqn"},
-		"NoneNow": {without(head, sub+"nvme7", sub+"nvme8"), "", "", "no controller"},
+		"NoneNow": {without(head, sub+"nvme7", sub+"nvme8"), "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, _ := host(t, tc.tree)
@@ -143,6 +143,12 @@ func TestFabrics(t *testing.T) {
 			if tc.err != "" {
 				if s.Err == nil || !strings.Contains(s.Err.Error(), tc.err) || len(s.Disks) > 0 {
 					t.Errorf("got %v, %+v, want %q", s.Err, s.Disks, tc.err)
+				}
+				return
+			}
+			if tc.id == "" { // it was an error of the whole look
+				if s.Err != nil || len(s.Disks) > 0 || !s.MayBe("uuid.77") || !s.MayBe(id) || s.MayBe("") {
+					t.Errorf("got %v, %+v", s.Err, s)
 				}
 				return
 			}

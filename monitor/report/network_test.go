@@ -140,6 +140,17 @@ func TestFlavorBootsFromNetwork(t *testing.T) {
 	}
 }
 
+// One NVMe disk without a controller made every disk of the node Unknown. It is of one disk that nothing is known.
+func TestUnplaced(t *testing.T) {
+	look := present("b")
+	look.Unplaced = []string{"a", "nvmeof-x-ns-1"}
+	prev := []v1alpha1.Disk{{ID: "a", Device: "nvme0n1", Group: "data", State: v1alpha1.DiskHealthy}, {ID: "c", Group: "data", State: v1alpha1.DiskHealthy}, {ID: "nvmeof-x-ns-1", Weak: true, State: v1alpha1.DiskHealthy}}
+	next := report.Next(&v1alpha1.ComputeNodeStatus{Disks: prev}, &report.View{Now: t0, Looked: true, Snapshot: look, Prepared: prepared("a", "b", "c"), Settled: settled("a c nvmeof-x-ns-1")})
+	if got, want := states(next), "a=Unknown b=Healthy c=Missing+Missing nvmeof-x-ns-1=Unknown"; got != want || next.Disks[0].Device != "nvme0n1" {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // While looks failed, a disk that was Missing was Unknown, and that it came back was no return.
 func TestReturnedAfterFailedLooks(t *testing.T) {
 	look := present("a")

@@ -145,6 +145,10 @@ func (b *builder) disk(id string) (_ v1alpha1.Disk, listed bool) {
 	seen, present := b.view.Snapshot.Find(id)
 	elsewhere, moved := b.view.Snapshot.Told(id)
 	moved = moved && !present
+	if !present && !moved && b.view.Snapshot.MayBe(id) {
+		half := *b
+		half.whole, b = false, &half // of this disk the look says nothing
+	}
 	facts := verdict.Facts{Present: present || moved, Whole: b.whole, Settled: b.view.Settled(id)}
 	if moved {
 		d.Device = elsewhere.Device

@@ -182,6 +182,7 @@ func (h *Host) present() (map[string]int, error) {
 		id, weak, err := diskid.FromSysfs(h.fs, name)
 		switch {
 		case errors.Is(err, diskid.ErrNoDisk), errors.Is(err, fs.ErrNotExist): // not a disk, or gone since
+		case unplaced(err): // an id that is known, which is none of another disk's
 		case err != nil:
 			return nil, err
 		case weak:
@@ -191,6 +192,12 @@ func (h *Host) present() (map[string]int, error) {
 		}
 	}
 	return ids, nil
+}
+
+// unplaced says whether an error is of a disk whose id is known, and its place is not.
+func unplaced(err error) bool {
+	_, ok := errors.AsType[*diskid.UnplacedError](err)
+	return ok
 }
 
 func (h *Host) disk(d nodedisks.Disk, mounts Mounts, mountErr error, stands func(string) bool) map[string]Evidence {

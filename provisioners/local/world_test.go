@@ -23,6 +23,7 @@ const testNode = "node-1"
 type world struct {
 	disks      []wDisk
 	iscsi      string // the disk that is reached by iSCSI; empty for none
+	unplaced   bool   // there is an NVMe disk, of another id, without a controller
 	parts      []wPart
 	links      map[string]string // partition UUID to device name, as udev links
 	mounts     []wMount          // in the order they were made: a later one covers an earlier
@@ -195,6 +196,14 @@ func (w *world) write(t interface{ Fatal(...any) }, dir string) {
 		}
 		write(device+"/wwid", d.wwid+"\n")
 		link("../devices/pci/"+d.dev, "sys/block/"+d.dev)
+	}
+	if w.unplaced {
+		const subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys1"
+		write(subsystem+"/subsysnqn", "nqn.a\n")
+		write(subsystem+"/nvme1n1/nsid", "1\n")
+		write(subsystem+"/nvme1n1/wwid", "uuid.77\n")
+		link("../../nvme-subsys1", subsystem+"/nvme1n1/device")
+		link("../devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1", "sys/block/nvme1n1")
 	}
 	for _, p := range w.parts {
 		base := "sys/devices/pci/" + p.disk + "/" + p.dev

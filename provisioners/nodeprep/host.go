@@ -128,6 +128,9 @@ func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *use
 	if errors.Is(err, diskid.ErrNoDisk) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil, nil
 	}
+	if u, ok := errors.AsType[*diskid.UnplacedError](err); ok { // it keeps its id from others, and they are judged
+		return &Found{ID: u.ID, Weak: u.Weak, Device: dev, Slot: slot, ReadOnly: true, hold: hold, Content: Content{Err: err.Error()}}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -233,3 +233,28 @@ func TestSystemDiskOverNetwork(t *testing.T) {
 		t.Error("the list was changed")
 	}
 }
+
+// A head of NVMe without a controller, as of a drive that was pulled while it was mounted, kept the places of all
+// disks from being given away.
+func TestUnplacedDisk(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	w.add("sdb", 96*mib)
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	w.pull("sdb")
+	w.add("sdc", 96*mib)
+	w.write("sys/devices/virtual/nvme-subsystem/nvme-subsys1/subsysnqn", "nqn.a\n")
+	w.write("sys/block/nvme1n1/wwid", "uuid.77\n")
+	w.write("sys/block/nvme1n1/nsid", "1\n")
+	w.must(os.Symlink("../../devices/virtual/nvme-subsystem/nvme-subsys1", w.path("sys/block/nvme1n1/device")))
+	if r := w.row(f, nodeprep.Options{}, "uuid.77"); r.Condition != nodeprep.Unreadable || !strings.Contains(r.Refused, "no controller now") || r.Group != "" {
+		t.Errorf("%+v", r)
+	}
+	if _, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Replace: map[string]string{"wwn-sdb": "uuid.77"}}, -1); !errors.Is(err, nodeprep.ErrRefused) || w.listed().Disks[0].ID != "wwn-sdb" {
+		t.Errorf("it got a place: %v", err)
+	}
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Replace: map[string]string{"wwn-sdb": "wwn-sdc"}}, -1); w.listed().Disks[0].ID != "wwn-sdc" {
+		t.Errorf("another's place: %v\n%s", err, out)
+	}
+}
