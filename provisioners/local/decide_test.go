@@ -55,8 +55,12 @@ func TestDecide(t *testing.T) {
 			w.has(0, 0)
 			w.iscsi = "sda"
 		}, is{"a": "unverified", "raw": "OverNetwork"}},
-		"Twins":    {"two disks say that they are the same: neither is believed", func(w *world) { w.disks = append(w.disks, wDisk{"sdc", "naa." + diskA}) }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
-		"Unplaced": {"that nobody knows where another disk is says nothing of these", func(w *world) { w.unplaced = true }, is{}},
+		"Twins": {"two disks say that they are the same: neither is believed", func(w *world) { w.disks = append(w.disks, wDisk{"sdc", "naa." + diskA}) }, is{"a": "DiskDiffers", "raw": "DiskDiffers"}},
+		"Unplaced": {"that nobody knows where another disk is says nothing of one that is gone", func(w *world) {
+			w.unplaced = true
+			w.disks, w.parts, w.mounts = w.disks[1:], w.parts[2:], w.mounts[1:]
+			delete(w.links, uuidRaw)
+		}, is{"a": "DiskMissing", "raw": "DiskMissing"}},
 		"Pulled": {"the disk is gone, its mount lingers", func(w *world) {
 			w.disks, w.parts = w.disks[1:], w.parts[2:]
 			delete(w.links, uuidA)
