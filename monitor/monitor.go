@@ -34,7 +34,7 @@ type API interface {
 
 const (
 	debounce      = 50 * time.Millisecond // from an announced change to the look at it
-	scanTimeout   = 10 * time.Second      // a hung device must not hide the others' absence for ever
+	scanTimeout   = time.Minute           // a look that hangs must not pass for one for ever; on a starved node one takes half of that
 	secondLook    = time.Second / 2       // from a look that failed, to the one that is believed
 	faultScanGap  = time.Second           // between looks that a line about an unknown device asks for
 	flavorRefresh = time.Minute
