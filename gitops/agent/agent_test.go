@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/render"
 )
 
@@ -189,7 +191,21 @@ func TestKindThatCannotBeListed(t *testing.T) {
 	if err := r.c.Create(t.Context(), crd); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.c.Delete(context.WithoutCancel(t.Context()), crd) })
+	t.Cleanup(func() { // mended first: what cannot be converted cannot be deleted, and no later test could list every kind
+		ctx := context.WithoutCancel(t.Context())
+		if _, err := wait.Until(ctx, time.Minute, "the end of the kind", func() (bool, error) {
+			now := crd.DeepCopy()
+			if err := r.c.Get(ctx, client.ObjectKeyFromObject(crd), now); err != nil {
+				return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+			}
+			mended := thingCRD("v2", false)
+			mended.SetResourceVersion(now.GetResourceVersion())
+			mended.SetFinalizers(now.GetFinalizers())
+			return false, errors.Join(r.c.Update(ctx, mended), r.c.Delete(ctx, crd.DeepCopy()))
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	old := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Thing", "metadata": map[string]any{"name": "old", "namespace": "default"}}}
 	r.until("the kind to be served", func() bool { return r.c.Create(t.Context(), old.DeepCopy()) == nil })
 	next := thingCRD("v2", true)
