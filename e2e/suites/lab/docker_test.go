@@ -173,8 +173,8 @@ func (h *dockerHost) kill(t *testing.T, service string) {
 		if err != nil {
 			return false, err
 		}
-		_, pid, _ := strings.Cut(now, "\n")
-		if pid == before || pid == "0" {
+		_, pid, told := strings.Cut(now, "\n")
+		if !told || pid == before || pid == "0" {
 			return false, fmt.Errorf("its process is %q", pid)
 		}
 		return true, nil
@@ -238,7 +238,7 @@ func (h *dockerHost) killDocker(t *testing.T) {
 
 // remove: what was written is gone from the disk with its volume.
 func (h *dockerHost) remove(t *testing.T) {
-	const count = "tr -d '\\0' < /dev/%s/%s | grep -ac %s || true"
+	const count = "d=/dev/%s/%s; [ -b $d ] || exit 1; tr -d '\\0' < $d | grep -ac %s || true" // absence is no evidence
 	if h.run(t, count, h.group.Name, "hfd-rows", tenant) == "0" {
 		t.Errorf("the device of volume rows does not have what was written to it")
 	}
