@@ -124,6 +124,20 @@ func (i *identity) refresh(ctx context.Context, now time.Time) error {
 	return i.request(ctx, i.credential(), "/v1/renew", "", string(i.known.Data[keyInvited]))
 }
 
+// withSecret calls f, which may save, with the Secret in known, one call at a time.
+func (i *identity) withSecret(ctx context.Context, f func(context.Context) error) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, signLimit)
+	defer cancel()
+	if i.known == nil {
+		if err := i.load(ctx); err != nil {
+			return err
+		}
+	}
+	return f(ctx)
+}
+
 // load reads the Secret; it stays to be made when it is not there.
 func (i *identity) load(ctx context.Context) error {
 	s := &corev1.Secret{}

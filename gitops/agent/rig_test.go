@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -114,9 +115,14 @@ func newRig(t *testing.T, name string) *rig {
 	c := connect(t)
 	r := newRigOf(t, c, name)
 	t.Cleanup(func() { // the next test has the same API server
-		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &v1alpha1.AddonStatus{})
-		_ = c.DeleteAllOf(context.WithoutCancel(t.Context()), &corev1.ConfigMap{}, client.InNamespace("default"), client.HasLabels{v1alpha1.LabelAddon})
-		_ = c.Delete(context.WithoutCancel(t.Context()), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "identity-" + name}})
+		ctx := context.WithoutCancel(t.Context())
+		if err := errors.Join(
+			c.DeleteAllOf(ctx, &v1alpha1.AddonStatus{}),
+			c.DeleteAllOf(ctx, &corev1.ConfigMap{}, client.InNamespace("default"), client.HasLabels{v1alpha1.LabelAddon}),
+			client.IgnoreNotFound(c.Delete(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "identity-" + name}})),
+		); err != nil {
+			t.Error(err)
+		}
 		disown(t, c)
 	})
 	r.start()

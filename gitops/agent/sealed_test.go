@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -13,35 +14,18 @@ import (
 	"holdfast.dev/gitops/protocol"
 )
 
-// sealedSecret is what "sops --encrypt --encrypted-regex '^(data|stringData)$'" writes.
-const sealedSecret = `apiVersion: v1
-kind: Secret
-metadata:
-    name: sealed-db
-    namespace: default
-stringData:
-    password: ENC[AES256_GCM,data:YKZtVH5w5uRNTds=,iv:mK/us3zPUtKa1nUv+Lw8A9DZHvuoHsX5i3i0G/9XJLc=,tag:+HMWTSQeYD9HK3fYldzeGw==,type:str]
-sops:
-    age:
-        - recipient: age1pnmp2nq5qx9z4lpmachyn2ld07xjumn98hpeq77e4glddu96zvms9nn7c8
-          enc: |
-            -----BEGIN AGE ENCRYPTED FILE-----
-            YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBoNUpVbVhNbWluZjFyRHhT
-            -----END AGE ENCRYPTED FILE-----
-    lastmodified: "2026-09-05T19:36:03Z"
-    mac: ENC[AES256_GCM,data:9K8gQB0RJXuVFeEzNg8Kuo++50xvdk8NR8Y0yIJTcjc=,iv:F3DHuCUDrLpAHktYy2x5qkYbQf1gs0t8tFLv61YrEiU=,tag:Xdi7t78Z44T2j041CaCR8A==,type:str]
-    encrypted_regex: ^(data|stringData)$
-    version: 3.9.0
-`
-
 // TestSealedSecret: Flux decrypts what SOPS encrypted (kustomize-controller,
 // spec.decryption), and an agent beside it that compared what is in it waited for ever.
 // An agent that applies by itself says why it cannot, before anything is published.
 func TestSealedSecret(t *testing.T) {
+	sealed, err := os.ReadFile("../secretscan/testdata/sealed-secret.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := newRig(t, "c23")
 	r.stop()
-	files := bundle(t, "c23", map[string]addon{"one": {"0.1.0", map[string]string{"a.yaml": configMap("sealed-a", "1"), "s.yaml": sealedSecret}}})
-	live := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sealed-db"}}
+	files := bundle(t, "c23", map[string]addon{"one": {"0.1.0", map[string]string{"a.yaml": configMap("sealed-a", "1"), "s.yaml": strings.Replace(string(sealed), "namespace: web", "namespace: default", 1)}}})
+	live := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}}
 	t.Cleanup(func() { _ = r.c.Delete(context.WithoutCancel(t.Context()), live) })
 
 	r.start()
@@ -49,7 +33,7 @@ func TestSealedSecret(t *testing.T) {
 	r.until("the answer of one that applies", func() bool { return r.hub.answered() != nil })
 	refused := ""
 	for _, c := range r.hub.answered().Changes {
-		if c.Object == "Secret default/sealed-db" && c.Action == protocol.PlanRefused {
+		if c.Object == "Secret default/db" && c.Action == protocol.PlanRefused {
 			refused = c.Message
 		}
 	}
@@ -68,14 +52,15 @@ func TestSealedSecret(t *testing.T) {
 	r.applyText(string(files[pathOf(files, "sealed-a")]), "kustomize-controller")
 	r.until("the wait for the Secret alone", func() bool {
 		a := r.hub.last().Addons
-		return len(a) == 1 && strings.Contains(a[0].Message, "waits for whoever applies it: Secret default/sealed-db is not yet as the bundle has it: not tried: it is encrypted")
+		return len(a) == 1 && strings.Contains(a[0].Message, "waits for whoever applies it: Secret default/db is not yet as the bundle has it: not tried: it is encrypted")
 	})
 	// What Flux makes of it: the same object, decrypted.
 	o := map[string]any{}
-	if err := yaml.Unmarshal(files[pathOf(files, "sealed-db")], &o); err != nil {
+	if err := yaml.Unmarshal(files[pathOf(files, "secret_default_db")], &o); err != nil {
 		t.Fatal(err)
 	}
 	delete(o, "sops")
+	delete(o, "data")
 	o["stringData"] = map[string]any{"password": "plain"}
 	text, err := yaml.Marshal(o)
 	if err != nil {

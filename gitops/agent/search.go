@@ -279,33 +279,22 @@ const unsure = "?"
 
 // addons are those that were noted; known is false when none ever were.
 func (i *identity) addons(ctx context.Context) (names []string, known bool, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, signLimit)
-	defer cancel()
-	if i.known == nil {
-		if err := i.load(ctx); err != nil {
-			return nil, false, err
-		}
-	}
-	text, known := i.known.Data[keyAddons]
-	return strings.Fields(string(text)), known, nil
+	err = i.withSecret(ctx, func(context.Context) error {
+		var text []byte
+		text, known = i.known.Data[keyAddons]
+		names = strings.Fields(string(text))
+		return nil
+	})
+	return names, known, err
 }
 
 // noteAddons notes them.
 func (i *identity) noteAddons(ctx context.Context, names []string) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, signLimit)
-	defer cancel()
-	if i.known == nil {
-		if err := i.load(ctx); err != nil {
-			return err
-		}
-	}
 	text := []byte(strings.Join(names, "\n") + "\n")
-	if was, there := i.known.Data[keyAddons]; there && string(was) == string(text) {
-		return nil
-	}
-	return i.save(ctx, map[string][]byte{keyAddons: text})
+	return i.withSecret(ctx, func(ctx context.Context) error {
+		if was, there := i.known.Data[keyAddons]; there && string(was) == string(text) {
+			return nil
+		}
+		return i.save(ctx, map[string][]byte{keyAddons: text})
+	})
 }

@@ -63,31 +63,24 @@ var errOlder = errors.New("it is older than what this cluster has had: somebody 
 
 // advance notes a revision as the newest one, before anything of it is applied.
 func (i *identity) advance(ctx context.Context, revision string, at time.Time) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, signLimit)
-	defer cancel()
-	if i.known == nil {
-		if err := i.load(ctx); err != nil {
+	return i.withSecret(ctx, func(ctx context.Context) error {
+		if had := string(i.known.Data[keyAccepted]); had != "" {
+			name, stamp, _ := strings.Cut(had, " ")
+			if name == revision {
+				return nil
+			}
+			var last time.Time
+			if err := last.UnmarshalText([]byte(stamp)); err != nil {
+				return fmt.Errorf("read %s of %s: %w (delete the key to take the next bundle as it is)", keyAccepted, i.secret, err)
+			}
+			if !at.After(last) {
+				return errOlder
+			}
+		}
+		stamp, err := at.UTC().MarshalText()
+		if err != nil {
 			return err
 		}
-	}
-	if had := string(i.known.Data[keyAccepted]); had != "" {
-		name, stamp, _ := strings.Cut(had, " ")
-		if name == revision {
-			return nil
-		}
-		var last time.Time
-		if err := last.UnmarshalText([]byte(stamp)); err != nil {
-			return fmt.Errorf("read %s of %s: %w (delete the key to take the next bundle as it is)", keyAccepted, i.secret, err)
-		}
-		if !at.After(last) {
-			return errOlder
-		}
-	}
-	stamp, err := at.UTC().MarshalText()
-	if err != nil {
-		return err
-	}
-	return i.save(ctx, map[string][]byte{keyAccepted: []byte(revision + " " + string(stamp))})
+		return i.save(ctx, map[string][]byte{keyAccepted: []byte(revision + " " + string(stamp))})
+	})
 }

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -11,30 +12,14 @@ import (
 	"holdfast.dev/gitops/render"
 )
 
-// sealedSecret is what "sops --encrypt --encrypted-regex '^(data|stringData)$'" writes.
-const sealedSecret = `apiVersion: v1
-kind: Secret
-metadata:
-    name: db
-    namespace: web
-data:
-    password: ENC[AES256_GCM,data:YKZtVH5w5uRNTds=,iv:mK/us3zPUtKa1nUv+Lw8A9DZHvuoHsX5i3i0G/9XJLc=,tag:+HMWTSQeYD9HK3fYldzeGw==,type:str]
-sops:
-    age:
-        - recipient: age1pnmp2nq5qx9z4lpmachyn2ld07xjumn98hpeq77e4glddu96zvms9nn7c8
-          enc: |
-            -----BEGIN AGE ENCRYPTED FILE-----
-            YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBoNUpVbVhNbWluZjFyRHhT
-            -----END AGE ENCRYPTED FILE-----
-    lastmodified: "2026-09-05T19:36:03Z"
-    mac: ENC[AES256_GCM,data:9K8gQB0RJXuVFeEzNg8Kuo++50xvdk8NR8Y0yIJTcjc=,iv:F3DHuCUDrLpAHktYy2x5qkYbQf1gs0t8tFLv61YrEiU=,tag:Xdi7t78Z44T2j041CaCR8A==,type:str]
-    encrypted_regex: ^(data|stringData)$
-    version: 3.9.0
-`
-
 // A Secret that SOPS encrypted reaches the bundles with every value that it had, whatever
 // kustomize lays over it; one of which a value stands plain reaches nobody.
 func TestSealedSecret(t *testing.T) {
+	data, err := os.ReadFile("../secretscan/testdata/sealed-secret.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealedSecret := string(data)
 	const namespace = "salt/states/base/files/namespace.yaml"
 	with := func(secret string) []edit {
 		return []edit{{namespace, "", testFleet(t)[namespace] + "---\n" + secret}}
@@ -65,7 +50,7 @@ func TestSealedSecret(t *testing.T) {
 			}
 		}
 	}
-	_, err := render.Fleet(context.Background(), tree(t, edited(t, with(strings.Replace(sealedSecret, "\ndata:\n", "\ndata:\n    note: cGxhaW4=\n", 1))...)), "c", nil)
+	_, err = render.Fleet(context.Background(), tree(t, edited(t, with(strings.Replace(sealedSecret, "\ndata:\n", "\ndata:\n    note: cGxhaW4=\n", 1))...)), "c", nil)
 	if want := namespace + ":22: data.note is not encrypted, in a Secret that otherwise is (encrypt the whole file again: sops --encrypt"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("half of one: %v, want %s", err, want)
 	}

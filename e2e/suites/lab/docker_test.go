@@ -238,8 +238,8 @@ func (h *dockerHost) killDocker(t *testing.T) {
 
 // remove: what was written is gone from the disk with its volume.
 func (h *dockerHost) remove(t *testing.T) {
-	const count = "d=/dev/%s/%s; [ -b $d ] || exit 1; tr -d '\\0' < $d | grep -ac %s || true" // absence is no evidence
-	if h.run(t, count, h.group.Name, "hfd-rows", tenant) == "0" {
+	const count = "grep -zac %s /dev/%s/%s || [ $? = 1 ]" // 2: it is not there, or cannot be read
+	if h.run(t, count, tenant, h.group.Name, "hfd-rows") == "0" {
 		t.Errorf("the device of volume rows does not have what was written to it")
 	}
 	where := "lvs --noheadings -o seg_pe_ranges " + h.group.Name + "/%s"
@@ -257,7 +257,7 @@ func (h *dockerHost) remove(t *testing.T) {
 	if got := h.run(t, where, "probe"); got != extents {
 		t.Fatalf("the extents looked at are %q, those of the volume were %q", got, extents)
 	}
-	if left := h.run(t, count, h.group.Name, "probe", tenant); left != "0" {
+	if left := h.run(t, count, tenant, h.group.Name, "probe"); left != "0" {
 		t.Errorf("%s lines of volume rows are left on %s", left, extents)
 	}
 	h.run(t, "lvremove --yes %s/probe", h.group.Name)
