@@ -198,10 +198,10 @@ func (j *Journal) entry(line []byte) {
 		j.driver(e.Message)
 		return
 	}
-	priority, ok1 := number(e.Priority)
-	facility, ok2 := number(e.Facility)
-	micros, ok3 := number(e.Micros)
-	if !ok1 || !ok2 || !ok3 || priority > 7 || facility > 1<<20 || micros > 1<<52 {
+	priority, rest1, ok1 := number(e.Priority)
+	facility, rest2, ok2 := number(e.Facility)
+	micros, rest3, ok3 := number(e.Micros)
+	if !ok1 || !ok2 || !ok3 || len(rest1)+len(rest2)+len(rest3) > 0 || priority > 7 || facility > 1<<20 || micros > 1<<52 {
 		j.out = append(j.out, "malformed entry of the journal\n"...)
 		return
 	}

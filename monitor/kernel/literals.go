@@ -22,7 +22,7 @@ import (
 type literals struct {
 	pieces [1 << filterBits / 64]uint64 // a bit for each hash of a piece
 	table  [1 << tableBits]slot         // open addressing; a slot without strings is free
-	rest   []requirement                // of each pattern
+	rest   []rest                       // of each pattern
 }
 
 const (
@@ -54,15 +54,13 @@ const maxPatterns = 512
 
 func (s *patternSet) add(i int) { s[i/64] |= 1 << (i % 64) }
 
-func (s *patternSet) remove(i int) { s[i/64] &^= 1 << (i % 64) }
-
 func (s *patternSet) or(o *patternSet) {
 	for i := range s {
 		s[i] |= o[i]
 	}
 }
 
-// first takes the first pattern out; ok is false when there is none.
+// first takes out the first pattern; ok is false when there is none.
 func (s *patternSet) first() (i int, ok bool) {
 	for w := range s {
 		if s[w] != 0 {
@@ -81,9 +79,10 @@ func newLiterals(required []requirement) *literals {
 	if len(required) > maxPatterns {
 		panic("kernel: more patterns than bits") // a mistake in this package's own table
 	}
-	l := &literals{rest: required}
+	l := &literals{}
 	patterns := map[string]*patternSet{}
 	for i, r := range required {
+		l.rest = append(l.rest, restOf(r))
 		for _, s := range r.first {
 			if patterns[s] == nil {
 				patterns[s] = &patternSet{}
@@ -173,43 +172,60 @@ func (l *literals) insert(s string, at int, patterns *patternSet) {
 	l.table[i].of = append(l.table[i].of, placed{text: []byte(s), at: at, patterns: patterns})
 }
 
-// in returns the patterns that may match a text: those whose requirement it meets.
+// in returns the patterns of whose first sets a text has a string.
 func (l *literals) in(text []byte) (got patternSet) {
-	found := false
 	p := 0
 	for ; p+8 <= len(text); p += step {
 		h := hash(binary.LittleEndian.Uint64(text[p:]) & pieceMask)
 		if bit := h >> (64 - filterBits); l.pieces[bit/64]&(1<<(bit%64)) != 0 {
-			found = l.compare(text, p, h, &got) || found
+			l.compare(text, p, h, &got)
 		}
 	}
 	for ; p+pieceSize <= len(text); p += step {
 		h := hash(pieceAt(text, p))
 		if bit := h >> (64 - filterBits); l.pieces[bit/64]&(1<<(bit%64)) != 0 {
-			found = l.compare(text, p, h, &got) || found
+			l.compare(text, p, h, &got)
 		}
 	}
-	if !found {
-		return got
-	}
-	for rest := got; ; {
-		i, ok := rest.first()
-		if !ok {
-			return got
-		}
-		if !l.rest[i].met(text) {
-			got.remove(i)
-		}
-	}
+	return got
 }
 
-// met says whether a text has what is required beside the first set.
-func (r *requirement) met(text []byte) bool {
-	if r.begin != nil && !slices.ContainsFunc(r.begin, func(s string) bool { return len(text) >= len(s) && string(text[:len(s)]) == s }) {
-		return false
+// next takes out the first pattern whose whole requirement the text meets; ok is false
+// when there is none.
+func (l *literals) next(got *patternSet, text []byte) (i int, ok bool) {
+	for i, ok = got.first(); ok && !l.rest[i].met(text); i, ok = got.first() {
+	}
+	return i, ok
+}
+
+// rest is what a text needs beside a string of a first set: as bytes, for a string
+// would be copied each time that it is looked for.
+type rest struct {
+	begin [][]byte
+	sets  [][][]byte
+}
+
+func restOf(r requirement) (out rest) {
+	for _, s := range r.begin {
+		out.begin = append(out.begin, []byte(s))
 	}
 	for _, set := range r.rest {
-		if !slices.ContainsFunc(set, func(s string) bool { return bytes.Contains(text, []byte(s)) }) {
+		var bs [][]byte
+		for _, s := range set {
+			bs = append(bs, []byte(s))
+		}
+		out.sets = append(out.sets, bs)
+	}
+	return out
+}
+
+// met says whether a text has it.
+func (r *rest) met(text []byte) bool {
+	if r.begin != nil && !slices.ContainsFunc(r.begin, func(s []byte) bool { return bytes.HasPrefix(text, s) }) {
+		return false
+	}
+	for _, set := range r.sets {
+		if !slices.ContainsFunc(set, func(s []byte) bool { return bytes.Contains(text, s) }) {
 			return false
 		}
 	}
@@ -217,7 +233,7 @@ func (r *requirement) met(text []byte) bool {
 }
 
 // compare adds the patterns of the strings that the piece at p is of.
-func (l *literals) compare(text []byte, p int, h uint64, got *patternSet) (found bool) {
+func (l *literals) compare(text []byte, p int, h uint64, got *patternSet) {
 	piece := pieceAt(text, p)
 	for i := h >> (64 - tableBits); l.table[i].of != nil; i = (i + 1) % uint64(len(l.table)) {
 		if l.table[i].piece != piece {
@@ -226,10 +242,8 @@ func (l *literals) compare(text []byte, p int, h uint64, got *patternSet) (found
 		for j := range l.table[i].of {
 			if s := &l.table[i].of[j]; p >= s.at && bytes.HasPrefix(text[p-s.at:], s.text) {
 				got.or(s.patterns)
-				found = true
 			}
 		}
-		break
+		return
 	}
-	return found
 }

@@ -115,8 +115,14 @@ type finding struct {
 // find is the first pattern that matches msg; its Pattern is nil when none does.
 func (m *Matcher) find(msg []byte) (f finding) {
 	got := m.literals.in(msg)
-	for i, ok := got.first(); ok; i, ok = got.first() {
+	for i, ok := m.literals.next(&got, msg); ok; i, ok = m.literals.next(&got, msg) {
 		c := &m.patterns[i]
+		if i < m.attaches && c.Severity == "" { // what it names is of no use
+			if c.re.Match(msg) {
+				return finding{Pattern: c.Pattern}
+			}
+			continue
+		}
 		at := c.re.FindSubmatchIndex(msg)
 		if at == nil {
 			continue

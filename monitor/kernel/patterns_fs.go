@@ -36,10 +36,18 @@ func ext4Patterns() []Pattern {
 }
 
 func xfsPatterns() []Pattern {
-	const xfs = "fs/xfs/xfs_fsops.c xfs_do_force_shutdown, xfs_buf.c xfs_buf_ioerror_alert, xfs_error.c, xfs_log_recover.c"
+	const (
+		xfs    = "fs/xfs/xfs_fsops.c xfs_do_force_shutdown, xfs_buf.c xfs_buf_ioerror_alert, xfs_error.c, xfs_log_recover.c"
+		umount = "; flag 0x4 is SHUTDOWN_FORCE_UMOUNT in fs/xfs/xfs_mount.h"
+		asked  = "somebody asked for the shutdown"
+	)
 	return []Pattern{
 		{fsc, crit, `^` + dev + `: writeback error on inode \d+`, "fs/iomap/buffered-io.c iomap_finish_ioend", "data of a file could not be written"},
-		{Expr: `xfs_fs_goingdown|User initiated shutdown|(?:\(0x[0-9a-f]*[4-7c-f]\) detected|xfs_do_force_shutdown\(0x[0-9a-f]*[4-7c-f]\))`, Source: xfs + "; flag 0x4 is SHUTDOWN_FORCE_UMOUNT in fs/xfs/xfs_mount.h", About: "somebody asked for the shutdown"},
+		// One by one: what begins with a fixed string is found faster.
+		{Expr: `xfs_fs_goingdown`, Source: xfs, About: asked},
+		{Expr: `User initiated shutdown`, Source: xfs, About: asked},
+		{Expr: `\(0x[0-9a-f]*[4-7c-f]\) detected`, Source: xfs + umount, About: asked},
+		{Expr: `xfs_do_force_shutdown\(0x[0-9a-f]*[4-7c-f]\)`, Source: xfs + umount, About: asked},
 		{fsc, warn, `^XFS \(` + dev + `\): (?:metadata I/O error.* error 28$|SB validate failed)`, xfs, "no space; no XFS, or one that is too new"},
 		{fsc, crit, `^XFS \(` + dev + `\): (?:metadata I/O error|Metadata corruption detected|Metadata CRC error detected|Corruption (?:detected|Alert|warning)|` +
 			`Corruption of (?:in-memory|on-disk) |(?:Metadata |Log )?I/O [Ee]rror |I/O Error Detected|Internal error |log I/O error|log mount(?:/recovery)? failed|log recovery (?:read|write) I/O error|` +

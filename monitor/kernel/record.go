@@ -71,14 +71,11 @@ var newline = []byte{'\n'}
 func (r *Record) parseHead(head []byte) bool {
 	var n [3]int64
 	for i := range n {
-		field, rest, ok := bytes.Cut(head, []byte{','})
-		if !ok {
+		var ok bool
+		if n[i], head, ok = number(head); !ok || len(head) == 0 || head[0] != ',' {
 			return false
 		}
-		if n[i], ok = number(field); !ok {
-			return false
-		}
-		head = rest
+		head = head[1:]
 	}
 	if n[2] > math.MaxInt64/int64(time.Microsecond) || n[0] > math.MaxInt32 {
 		return false
@@ -88,18 +85,16 @@ func (r *Record) parseHead(head []byte) bool {
 	return true
 }
 
-func number(b []byte) (int64, bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	var n int64
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
+// number reads the digits that b begins with: one or more, of which 18 always fit.
+func number(b []byte) (n int64, rest []byte, ok bool) {
+	i := 0
+	for ; i < len(b) && '0' <= b[i] && b[i] <= '9'; i++ {
+		if i == 18 {
+			return 0, b, false
 		}
-		n = n*10 + int64(c-'0')
+		n = n*10 + int64(b[i]-'0')
 	}
-	return n, true
+	return n, b[i:], i > 0
 }
 
 // unescape resolves \xNN, which the kernel writes for every byte that is not
