@@ -84,7 +84,7 @@ lab-volumes: lab-parts ## Run the suite of volumes on such machines: node prepar
 .PHONY: lab-external
 lab-external: lab-parts ## Run Kubernetes' own storage suite against the LVM driver on such machines; FOCUS=REGEXP for a part of it
 	go test -C e2e/external -vet=off -ldflags '$(LDFLAGS)' -c -o $(CURDIR)/$(BIN)/external-storage.test .
-	go build -C e2e/external -ldflags '$(LDFLAGS)' -o $(CURDIR)/$(BIN)/agnhost k8s.io/kubernetes/test/images/agnhost
+	go build -C e2e/external -ldflags '$(LDFLAGS)' -o $(CURDIR)/$(BIN)/ k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/cmd/kubectl
 	go run ./internal/build/images/write --bin-dir $(BIN) --stand-ins --layout external-images
 	HOLDFAST_EXTERNAL_FOCUS='$(FOCUS)' go test -run TestExternal $(TESTFLAGS) -tags lab -count=1 -timeout 180m -v ./e2e/suites/lab
 

@@ -80,7 +80,8 @@ func testExternal(t *testing.T) {
 		end = time.Now().Add(3 * time.Hour)
 	}
 	left := time.Until(end) - keepTime - time.Minute
-	args := []string{"-kubeconfig", l.Cluster.Kubeconfig(), "-storage.testdriver", have[string](t)(filepath.Abs("../../external/driver.yaml")),
+	kubectl := have[string](t)(filepath.Abs(filepath.Join(binDir, "kubectl"))) // some specs run it
+	args := []string{"-kubeconfig", l.Cluster.Kubeconfig(), "-kubectl-path", kubectl, "-storage.testdriver", have[string](t)(filepath.Abs("../../external/driver.yaml")),
 		"-test.timeout=0", "-ginkgo.timeout", left.String(), "-ginkgo.json-report", report, "-ginkgo.no-color", "-ginkgo.v", "-e2e-output-dir", dir,
 		"-ginkgo.focus", cmp.Or(os.Getenv("HOLDFAST_EXTERNAL_FOCUS"), "External.Storage")}
 	for _, s := range notRun {
