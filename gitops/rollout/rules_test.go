@@ -32,8 +32,10 @@ func (w *world) settleTruth() {
 		all := true
 		for _, name := range r.Clusters {
 			m := &w.members[w.f.index[name]]
-			anyone = anyone || m.vouched
-			excused := !m.up && w.now-max(m.downSince, w.since) >= silentAfter && (m.published != w.want || m.taken == 0 || m.good&(1<<w.want) != 0)
+			silent := !m.up && w.now-max(m.downSince, w.since) >= silentAfter
+			// One that is silent vouches by what it proved with this digest before.
+			anyone = anyone || m.vouched || silent && m.published == w.want && m.good&(1<<w.want) != 0
+			excused := silent && (m.published != w.want || m.taken == 0 || m.good&(1<<w.want) != 0)
 			all = all && (m.vouched || excused)
 		}
 		if w.passed[w.want]&(1<<i) == 0 && (!all || !anyone) {
