@@ -132,8 +132,11 @@ func (d *driver) make(ctx context.Context, pvc *corev1.PersistentVolumeClaim) {
 	if node == "" || pvc.Spec.VolumeName != "" {
 		return
 	}
-	key, size := node+"/"+group, sizeOf(pvc)
 	d.mu.Lock()
+	if group == "" {
+		group = d.roomiest(node)
+	}
+	key, size := node+"/"+group, sizeOf(pvc)
 	if d.seen[pvc.UID] {
 		d.mu.Unlock()
 		return
@@ -168,6 +171,16 @@ func (d *driver) make(ctx context.Context, pvc *corev1.PersistentVolumeClaim) {
 	if err := d.l.api.Create(ctx, pv); err != nil && ctx.Err() == nil {
 		d.l.t.Errorf("create volume of claim %s: %v", pvc.Name, err)
 	}
+}
+
+// roomiest is where a claim goes for which the scheduler chose no volume group.
+func (d *driver) roomiest(node string) (group string) {
+	for key, free := range d.free {
+		if n, g := split(key); n == node && (group == "" || free > d.free[node+"/"+group]) {
+			group = g
+		}
+	}
+	return group
 }
 
 // attempts counts the scheduler's attempts by result since the process began.

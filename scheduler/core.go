@@ -72,11 +72,11 @@ func (c *core) ask(p *podClaims, node *corev1.Node) fit {
 	return c.fitLocked(p, node)
 }
 
-// reserve decides anew and reserves the choice for the pod.
+// reserve decides anew and reserves the choice for the pod. The ledger is as the cycle's
+// look left it, for nobody else reserves meanwhile.
 func (c *core) reserve(pod *corev1.Pod, node *corev1.Node) (*podClaims, fit) {
 	c.ledger.Lock()
 	defer c.ledger.Unlock()
-	c.refreshLocked(c.now())
 	p, why := c.sort(pod)
 	if why != "" {
 		return p, fit{refused: reason(why)}
