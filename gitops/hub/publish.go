@@ -194,23 +194,27 @@ func (h *Hub) takeTurns(ctx context.Context, turns map[string]error) error {
 func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, error) {
 	h.stateMu.Lock()
 	defer h.stateMu.Unlock()
-	was := h.state.Rollback
-	rev, d := h.decide()
-	if !d.Changed {
-		return rev, d, nil
-	}
-	if err := h.writeState(ctx, d.State); err != nil {
-		return nil, d, err
-	}
-	if was != nil && d.State.Rollback == nil { // a person did something: what was lost may be there again
+	for {
+		was := h.state.Rollback
+		rev, d := h.decide()
+		if !d.Changed {
+			return rev, d, nil
+		}
+		if err := h.writeState(ctx, d.State); err != nil {
+			return nil, d, err
+		}
+		if rb := d.State.Rollback; rb != nil && rb != was {
+			h.log.Info("rollout taken back", "ring", rb.Ring, "cluster", rb.Cluster, "digest", rb.Digest, "reason", rb.Reason)
+		}
+		if was == nil || d.State.Rollback == was {
+			return rev, d, nil
+		}
+		// A person ended that rollback, and what was lost may be there again. The same
+		// decision may have begun another, by what was known before.
 		h.mu.Lock()
 		clear(h.noWay)
 		h.mu.Unlock()
 	}
-	if rb := d.State.Rollback; rb != nil && rb != was {
-		h.log.Info("rollout taken back", "ring", rb.Ring, "cluster", rb.Cluster, "digest", rb.Digest, "reason", rb.Reason)
-	}
-	return rev, d, nil
 }
 
 // publishAtOnce is how many bundles git takes in one go: the first clusters of a large

@@ -12,6 +12,7 @@ import (
 	"holdfast.dev/gitops/gitrepo"
 	"holdfast.dev/gitops/hub"
 	"holdfast.dev/gitops/protocol"
+	"holdfast.dev/gitops/rollout"
 )
 
 // healthyEverywhere reports every cluster healthy until all have what is wanted.
@@ -92,6 +93,42 @@ func TestRollback(t *testing.T) {
 	f.git(f.work, "push", "-q", f.bare, "refs/tags/retry.1")
 	f.await(url, "the second try", func(st protocol.Status) bool { return len(published(st)) == 1 && st.Rollback == nil })
 	f.healthyEverywhere(url)
+}
+
+// TestRetryWithoutAWayBack: a sick cluster that could not go back, for a commit was lost
+// from the repository, stayed where it was after the commit was put back and a person
+// had tried again, until the hub began anew. Its failure, which still stood, had the
+// rollout taken back anew in the same decision.
+func TestRetryWithoutAWayBack(t *testing.T) {
+	f := newFleet(t)
+	f.edit("fleet.yaml", "soak: 1ms", "soak: 1ms, onFailure: rollback, rollbackAfter: 0s")
+	f.commit("go back on failure")
+	url, stop := f.start()
+	defer stop()
+	f.settleFirst(url)
+	first, good := f.index("canary").Digest, f.head("canary")
+	f.edit("salt/pillar/common.sls", "disk-monitor:", "remediation-controller:\n  planTimeout: 1h\ndisk-monitor:")
+	f.commit("pillar")
+	st := f.await(url, "the change on the canary", func(st protocol.Status) bool { return len(published(st)) == 1 })
+
+	object := filepath.Join(f.bare, "objects", good[:2], good[2:])
+	if err := os.Rename(object, object+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	f.agent(url, "canary").reportAt(f.index("canary"), st.Clusters[0].Revision, v1alpha1.HealthDegraded)
+	f.await(url, "no way back", func(st protocol.Status) bool {
+		return st.Rings[0].Phase == rollout.Halted && strings.Contains(st.Rings[0].Message, "cluster canary cannot go back") && strings.Contains(st.Rings[0].Action, "holdfast retry")
+	})
+	if err := os.Rename(object+".lost", object); err != nil {
+		t.Fatal(err)
+	}
+	f.never(url, "a second try that nobody asked for", func(st protocol.Status) bool { return st.Clusters[0].Published == first })
+	f.git(f.work, "tag", "-a", "retry.1", "-m", "the commit is there again", "main")
+	f.git(f.work, "push", "-q", f.bare, "refs/tags/retry.1")
+	st = f.await(url, "the way back", func(st protocol.Status) bool { return st.Clusters[0].Published == first })
+	if c := cluster(st, "canary"); st.Rollback == nil || c.PublishError != "" {
+		t.Errorf("rollback %+v, error %q", st.Rollback, c.PublishError)
+	}
 }
 
 // TestRollbackBesideATypo: a file of signers that cannot be read keeps no sick canary
