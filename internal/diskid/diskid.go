@@ -133,7 +133,7 @@ func FromSysfs(f *hostfs.FS, dev string) (id string, weak bool, err error) {
 // backing file of a loop device or the path of the bus. Of an iSCSI disk, an NVMe namespace of
 // a network and an RBD image it is, with Weak set, where they are: target and LUN, subsystem and number, pool,
 // namespace and image. The error is ErrNoDisk
-// for what is no disk, and is fs.ErrNotExist when there is no such device. An
+// for what is no disk, and is fs.ErrNotExist when there is no such device, or it went while it was read. An
 // attribute that is there and cannot be read is an error and never a lesser
 // id: an id must not change because a disk is dying. Nor is it guessed whether a disk is the host's:
 // an NVMe disk whose last controller has gone is an UnplacedError until it goes as well, or comes back.
@@ -143,26 +143,36 @@ func Identify(f *hostfs.FS, dev string) (Identity, error) {
 		return Identity{}, ErrNoDisk
 	}
 	dir := path.Join("/sys/block", dev)
-	if _, err := f.ReadDir(dir); err != nil {
+	i, err := identify(f, dev, dir)
+	// What a disk has left while it goes names another one, or none. Its link goes before
+	// most of it (block/genhd.c del_gendisk).
+	if _, e := f.Lstat(dir); errors.Is(e, fs.ErrNotExist) {
+		i, err = Identity{}, e
+	}
+	if err != nil {
 		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
+	}
+	return i, nil
+}
+
+func identify(f *hostfs.FS, dev, dir string) (Identity, error) {
+	if _, err := f.ReadDir(dir); err != nil {
+		return Identity{}, err
 	}
 	if rbdRE.MatchString(dev) {
 		image, err := Image(f, dev)
-		if err != nil {
-			return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
-		}
-		return Identity{ID: Slug(rbdPrefix + image), Weak: true, Network: "RBD"}, nil
+		return Identity{ID: Slug(rbdPrefix + image), Weak: true, Network: "RBD"}, err
 	}
-	id, weak, err := identify(f, dev, dir)
+	id, weak, err := drive(f, dev, dir)
 	if err != nil {
-		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
+		return Identity{}, err
 	}
 	how, place, err := network(f, dev, dir)
 	if unplaced, ok := errors.AsType[*UnplacedError](err); ok {
 		unplaced.ID, unplaced.Weak = id, weak
 	}
 	if err != nil {
-		return Identity{}, fmt.Errorf("identify disk %s: %w", dev, err)
+		return Identity{}, err
 	}
 	if place != "" {
 		return Identity{ID: place, Weak: true, Network: how, Told: id}, nil
@@ -178,7 +188,8 @@ var hardwarePartition = regexp.MustCompile(`^mmcblk\d+(boot\d+|rpmb|gp\d+)$`)
 // drivers/mmc/core/mmc.c mmc_part_add). Its directory in sysfs lies in the card's.
 func HardwarePartition(dev string) bool { return hardwarePartition.MatchString(dev) }
 
-func identify(f *hostfs.FS, dev, dir string) (id string, weak bool, err error) {
+// drive is the id of a disk of the host.
+func drive(f *hostfs.FS, dev, dir string) (id string, weak bool, err error) {
 	if hidden, err := Attr(f, path.Join(dir, "hidden")); err != nil || hidden == "1" {
 		return "", false, errors.Join(err, noDiskIf(err == nil))
 	}

@@ -2,6 +2,7 @@ package diskid_test
 
 import (
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/hostfs"
@@ -131,5 +133,44 @@ func TestNetwork(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" || err != nil || got.Remote() {
 			t.Errorf("%s: %s%v", dev, d, err)
 		}
+	}
+}
+
+// A disk that goes while it is looked at is no fault of the host's: all the other disks were not
+// looked at either. An image without a pool is what is left of it for a moment.
+func TestGoesMeanwhile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dev, asked string // asked is the attribute that is read while the disk goes
+		files      map[string]string
+	}{
+		"RBD": {"rbd7", "sys/bus/rbd/devices/7/pool", map[string]string{"sys/block/rbd7/size": "1", "sys/bus/rbd/devices/7/name": "vol\n"}},
+		"ISCSI": {"sdb", "sys/class/iscsi_session/session1/targetname", map[string]string{
+			"sys/block/sdb": "-> ../devices/host3/session1/target3:0:0/3:0:0:4/block/sdb", "sys/devices/host3/session1/target3:0:0/3:0:0:4/block/sdb/device": "-> ../../../3:0:0:4",
+			"sys/devices/host3/session1/target3:0:0/3:0:0:4/wwid": "naa.6001405aa\n", "sys/class/iscsi_session/.keep": "",
+		}},
+		"Drive": {"sdc", "sys/block/sdc/wwid", map[string]string{"sys/block/sdc/size": "1"}}, // it had another id, of its place
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := tree(t, tc.files)
+			asked := f.Path(tc.asked)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(asked), 0o755), unix.Mkfifo(asked, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			went := make(chan error, 1)
+			go func() {
+				w, err := os.OpenFile(asked, os.O_WRONLY, 0) // once it is asked for
+				if err == nil {
+					err = errors.Join(os.RemoveAll(f.Path("sys/block/"+tc.dev)), w.Close())
+				}
+				went <- err
+			}()
+			got, err := diskid.Identify(f, tc.dev)
+			if !errors.Is(err, fs.ErrNotExist) || got != (diskid.Identity{}) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			if err := <-went; err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
