@@ -406,7 +406,7 @@ func (p *Preparer) volumeGroup(ctx context.Context, in *Input, name string) erro
 			return err
 		}
 		devs := volumes(s, disks)
-		m := v.next(name, s, p.Host.LVMFacts(ctx, devs), wanted)
+		m := v.next(name, in, p.Host.LVMFacts(ctx, devs), wanted)
 		switch {
 		case m.None:
 			return nil

@@ -117,6 +117,10 @@ func TestNetworkDiskOfEarlierVersion(t *testing.T) {
 			if !errors.Is(err, nodeprep.ErrRefused) || strings.Contains(out, "is not there") {
 				t.Errorf("%v\n%s", err, out)
 			}
+			// Its volume group waited for a disk that is missing.
+			if w.listed().Disks[0].VolumeGroup != "" && !strings.Contains(out, "waits: disk wwn-sdb is there over a network, as sdb") || strings.Contains(out, "is missing") {
+				t.Errorf("%s", out)
+			}
 			if r := w.row(kind, nodeprep.Options{}, "wwn-sdb"); r.Condition != nodeprep.Networked || r.Group != kind.Spec.Disks[0].Name || r.Network != "iSCSI" ||
 				!strings.Contains(r.Refused, id) || !strings.Contains(r.Hint, "--replace wwn-sdb=") {
 				t.Errorf("%+v", r)

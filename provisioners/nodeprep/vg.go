@@ -62,9 +62,10 @@ func (v *VolumeGroup) tags() []string {
 	return []string{"holdfast.dev/intent=" + v.Intent, "holdfast.dev/pool=" + v.Group}
 }
 
-// next says what becomes of a volume group whose disks are ids. wanted is how
-// many the flavor gives it.
-func (v *VolumeGroup) next(name string, s *State, f LVMFacts, wanted int) VGMove {
+// next says what becomes of a volume group of an input, by what LVM says now. wanted
+// is how many disks the flavor gives it.
+func (v *VolumeGroup) next(name string, input *Input, f LVMFacts, wanted int) VGMove {
+	s := input.State
 	var ids, in []string // recorded members, and those that LVM shows in it
 	for _, id := range slices.Sorted(maps.Keys(s.Disks)) {
 		r := s.Disks[id]
@@ -83,6 +84,9 @@ func (v *VolumeGroup) next(name string, s *State, f LVMFacts, wanted int) VGMove
 	for _, id := range ids {
 		switch pv, known := f.PVs[s.Disks[id].PV.UUID]; {
 		case !known && s.Disks[id].PV.Joined == Made:
+			if i := slices.IndexFunc(input.Disks, func(d Found) bool { return d.Told == id }); i >= 0 {
+				return VGMove{Waits: fmt.Sprintf("disk %s is there over a network, as %s", id, input.Disks[i].Device)}
+			}
 			return VGMove{Waits: "disk " + id + " is missing"}
 		case !known:
 			return VGMove{Refused: "LVM does not know the physical volume on disk " + id}
@@ -155,7 +159,7 @@ func (p *planner) volumeGroups() []VGRow {
 	for _, name := range slices.Sorted(maps.Keys(p.State.VolumeGroups)) {
 		v := p.State.VolumeGroups[name]
 		row := VGRow{Name: name, Group: v.Group, Has: v.UUID}
-		switch m := v.next(name, p.State, p.LVM, p.wanted(v)); {
+		switch m := v.next(name, &p.Input, p.LVM, p.wanted(v)); {
 		case m.Refused != "":
 			row.Refused = m.Refused
 		case m.Waits != "":
