@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/gitops/agent"
 )
 
 // searches counts the lists by which the agent searches.
@@ -98,6 +100,43 @@ func TestHandedOver(t *testing.T) {
 	r.until("the end of the addon", func() bool { return r.noted() == "rest" })
 	if a, k := r.value("handed-a"), r.value("handed-keep"); a != "people" || k != "" {
 		t.Errorf("with the addon gone, what people have is %q, and the rest %q", a, k)
+	}
+}
+
+// TestLeftToAnotherApplier: what an agent had applied, and was then left to Flux or Argo CD, is
+// theirs. The names of addons in the identity's Secret stayed as they were, and an agent
+// that applied again searched for what it missed and deleted it.
+func TestLeftToAnotherApplier(t *testing.T) {
+	r := newRig(t, "c26")
+	files := func(addons ...string) map[string][]byte {
+		with := map[string]addon{}
+		for _, name := range addons {
+			with[name] = addon{"0.1.0", map[string]string{"a.yaml": configMap("left-"+name, "1")}}
+		}
+		return bundle(t, "c26", with)
+	}
+	r.hub.want(files("one", "two"))
+	r.until("the first bundle", func() bool { return r.settled(files("one", "two")) && r.noted() == "one two" })
+	r.stop()
+
+	r.apply = agent.ApplyOther
+	r.start()
+	r.hub.want(files("three"))
+	r.applyText(string(files("three")[pathOf(files("three"), "left-three")]), "kustomize-controller")
+	gone := func(addon string) bool {
+		return apierrors.IsNotFound(r.c.Get(t.Context(), client.ObjectKey{Name: addon}, &v1alpha1.AddonStatus{}))
+	}
+	r.until("the end of what another has now", func() bool { return r.settled(files("three")) && gone("one") && gone("two") })
+	r.stop()
+
+	counts := &searches{}
+	r.through = func(next http.RoundTripper) http.RoundTripper { counts.next = next; return counts }
+	r.apply = agent.ApplyAgent
+	r.start()
+	r.hub.want(files("three", "four"))
+	r.until("the bundle of an agent that applies again", func() bool { return r.settled(files("three", "four")) && r.noted() == "four three" })
+	if n := counts.n.Load(); n > 0 || r.value("left-one") != "1" || r.value("left-two") != "1" {
+		t.Errorf("the agent searched (%d lists), and what it had left to another is %q and %q", n, r.value("left-one"), r.value("left-two"))
 	}
 }
 

@@ -156,20 +156,19 @@ type inventories struct {
 // beginSearch tells whether inventories may be lost.
 func (a *Agent) beginSearch(ctx context.Context) (bool, error) {
 	if a.opts.Apply == ApplyOther || a.opts.Apply == ApplyFiles {
-		return false, nil // what they applied is not the agent's to find
+		// What the agent had applied is left to them. Without a name nothing of it is missed
+		// when the agent applies again.
+		return false, a.hub.identity.noteAddons(ctx, nil)
 	}
 	names, known, err := a.hub.identity.addons(ctx)
 	if err != nil {
 		return false, err
 	}
 	filled := a.store.withInventory() // an AddonStatus is made before it is filled
-	if known && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filled, name) }) {
-		a.inv.names = names
-		return false, nil
-	}
-	if !known && len(filled) > 0 {
-		// An agent that noted no names was here. What it left behind long ago in cluster
-		// after cluster must not go with an upgrade that no ring, window or person let pass.
+	missed := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filled, name) })
+	// Where inventories are and no names, an agent that noted none was here. What it left behind long ago in
+	// cluster after cluster must not go with an upgrade that no ring, window or person let pass.
+	if known && !missed || !known && len(filled) > 0 {
 		return false, a.noteNames(ctx, filled)
 	}
 	a.inv.searching = true
