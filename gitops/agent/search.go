@@ -94,12 +94,12 @@ func (s *searcher) look(ctx context.Context) (finding, error) {
 
 // list finds the objects of one kind; with an error, those of the pages that came.
 func (s *searcher) list(ctx context.Context, r schema.GroupVersionResource, gk schema.GroupKind) (map[string][]v1alpha1.InventoryEntry, error) {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
 	found := map[string][]v1alpha1.InventoryEntry{}
 	opts := metav1.ListOptions{LabelSelector: v1alpha1.LabelAddon, Limit: searchPage}
 	for {
-		page, err := s.objects.Resource(r).List(ctx, opts)
+		each, cancel := context.WithTimeout(ctx, listTimeout) // a kind may have many pages
+		page, err := s.objects.Resource(r).List(each, opts)
+		cancel()
 		if err != nil {
 			return found, fmt.Errorf("list %s: %w", r.GroupResource(), err)
 		}
