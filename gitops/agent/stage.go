@@ -101,6 +101,9 @@ const (
 // next is what is to be done to an object. An object of mode EnsureExists is only made;
 // one that the agent applied in another mode is handed over.
 func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step, error) {
+	if sealed(o) { // nobody tries the first bundle of a cluster before
+		return nothing, fmt.Errorf("%s: %w", utils.FmtUnstructured(o), errSealed)
+	}
 	if utils.AnyInMetadata(o, map[string]string{v1alpha1.LabelAddonMode: ensureExists}) { // as the plan has it
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(o.GroupVersionKind())
