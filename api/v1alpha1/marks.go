@@ -95,3 +95,11 @@ type VolumeTaint struct {
 
 // EffectNoBind is the only taint effect: no new claim may bind the volume.
 const EffectNoBind = "NoBind"
+
+// Values of LabelAddonMode.
+const (
+	// ModeReconcile: the object is kept as the bundle has it, and pruned.
+	ModeReconcile = "Reconcile"
+	// ModeEnsureExists: it is made, and then left to whoever has it.
+	ModeEnsureExists = "EnsureExists"
+)

@@ -14,6 +14,7 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	"github.com/fluxcd/pkg/ssa/utils"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,9 +28,6 @@ import (
 
 // fieldOwner is the agent's name in managedFields.
 const fieldOwner = "holdfast-agent"
-
-// ensureExists is the mode of what is only made ([v1alpha1.LabelAddonMode]).
-const ensureExists = "EnsureExists"
 
 // atOnce is how many objects of a unit are tried, or applied, at the same time.
 const atOnce = 8
@@ -89,9 +87,6 @@ func (a *applier) apply(ctx context.Context, u unit) (map[object.ObjMetadata]app
 // the entries that must stay in the inventory: held kinds, and failures.
 // approved are the deletions of held kinds that people approved.
 func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.InventoryEntry, approved []fleet.Deletion) (kept []v1alpha1.InventoryEntry, held []string, err error) {
-	opts := ssa.DefaultDeleteOptions()
-	opts.Inclusions = map[string]string{v1alpha1.LabelAddon: addon}            // never a foreign object of the same name
-	opts.Exclusions = map[string]string{v1alpha1.LabelAddonMode: ensureExists} // nor what was handed over to people
 	for _, e := range stale {
 		meta, perr := object.ParseObjMetadata(e.ID)
 		if perr != nil {
@@ -114,12 +109,24 @@ func (a *applier) prune(ctx context.Context, addon string, stale []v1alpha1.Inve
 			err = errors.Join(err, derr)
 			continue
 		}
-		if _, derr := a.manager.Delete(ctx, o, opts); derr != nil && !a.notServed(derr, meta.GroupKind) {
+		if derr := a.deleteOwn(ctx, addon, o); derr != nil && !a.notServed(derr, meta.GroupKind) {
 			kept = append(kept, e)
-			err = errors.Join(err, derr)
+			err = errors.Join(err, fmt.Errorf("prune %s: %w", utils.FmtUnstructured(o), derr))
 		}
 	}
 	return kept, held, err
+}
+
+// deleteOwn deletes an object if it is the addon's, and not a foreign one of the same name,
+// or handed over to people.
+func (a *applier) deleteOwn(ctx context.Context, addon string, o *unstructured.Unstructured) error {
+	if err := a.rec.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if o.GetLabels()[v1alpha1.LabelAddon] != addon || ensured(o) {
+		return nil
+	}
+	return a.rec.Delete(ctx, o, client.PropagationPolicy(metav1.DeletePropagationBackground))
 }
 
 // notServed tells whether an error is that the API server has no such kind, in any
@@ -167,21 +174,22 @@ func (a *applier) deleteApproved(ctx context.Context, addon string, o *unstructu
 // inventoryOf lists the unit's objects that may be pruned one day. Objects of
 // mode EnsureExists are left to whoever has them.
 func inventoryOf(u unit) []v1alpha1.InventoryEntry {
-	return entriesOf(u, func(o *unstructured.Unstructured) bool { return !ensured(o) })
+	return entriesOf(u, func(o metav1.Object) bool { return !ensured(o) })
 }
 
-// ensured tells whether an object is only made, and then left to whoever has it.
-func ensured(o *unstructured.Unstructured) bool {
-	return o.GetLabels()[v1alpha1.LabelAddonMode] == ensureExists
+// ensured tells whether an object is only made, and then left to whoever has it. As for
+// kube-addon-manager, exactly the label says so.
+func ensured(o metav1.Object) bool {
+	return o.GetLabels()[v1alpha1.LabelAddonMode] == v1alpha1.ModeEnsureExists
 }
 
 // stale is what of an inventory the unit no longer has. What has come to mode
 // EnsureExists is nobody's to prune, and still the unit's.
 func stale(u unit, inv []v1alpha1.InventoryEntry) []v1alpha1.InventoryEntry {
-	return without(inv, entriesOf(u, func(*unstructured.Unstructured) bool { return true }))
+	return without(inv, entriesOf(u, func(metav1.Object) bool { return true }))
 }
 
-func entriesOf(u unit, which func(*unstructured.Unstructured) bool) []v1alpha1.InventoryEntry {
+func entriesOf(u unit, which func(metav1.Object) bool) []v1alpha1.InventoryEntry {
 	var inv []v1alpha1.InventoryEntry
 	for _, o := range u.objects {
 		if which(o) {

@@ -106,7 +106,7 @@ func (s *searcher) list(ctx context.Context, r schema.GroupVersionResource, gk s
 		for i := range page.Items {
 			o := &page.Items[i]
 			addon := o.Labels[v1alpha1.LabelAddon]
-			if addon == "" || o.Labels[v1alpha1.LabelAddonMode] == ensureExists || !appliedByUs(o, r.Group) {
+			if addon == "" || ensured(o) || !appliedByUs(o, r.Group) {
 				continue
 			}
 			id := object.ObjMetadata{Namespace: o.Namespace, Name: o.Name, GroupKind: gk}

@@ -104,11 +104,11 @@ func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step,
 	if sealed(o) { // nobody tries the first bundle of a cluster before
 		return nothing, fmt.Errorf("%s: %w", utils.FmtUnstructured(o), errSealed)
 	}
-	if utils.AnyInMetadata(o, map[string]string{v1alpha1.LabelAddonMode: ensureExists}) { // as the plan has it
+	if ensured(o) {
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(o.GroupVersionKind())
 		switch err := a.rec.Get(ctx, client.ObjectKeyFromObject(o), live); {
-		case err == nil && live.GetLabels()[v1alpha1.LabelAddonMode] != ensureExists && appliedByUs(live, o.GroupVersionKind().Group):
+		case err == nil && !ensured(live) && appliedByUs(live, o.GroupVersionKind().Group):
 			return handsOver, nil
 		case err == nil:
 			return nothing, nil
@@ -125,7 +125,7 @@ func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step,
 // handOver says on the object itself that people have it now, and changes nothing else of
 // it: from then on nothing prunes it, whichever inventory names it.
 func (a *applier) handOver(ctx context.Context, o *unstructured.Unstructured) error {
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{v1alpha1.LabelAddonMode: ensureExists}}})
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}}})
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,9 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 	}
 	c := &protocol.PlanChange{Object: objectName(object.UnstructuredToObjMetadata(o))}
 	opts := ssa.DefaultDiffOptions()
-	opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: ensureExists}
+	if ensured(o) {
+		opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}
+	}
 	entry, existing, after, err := p.manager.Diff(ctx, o.DeepCopy(), opts)
 	if err != nil && strings.Contains(err.Error(), "to last applied version") {
 		existing, after, err = p.moved(ctx, o)

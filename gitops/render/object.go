@@ -132,7 +132,7 @@ func (o *object) canonical(a *addons.Addon) (renderedObject, error) {
 	labels[v1alpha1.LabelAddon] = a.Name
 	labels[v1alpha1.LabelAddonVersion] = a.Version.String()
 	if _, ok := labels[v1alpha1.LabelAddonMode]; !ok {
-		labels[v1alpha1.LabelAddonMode] = "Reconcile"
+		labels[v1alpha1.LabelAddonMode] = v1alpha1.ModeReconcile
 	}
 	text, err := sigsyaml.Marshal(o.value)
 	if err != nil {

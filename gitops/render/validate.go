@@ -50,11 +50,27 @@ func (o *object) check() error {
 	if o.gvk.Group == "" && o.gvk.Kind == "Namespace" && slices.Contains(ownNamespaces, o.name) {
 		return o.fault(nil, "is Kubernetes' own namespace", "use a namespace of the addon's own: what an addon brings can be pruned with it")
 	}
+	if err := o.checkMode(); err != nil {
+		return err
+	}
 	switch scope := o.scope(); {
 	case scope == namespaced && o.namespace == "":
 		return o.fault(metadata, "has no metadata.namespace", "write namespace: holdfast-system")
 	case scope == clusterWide && o.namespace != "":
 		return o.fault(child(metadata, "namespace"), "has a namespace, which its kind cannot have", "remove it")
+	}
+	return nil
+}
+
+// checkMode refuses a mode that kube-addon-manager, or the agent, would not know.
+func (o *object) checkMode() error {
+	metadata := asMap(o.value["metadata"])
+	if _, there := asMap(metadata["annotations"])[v1alpha1.LabelAddonMode]; there {
+		return o.fault(find(o.doc.Root, "metadata.annotations."+v1alpha1.LabelAddonMode), "has its mode as an annotation", "make "+v1alpha1.LabelAddonMode+" a label")
+	}
+	mode, there := asMap(metadata["labels"])[v1alpha1.LabelAddonMode]
+	if there && mode != v1alpha1.ModeReconcile && mode != v1alpha1.ModeEnsureExists {
+		return o.fault(find(o.doc.Root, "metadata.labels."+v1alpha1.LabelAddonMode), fmt.Sprintf("has the mode %q", mode), "write EnsureExists, to have it made and left alone, or Reconcile")
 	}
 	return nil
 }
