@@ -113,10 +113,11 @@ type Hub struct {
 	takers   []string             // clusters that wait until it is noted that they take their bundles
 	decision rollout.Decision
 	turns    map[string]error  // by cluster: what came of publishing to it last
-	noWay    map[string]noWay  // by cluster: where it could not go back to
 	plans    map[string]*plan  // of people, by id
 	trials   map[string]*trial // the hub's own, by cluster
 	changed  chan struct{}     // closed and replaced when heads change or a plan is asked for
+
+	noWayBack map[string]*noWayBackError // by cluster: where it could not go back to
 }
 
 // New opens the repository.
@@ -162,11 +163,11 @@ func New(ctx context.Context, o Options, log *slog.Logger) (*Hub, error) {
 		plans:    map[string]*plan{},
 		unheeded: map[string]bool{},
 		trials:   map[string]*trial{},
-		noWay:    map[string]noWay{},
 		since:    time.Now(),
 		changed:  make(chan struct{}),
 		git:      semaphore.NewWeighted(maxGit),
 
+		noWayBack:  map[string]*noWayBackError{},
 		uploadTime: maxUploadTime,
 	}
 	h.mirrors = mirrors{dir: filepath.Join(dataDir, "git"), bring: h.mirror}

@@ -67,24 +67,21 @@ func (h *Hub) remember(cluster, commit string) error {
 	return nil
 }
 
-// noWayBackError is an earlier commit that a cluster's branch cannot go back to, however
+// noWayBackError is of an earlier commit that a cluster's branch cannot go back to, however
 // often that is tried.
-type noWayBackError struct{ err error }
+type noWayBackError struct {
+	revision string
+	err      error
+}
 
 func (e *noWayBackError) Error() string { return e.err.Error() }
 
 func (e *noWayBackError) Unwrap() error { return e.err }
 
-// noWay is a revision with why there is no way back to it.
-type noWay struct {
-	revision string
-	err      error
-}
-
-// after is the publication that has again what a cluster's branch had at an earlier
+// wayBack is the publication that has again what a cluster's branch had at an earlier
 // commit. That must be in the hub's own history, for of no other is known what it is;
 // else the error is a [noWayBackError].
-func (h *Hub) after(ctx context.Context, cluster, earlier, message string) (gitrepo.Publication, error) {
+func (h *Hub) wayBack(ctx context.Context, cluster, earlier, message string) (gitrepo.Publication, error) {
 	p, err := h.next(ctx, cluster, message)
 	if err != nil {
 		return p, err
@@ -96,12 +93,12 @@ func (h *Hub) after(ctx context.Context, cluster, earlier, message string) (gitr
 		}
 	}
 	if !own {
-		return p, &noWayBackError{fmt.Errorf("%.12s is not in the history of what the hub published to %s (push a repair, git revert, or holdfast retry)", earlier, cluster)}
+		return p, &noWayBackError{earlier, fmt.Errorf("%.12s is not in the history of what the hub published to %s (push a repair, git revert, or holdfast retry)", earlier, cluster)}
 	}
 	return p, nil
 }
 
-// republish publishes what [Hub.after] returned.
+// republish publishes what [Hub.wayBack] returned.
 func (h *Hub) republish(ctx context.Context, cluster string, p gitrepo.Publication, earlier string) error {
 	commit, err := h.repo.Republish(ctx, p, earlier)
 	if err != nil {
@@ -154,7 +151,7 @@ func (h *Hub) mend(ctx context.Context, cluster string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	p, err := h.after(ctx, cluster, last, fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest))
+	p, err := h.wayBack(ctx, cluster, last, fmt.Sprintf("%s as it was\n\ndigest: %s\n", cluster, digest))
 	if err != nil {
 		return true, err
 	}

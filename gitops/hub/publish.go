@@ -212,7 +212,7 @@ func (h *Hub) decideAndStore(ctx context.Context) (*revision, rollout.Decision, 
 		// A person ended that rollback, and what was lost may be there again. The same
 		// decision may have begun another, by what was known before.
 		h.mu.Lock()
-		clear(h.noWay)
+		clear(h.noWayBack)
 		h.mu.Unlock()
 	}
 }
@@ -227,9 +227,9 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 	for _, p := range all {
 		pub, err := h.publishOne(ctx, rev, p)
 		turns[p.Cluster] = err
-		if no := (*noWayBackError)(nil); errors.As(err, &no) {
+		if none := (*noWayBackError)(nil); errors.As(err, &none) {
 			h.mu.Lock()
-			h.noWay[p.Cluster] = noWay{p.Revision, err}
+			h.noWayBack[p.Cluster] = none
 			h.mu.Unlock()
 		}
 		if pub != nil {
@@ -249,7 +249,7 @@ func (h *Hub) publishAll(ctx context.Context, rev *revision, all []rollout.Publi
 // publishOne publishes an earlier bundle again, or returns what to publish.
 func (h *Hub) publishOne(ctx context.Context, rev *revision, p rollout.Publication) (*gitrepo.Publication, error) {
 	if p.Revision != "" {
-		pub, err := h.after(ctx, p.Cluster, p.Revision, fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit))
+		pub, err := h.wayBack(ctx, p.Cluster, p.Revision, fmt.Sprintf("%s back to %.12s\n\ndigest: %s\nrollback-of: %s\n", p.Cluster, p.Revision, p.Digest, rev.commit))
 		if err == nil {
 			err = h.checkDigest(ctx, p)
 		}
@@ -280,7 +280,7 @@ func (h *Hub) checkDigest(ctx context.Context, p rollout.Publication) error {
 	}
 	said := fmt.Errorf("the bundle %.12s to go back to is not at %.12s any more (push a repair, git revert, or holdfast retry): %w", p.Digest, p.Revision, cmp.Or(err, errors.New("it has "+digest)))
 	if foreign := (*foreignError)(nil); err == nil || errors.As(err, &foreign) {
-		return &noWayBackError{said}
+		return &noWayBackError{p.Revision, said}
 	}
 	return said
 }
@@ -299,7 +299,10 @@ func (h *Hub) decide() (*revision, rollout.Decision) {
 	}
 	for name, b := range h.accepted.result.Bundles {
 		head := h.heads[name]
-		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at, NoWayBack: h.noWay[name].revision}
+		c := rollout.Cluster{Want: b.Index.Digest, Published: head.digest, Revision: head.tip, PublishedAt: head.at}
+		if none := h.noWayBack[name]; none != nil {
+			c.NoWayBack = none.revision
+		}
 		c.Contact, c.PresentSince, c.HeardAt = h.contact(name, now)
 		if rep, ok := h.reports[name]; ok {
 			c.Report = rep.forRollout(b.Index, head.tip)

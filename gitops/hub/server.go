@@ -166,8 +166,8 @@ func (h *Hub) Status() protocol.Status {
 			}
 			if err := h.turns[name]; err != nil {
 				c.PublishError = err.Error()
-			} else if no := h.noWay[name]; h.state != nil && h.state.Rollback != nil && no.err != nil && no.revision == h.state.Clusters[name].GoodRevision {
-				c.PublishError = no.err.Error()
+			} else if none := h.noWayBack[name]; none != nil && h.state != nil && h.state.Rollback != nil && none.revision == h.state.Clusters[name].GoodRevision {
+				c.PublishError = none.Error()
 			}
 			if rep, ok := h.reports[name]; ok {
 				c.ReportedAt, c.Report = rep.at, &rep.report

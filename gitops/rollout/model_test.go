@@ -62,7 +62,7 @@ type member struct {
 	lost                   bool   // the hub cannot tell what is published, and serves nothing
 	forgotten              bool   // lost, and it remembers nothing of it: what it publishes next begins a new history
 	history                int    // how many there were before this one
-	noWay                  string // the revision that the hub, since it started, could not go back to
+	noWayBack              string // the revision that the hub, since it started, could not go back to
 	has                    uint64 // digests that this one has
 	up                     bool
 	downSince              int
@@ -199,7 +199,7 @@ func (w *world) input() rollout.Input {
 	for i := range w.members {
 		m := &w.members[i]
 		c := rollout.Cluster{Want: digest(w.want), Published: digest(m.published), Revision: m.head(), PublishedAt: at(m.publishedAt),
-			NoWayBack: m.noWay, Contact: w.contact(m), PresentSince: at(m.presentFor), HeardAt: at(w.now)}
+			NoWayBack: m.noWayBack, Contact: w.contact(m), PresentSince: at(m.presentFor), HeardAt: at(w.now)}
 		if m.lost {
 			c.Published = ""
 		}
@@ -245,7 +245,7 @@ func (w *world) key() [16]byte {
 	for i := range w.members {
 		m := &w.members[i]
 		rec := w.state.Clusters[w.f.names[i]]
-		buf = append(buf, byte(m.published), rel(m.publishedAt), rel(m.changedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2|bit(m.lost)<<3|bit(m.forgotten)<<4|bit(m.noWay != "" && m.noWay == rec.GoodRevision)<<5, byte(m.history), byte(m.has), byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
+		buf = append(buf, byte(m.published), rel(m.publishedAt), rel(m.changedAt), bit(m.up), byte(m.taken), byte(m.cond), bit(m.current)|bit(m.heardCurrent)<<1|bit(m.heard)<<2|bit(m.lost)<<3|bit(m.forgotten)<<4|bit(m.noWayBack != "" && m.noWayBack == rec.GoodRevision)<<5, byte(m.history), byte(m.has), byte(m.heardOf), byte(m.heardCond), rel(m.heardSince), rel(m.presentFor), bit(m.vouched), byte(m.good))
 		if !m.up {
 			buf = append(buf, rel(m.downSince))
 		}

@@ -37,8 +37,8 @@ func (w *world) hub(n int) (effects int, err error) {
 		learned := false
 		d.Publish = slices.DeleteFunc(slices.Clone(d.Publish), func(p rollout.Publication) bool {
 			refused := w.refusesToGoBack(p)
-			if m := &w.members[w.f.index[p.Cluster]]; refused && m.noWay != p.Revision {
-				m.noWay, learned = p.Revision, true
+			if m := &w.members[w.f.index[p.Cluster]]; refused && m.noWayBack != p.Revision {
+				m.noWayBack, learned = p.Revision, true
 			}
 			return refused
 		})
@@ -112,7 +112,7 @@ func (w *world) restart() {
 	w.since = w.now
 	for i := range w.members {
 		m := &w.members[i]
-		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor, m.trial, m.noWay = false, 0, progressing, 0, w.now, trial{}, ""
+		m.heard, m.heardOf, m.heardCond, m.heardSince, m.presentFor, m.trial, m.noWayBack = false, 0, progressing, 0, w.now, trial{}, ""
 	}
 }
 

@@ -38,16 +38,16 @@ func (d *decider) rollback() {
 			}
 			st.Message += fmt.Sprintf("; %d of %d clusters still to go back", n, len(r.Clusters))
 			d.goBack(r, &v)
-		case len(v.stuck) > 0:
+		case len(v.noWayBack) > 0:
 			st.Phase = Halted
 		case r.Name == rb.Ring || v.returned > 0:
 			st.Phase = RolledBack
 		case v.healthy+v.silent == len(r.Clusters):
 			st.Phase, st.WaitsFor, st.Message, st.Action = Passed, "", "", ""
 		}
-		if len(v.stuck) > 0 {
-			st.Message += fmt.Sprintf("; cluster %s cannot go back: the bundle that it had is not in what the hub knows that it published", v.stuck[0])
-			if n := len(v.stuck) - 1; n > 0 {
+		if len(v.noWayBack) > 0 {
+			st.Message += fmt.Sprintf("; cluster %s cannot go back: the bundle that it had is not in what the hub knows that it published", v.noWayBack[0])
+			if n := len(v.noWayBack) - 1; n > 0 {
 				st.Message += fmt.Sprintf(" (and %d more clusters of the ring)", n)
 			}
 		}
@@ -59,7 +59,7 @@ func (d *decider) rollback() {
 type backView struct {
 	healthy, silent   int // at the wanted digest, and agents that say nothing
 	sick, well        []string
-	stuck             []string // to which no way back is known
+	noWayBack         []string // that cannot go back, and stay
 	held, unavailable int
 	returned          int
 }
@@ -88,7 +88,7 @@ func (d *decider) lookBack(r Ring) backView {
 				d.recheck(timeout)
 			}
 		case c.NoWayBack != "" && c.NoWayBack == rec.GoodRevision:
-			v.stuck = append(v.stuck, name)
+			v.noWayBack = append(v.noWayBack, name)
 			// The same: it stays where it is until a person pushes something.
 			if !c.steady() && c.Contact != Silent && d.in.Now.Before(timeout) {
 				v.unavailable++
