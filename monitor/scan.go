@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/internal/uevent"
 	"holdfast.dev/monitor/inventory"
@@ -108,7 +109,7 @@ func (m *Monitor) listenFor(at time.Time) {
 		l := verdict.Line{Class: v1alpha1.FaultNoAnswer, Severity: v1alpha1.SeverityWarning, Count: int64(len(s.Steps)),
 			Text: fmt.Sprintf("%d requests wait and none was answered for %s (/sys/block/%s/stat)", s.Waiting, at.Sub(s.Since).Round(time.Second), d.Device)}
 		switch {
-		case d.Remote:
+		case diskid.Networked(d.ID, d.Weak):
 			l.Class = v1alpha1.FaultNetwork
 		case len(d.Paths) > 0:
 			l.Class = v1alpha1.FaultPath

@@ -73,11 +73,14 @@ const (
 // Weak says whether an id, or its label, names a place and not a drive. Two nodes may have
 // the same.
 func Weak(id string) bool {
-	return strings.HasPrefix(id, pathPrefix) || strings.HasPrefix(id, loopPrefix) || Networked(id)
+	return strings.HasPrefix(id, pathPrefix) || strings.HasPrefix(id, loopPrefix) || networked(id)
 }
 
-// Networked says whether a weak id is of a disk that is reached over a network, and says where it is.
-func Networked(id string) bool {
+// Networked says whether an id, or its label, is of where in a network a disk is: a weak one may be,
+// and a drive may be called so. What is wrong with such a disk is the network's or the server's affair.
+func Networked(id string, weak bool) bool { return weak && networked(id) }
+
+func networked(id string) bool {
 	return strings.HasPrefix(id, iscsiPrefix) || strings.HasPrefix(id, nvmeofPrefix) || strings.HasPrefix(id, rbdPrefix)
 }
 

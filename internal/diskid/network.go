@@ -25,9 +25,6 @@ type Identity struct {
 	Told string
 }
 
-// Remote says that the id is of where in a network the disk is.
-func (i Identity) Remote() bool { return i.Weak && Networked(i.ID) }
-
 var (
 	sessionRE = regexp.MustCompile(`^session\d+$`)
 	rportRE   = regexp.MustCompile(`^rport-\d+:\d+-\d+$`)

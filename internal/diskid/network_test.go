@@ -114,8 +114,11 @@ func TestNetwork(t *testing.T) {
 			if d := cmp.Diff(tc.want, got); d != "" || err != nil {
 				t.Errorf("%s%v; reason: %s", d, err, tc.reason)
 			}
-			if got.Remote() != (got.Told != "" || got.Network == "RBD") || got.Weak != diskid.Weak(got.ID) {
+			if diskid.Networked(got.ID, got.Weak) != (got.Told != "" || got.Network == "RBD") || got.Weak != diskid.Weak(got.ID) {
 				t.Errorf("its id alone says otherwise: %+v", got)
+			}
+			if diskid.Networked(got.ID, false) {
+				t.Errorf("a drive of the name %s is taken for it", got.ID)
 			}
 		})
 	}
@@ -130,7 +133,7 @@ func TestNetwork(t *testing.T) {
 		"rnbd3":       {ID: "path-block-rnbd3", Weak: true, Network: "RNBD"}, "ublkb2": {ID: "path-block-ublkb2", Weak: true, Network: "ublk"},
 	} {
 		got, err := diskid.Identify(tree(t, map[string]string{"sys/block/" + dev + "/size": "1"}), dev)
-		if d := cmp.Diff(want, got); d != "" || err != nil || got.Remote() {
+		if d := cmp.Diff(want, got); d != "" || err != nil || diskid.Networked(got.ID, got.Weak) {
 			t.Errorf("%s: %s%v", dev, d, err)
 		}
 	}

@@ -34,10 +34,9 @@ type Disk struct {
 	// Answered are the requests that the disk has completed since it is there,
 	// and Waiting those that it has not, on all ways to it; both 0 when the kernel does not say.
 	Answered, Waiting uint64
-	// Network says how it is reached over a network; empty for a disk of the host. Remote says that its id
-	// is therefore of where it is, and Told is then the id by which it would be known as a disk of the host.
+	// Network says how it is reached over a network; empty for a disk of the host. Told is the id by which
+	// it would be known as one, if its ID is of where it is instead (diskid.Networked).
 	Network, Told string
-	Remote        bool
 	// Names are all the kernel's names that lead to this disk: the device, its
 	// partitions, major:minor numbers, SCSI address, ATA port and device, SAS
 	// address, NVMe controllers, PCI addresses of NVMe controllers.
@@ -150,10 +149,10 @@ func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 	var errs []error
 	for i := 0; i < len(disks); {
 		d := disks[i]
-		loops := strings.HasPrefix(d.Device, "loop") || d.Remote
+		loops := strings.HasPrefix(d.Device, "loop") || diskid.Networked(d.ID, d.Weak)
 		n := 1
 		for ; i+n < len(disks) && disks[i+n].ID == d.ID; n++ {
-			loops = loops && (strings.HasPrefix(disks[i+n].Device, "loop") || disks[i+n].Remote)
+			loops = loops && (strings.HasPrefix(disks[i+n].Device, "loop") || diskid.Networked(disks[i+n].ID, disks[i+n].Weak))
 			d.Names = append(d.Names, disks[i+n].Names...)
 			d.Answered, d.Waiting = d.Answered+disks[i+n].Answered, d.Waiting+disks[i+n].Waiting
 		}
@@ -187,7 +186,7 @@ func read(host *hostfs.FS, dev string, slots map[string]string) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	d := Disk{ID: is.ID, Weak: is.Weak, Device: dev, Slot: slots[dev], Network: is.Network, Told: is.Told, Remote: is.Remote()}
+	d := Disk{ID: is.ID, Weak: is.Weak, Device: dev, Slot: slots[dev], Network: is.Network, Told: is.Told}
 	r := reader{host: host, dir: path.Join(sysBlock, dev)}
 	d.Model = r.attr("device/model")
 	d.Size = r.number("size") * 512 // sysfs counts in 512 bytes whatever the sector size, block/genhd.c

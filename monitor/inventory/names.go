@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/monitor/kernel"
 )
 
@@ -63,7 +64,7 @@ func (n *Names) Update(s *Snapshot, at time.Time) {
 	for i := range s.Disks {
 		d := &s.Disks[i]
 		for _, name := range d.Names {
-			if d.Remote {
+			if diskid.Networked(d.ID, d.Weak) {
 				add(name, d.ID, Network)
 			} else {
 				add(name, d.ID, Itself)

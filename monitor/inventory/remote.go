@@ -9,16 +9,11 @@ import (
 	"holdfast.dev/internal/hostfs"
 )
 
-// Remote says whether a disk of a status is reached over a network. Such disks have weak
-// ids, of where they are (diskid.Identify). What is wrong with one is the
-// network's or the server's affair, and fails no disk of the host.
-func Remote(d *v1alpha1.Disk) bool { return d.Weak && diskid.Networked(d.ID) }
-
 // remote adds what is known of a disk that is reached over a network, whose medium is nobody's affair here:
 // which image it is, or the names of its iSCSI session. Messages of the session and of its connections are
 // of each of its disks; those of session 1 are connection1:0 and so on (drivers/scsi/scsi_transport_iscsi.c iscsi_create_conn).
 func remote(host *hostfs.FS, d *Disk) error {
-	if !d.Remote {
+	if !diskid.Networked(d.ID, d.Weak) {
 		return nil
 	}
 	d.Media = v1alpha1.MediaVirtual

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/monitor/inventory"
 )
 
@@ -48,18 +49,13 @@ func TestRemote(t *testing.T) {
 	}
 	lun := func(n, dev string) inventory.Disk {
 		return inventory.Disk{
-			ID: "iscsi-iqn.2003-01.org.example-storage.lun-lun-" + n, Weak: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: 4096 * 512, Remote: true, Network: "iSCSI", Told: "600140500000000" + n,
+			ID: "iscsi-iqn.2003-01.org.example-storage.lun-lun-" + n, Weak: true, Device: dev, Media: v1alpha1.MediaVirtual, Size: 4096 * 512, Network: "iSCSI", Told: "600140500000000" + n,
 			Slot: "platform/host3/session1/target3:0:0/3:0:0:" + n, Names: []string{dev, "3:0:0:" + n, "session1", "connection1:0"},
 		}
 	}
-	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Remote: true, Network: "RBD", Answered: 8, Waiting: 2, Names: []string{"rbd7", "252:112"}}}
+	want := []inventory.Disk{lun("0", "sdb"), lun("1", "sdc"), {ID: "rbd-kube-csi-vol-0f1e", Weak: true, Device: "rbd7", Media: v1alpha1.MediaVirtual, Size: 1 << 20, Slot: "kube/csi-vol-0f1e", Network: "RBD", Answered: 8, Waiting: 2, Names: []string{"rbd7", "252:112"}}}
 	if d := cmp.Diff(want, s.Disks, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
-	}
-	for _, d := range s.Disks {
-		if !inventory.Remote(&v1alpha1.Disk{ID: d.ID, Weak: d.Weak}) || inventory.Remote(&v1alpha1.Disk{ID: d.ID}) {
-			t.Errorf("%s: what a status says of it must tell that it is remote, and a drive of that name is none", d.ID)
-		}
 	}
 	var n inventory.Names
 	n.Update(&s, time.Now())
@@ -159,11 +155,8 @@ func TestFabrics(t *testing.T) {
 			if told, ok := s.Told("uuid.77"); ok != remote || ok && told.ID != tc.id {
 				t.Errorf("who would be uuid.77 is %+v", told)
 			}
-			if d.ID != tc.id || d.Remote != remote || (d.Network != "") != remote || d.Weak != remote || (d.Media == v1alpha1.MediaVirtual) != remote || strings.Join(d.Names, " ") != tc.names {
+			if d.ID != tc.id || diskid.Networked(d.ID, d.Weak) != remote || (d.Network != "") != remote || d.Weak != remote || (d.Media == v1alpha1.MediaVirtual) != remote || strings.Join(d.Names, " ") != tc.names {
 				t.Errorf("got %+v", d)
-			}
-			if inventory.Remote(&v1alpha1.Disk{ID: d.ID, Weak: d.Weak}) != remote {
-				t.Error("the status says otherwise")
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/monitor/inventory"
 	"holdfast.dev/monitor/kernel"
@@ -119,7 +120,7 @@ func (b *builder) sights(disks []v1alpha1.Disk) (out []verdict.Sight) {
 		seen, present := b.view.Snapshot.Find(disks[i].ID)
 		_, elsewhere := b.view.Snapshot.Told(disks[i].ID)
 		system := slices.Contains(b.view.Snapshot.System, disks[i].ID) || b.prepared[disks[i].ID].Role == v1alpha1.RoleSystem
-		if inventory.Remote(&disks[i]) || !present && elsewhere || present && (seen.Size == 0 || seen.Network != "" && disks[i].Group == "" && !system) {
+		if diskid.Networked(disks[i].ID, disks[i].Weak) || !present && elsewhere || present && (seen.Size == 0 || seen.Network != "" && disks[i].Group == "" && !system) {
 			continue
 		}
 		s := verdict.Sight{Disk: disks[i], System: system}

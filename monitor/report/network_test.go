@@ -18,7 +18,7 @@ import (
 // remote is a look at a host to which a network leads the disk that would be a.
 func remote(id string) inventory.Snapshot {
 	s := present("b")
-	s.Disks = append(s.Disks, inventory.Disk{ID: id, Weak: true, Device: "sdx", Media: v1alpha1.MediaVirtual, Size: 1 << 30, Remote: true, Network: "iSCSI", Told: "a"})
+	s.Disks = append(s.Disks, inventory.Disk{ID: id, Weak: true, Device: "sdx", Media: v1alpha1.MediaVirtual, Size: 1 << 30, Network: "iSCSI", Told: "a"})
 	s.System = []string{}
 	return s
 }
@@ -92,7 +92,7 @@ func TestFaultOfNetworkEnds(t *testing.T) {
 	f := fault(v1alpha1.FaultNetwork, v1alpha1.SeverityWarning, 0)
 	f.Until = &until
 	s := &v1alpha1.ComputeNodeStatus{Disks: []v1alpha1.Disk{{ID: "iscsi-x", Weak: true, Faults: []v1alpha1.Fault{f}}}}
-	look := inventory.Snapshot{Disks: []inventory.Disk{{ID: "iscsi-x", Weak: true, Remote: true, Network: "iSCSI"}}}
+	look := inventory.Snapshot{Disks: []inventory.Disk{{ID: "iscsi-x", Weak: true, Network: "iSCSI"}}}
 	view := &report.View{Now: t0, Looked: true, Snapshot: look, Prepared: prepared(), Settled: settled("")}
 	if s = report.Next(s, view); states(s) != "iscsi-x=Degraded+Network" || !report.NextEnd(s).Equal(until.Time) {
 		t.Errorf("%s until %s", states(s), report.NextEnd(s))

@@ -301,7 +301,7 @@ func (h *Host) device(dir, wantUUID string) (*Device, error) {
 		return nil, err
 	}
 	dev.DiskID = is.ID
-	if is.Remote() {
+	if diskid.Networked(is.ID, is.Weak) {
 		dev.Network = is.Network
 	}
 	if dev.PartitionUUID, err = h.partitionUUID(dir, dev.Name, wantUUID); err != nil {

@@ -107,7 +107,7 @@ func withoutTwins(all []Found) ([]Found, error) {
 			n++
 		}
 		switch {
-		case all[i].remote():
+		case diskid.Networked(all[i].ID, all[i].Weak):
 			keep = append(keep, all[i]) // twice, it is one all the same
 		case told[all[i].ID]:
 			errs = append(errs, fmt.Errorf("disk %s (%s) is reached over a network too: it is not touched", all[i].ID, all[i].Device))
@@ -141,7 +141,7 @@ func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *use
 		return v
 	}
 	f.Model, f.ReadOnly = attr("device/model"), attr("ro") != "0"
-	if f.Media = diskid.Media(dev, attr("queue/rotational")); f.remote() {
+	if f.Media = diskid.Media(dev, attr("queue/rotational")); diskid.Networked(f.ID, f.Weak) {
 		f.Media = v1alpha1.MediaVirtual // as the disk monitor has it
 	}
 	if f.Slot == "" {
@@ -157,7 +157,7 @@ func (h *Host) disk(ctx context.Context, dev, slot string, hold *held, used *use
 		return nil, nil // a card reader without a card
 	}
 	f.Size, f.SectorSize, f.Serial = size*sysSector, sector, serial
-	if f.remote() {
+	if diskid.Networked(f.ID, f.Weak) {
 		// Whether the host lives on it sysfs says. Nothing more is to be known, and a network may hang.
 		if _, err := h.uses(dev, used, &f.Content); err != nil {
 			return nil, fmt.Errorf("read disk %s (%s): %w", dev, f.ID, err)

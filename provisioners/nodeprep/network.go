@@ -1,18 +1,11 @@
 package nodeprep
 
-import (
-	"fmt"
-
-	"holdfast.dev/internal/diskid"
-)
+import "fmt"
 
 // A disk that is reached over a network may be other hosts' as well, each of which may find it
 // blank. So none gets a place on a node. Its id is of where it is (diskid.Identify), but for Fibre
 // Channel. Earlier versions took such disks by the ids that they tell as drives: what was prepared
 // so is neither taken up nor given up, and a person is told.
-
-// remote says that the disk's id is of where in a network it is.
-func (f *Found) remote() bool { return diskid.Identity{ID: f.ID, Weak: f.Weak}.Remote() }
 
 // reached is how a disk is reached over a network, for a person.
 func (f *Found) reached() string {

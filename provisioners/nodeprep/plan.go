@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"holdfast.dev/api/v1alpha1"
+	"holdfast.dev/internal/diskid"
 	"holdfast.dev/internal/flavor"
 	"holdfast.dev/internal/nodedisks"
 )
@@ -294,7 +295,7 @@ func (p *planner) assign() map[string]string {
 			continue
 		}
 		rank, ok := p.eligible(f)
-		other := f.Content.System && !f.remote() || f.Network == "" && f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
+		other := f.Content.System && !diskid.Networked(f.ID, f.Weak) || f.Network == "" && f.Content.Err == "" && len(f.Content.Used) > 0 // only to be listed
 		if ok || other {
 			all = append(all, entry{id: f.ID, found: f, rank: rank})
 		}
