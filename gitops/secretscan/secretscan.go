@@ -9,13 +9,14 @@
 package secretscan
 
 import (
-	"errors"
+	"bytes"
+	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"go.yaml.in/yaml/v3"
 
@@ -56,19 +57,14 @@ var known = []struct {
 	{"a URL with a password", "://", regexp.MustCompile(`\b[a-z][a-z0-9+.-]*://[^\s:/@{}<>$]+:[^\s:/@{}<>$]{3,}@[^\s/]`)},
 }
 
-// assignRE is a value under a key that says that it is secret, perhaps behind one of
-// YAML's own tags.
-var assignRE = regexp.MustCompile(`(?i)["']?([a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|user[_-]?key|auth[_-]?key|credentials?)[a-z0-9_.-]*)["']?\s*[:=]\s*(?:!(?:![a-z]+)?\s+)?(["']?)([^\s"',;}{#]+)`)
+// assignRE is a value under a key that says that it is secret, perhaps behind an
+// anchor or one of YAML's own tags.
+var assignRE = regexp.MustCompile(`(?i)["']?([a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|user[_-]?key|auth[_-]?key|credentials?)[a-z0-9_.-]*)["']?\s*[:=]\s*(?:(?:!(?:![a-z]+)?|&[\w-]+)\s+)*(["']?)([^\s"',;}{#]+)`)
 
 // aboutRE are endings of keys that hold where a secret is, or how it is used.
 var aboutRE = regexp.MustCompile(`(?i)(?:name|namespace|ref|file|path|dir|url|uri|id|type|kind|class|ttl|timeout|expiry|length|size|key)$`)
 
 var passwordRE = regexp.MustCompile(`(?i)(?:passw(?:or)?d|passphrase)$`)
-
-var (
-	secretKindRE = regexp.MustCompile(`^\s*["']?kind["']?:\s*["']?Secret["']?\s*(?:#.*)?$`)
-	secretDataRE = regexp.MustCompile(`^\s*["']?(?:data|stringData)["']?:\s*(\{\s*\})?\s*(?:#.*)?(.*)$`)
-)
 
 // Scan returns one [strictyaml.Error] for each line of a file that carries what
 // looks like a secret.
@@ -78,17 +74,21 @@ func Scan(file string, data []byte) []error {
 		errs = append(errs, &strictyaml.Error{File: file, Line: line, Msg: "has what looks like " + what, Hint: hint})
 	}
 	n, allowedBefore := 0, false
-	for _, doc := range documents(data) {
-		sealed := sealedDocument(doc, func(f Fault) {
-			errs = append(errs, &strictyaml.Error{File: file, Line: n + f.Node.Line, Msg: f.Msg, Hint: f.Hint})
+	for _, doc := range documents(textOf(data)) {
+		first, root := n, (*yaml.Node)(nil)
+		if strings.Contains(doc, sopsPrefix) || mayHaveSecret(doc) {
+			root = parse(doc) // most have no need of it
+		}
+		sealed := sealedDocument(root, func(f Fault) {
+			errs = append(errs, &strictyaml.Error{File: file, Line: first + f.Node.Line, Msg: f.Msg, Hint: f.Hint})
 		})
-		isSecret, withData := false, []int{}
+		withData := secretsIn(doc, root, sealed, 0)
 		for line := range strings.Lines(doc) {
 			n++
-			line = strings.TrimRight(line, "\r\n")
+			line = strings.TrimSuffix(line, "\n")
 			allowed := allowedBefore
 			allowedBefore = false
-			if m := allowRE.FindStringSubmatch(line); m != nil {
+			if m := allowance(line); m != nil {
 				if strings.Trim(m[1], " #}") == "" {
 					errs = append(errs, &strictyaml.Error{File: file, Line: n, Msg: "says not-a-secret without a reason", Hint: "write # not-a-secret: and why"})
 				} else {
@@ -97,38 +97,69 @@ func Scan(file string, data []byte) []error {
 					allowedBefore = strings.TrimSpace(line[:strings.Index(line, m[0])]) == ""
 				}
 			}
-			switch {
-			case secretKindRE.MatchString(line):
-				isSecret = true
-			case secretDataRE.MatchString(line) && !allowed:
-				if m := secretDataRE.FindStringSubmatch(line); m[1] == "" {
-					withData = append(withData, n)
-				}
+			if allowed {
+				continue
 			}
-			if what := look(sopsValueRE.ReplaceAllLiteralString(line, "")); what != "" && !allowed {
+			if _, is := slices.BinarySearch(withData, n-first); is {
+				fault(n, "a Secret with data")
+			} else if what := look(sopsValueRE.ReplaceAllLiteralString(line, "")); what != "" {
 				fault(n, what)
-			}
-		}
-		if isSecret && !sealed {
-			for _, at := range withData {
-				fault(at, "a Secret with data")
 			}
 		}
 	}
 	return errs
 }
 
+// lineEnds are all that YAML's libraries end a line with (YAML 1.1, 5.4). With \n in their
+// place a text has the same lines for the parser, for the expressions, and for people.
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
+
+// textOf is a file as UTF-8 without a byte order mark and with \n alone at the end of lines.
+// UTF-16 is what PowerShell makes of the output of a command, and YAML allows it.
+func textOf(data []byte) string {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	}
+	text := string(data)
+	if order != nil {
+		units := make([]uint16, len(data)/2)
+		for i := range units {
+			units[i] = order.Uint16(data[2*i:])
+		}
+		text = string(utf16.Decode(units))
+	}
+	text = strings.TrimPrefix(text, "\ufeff")
+	for _, end := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
+		if strings.Contains(text, end) {
+			return lineEnds.Replace(text)
+		}
+	}
+	return text
+}
+
+// allowance is a comment that allows a line, with its reason; nil when there is none.
+func allowance(line string) []string {
+	if !strings.Contains(line, "not-a-secret") {
+		return nil
+	}
+	return allowRE.FindStringSubmatch(line)
+}
+
 // documents cuts a file where YAML has the end of a document: before "---", and after
 // "..." (YAML 1.2, 9.1.4), which may be followed by white space and a comment.
-func documents(data []byte) (all []string) {
+func documents(text string) (all []string) {
 	var doc strings.Builder
 	next := func() {
 		all = append(all, doc.String())
 		doc.Reset()
 	}
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(text) {
 		marker := ""
-		if len(line) == 3 || len(line) > 3 && strings.ContainsAny(line[3:4], " \t\r\n") {
+		if len(line) == 3 || len(line) > 3 && strings.ContainsAny(line[3:4], " \t\n") {
 			marker = line[:3]
 		}
 		if marker == "---" {
@@ -144,17 +175,12 @@ func documents(data []byte) (all []string) {
 }
 
 // sealedDocument tells whether SOPS encrypted a document, and what is wrong with it. What
-// is no YAML, or more than one document, is not sealed.
-func sealedDocument(text string, fault func(Fault)) bool {
-	if !strings.Contains(text, sopsPrefix) {
+// is no YAML, or more than one document, has no root and is not sealed.
+func sealedDocument(root *yaml.Node, fault func(Fault)) bool {
+	if root == nil {
 		return false
 	}
-	d := yaml.NewDecoder(strings.NewReader(text))
-	var n, more yaml.Node
-	if d.Decode(&n) != nil || len(n.Content) == 0 || !errors.Is(d.Decode(&more), io.EOF) {
-		return false
-	}
-	seal, faults := Sealed(n.Content[0])
+	seal, faults := Sealed(root)
 	for _, f := range faults {
 		fault(f)
 	}

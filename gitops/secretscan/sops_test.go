@@ -138,6 +138,7 @@ func TestHalfSealed(t *testing.T) {
 		"Dots":        {"the other marker of an end", "kind: Secret\nstringData:\n  note: " + plain + "\n...\n" + secret, 2, "a Secret with data", "not-a-secret"},
 		"TaggedNull":  {"a text that a tag calls null", replaced(password, "!!null "+plain), 9, "stringData.password is not encrypted", "sops --encrypt"},
 		"List":        {"a Secret in a List", strings.Replace(sopsSecret(t), "kind: SopsSecret\n", "kind: List\nitems:\n- kind: Secret\n  stringData:\n    note: "+plain+"\n", 1), 6, "items.stringData.note is not encrypted, in a Secret that otherwise is", "sops --encrypt"},
+		"Annotation":  {"what kubectl apply kept in an annotation", replaced("    name: db\n", "    name: db\n    annotations: {last: '{\"kind\":\"Secret\",\"stringData\":{\"note\":\""+plain+"\"}}'}\n"), 5, "a Secret with data", "not-a-secret"},
 		"Forged":      {"a text that only begins like one", replaced(password, "ENC[AES256_GCM,data:"+plain+"]"), 9, "stringData.password is not encrypted", "sops --encrypt"},
 	}
 	for name, tc := range cases {
