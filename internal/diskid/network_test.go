@@ -74,6 +74,9 @@ func TestNetwork(t *testing.T) {
 		}
 		return m
 	}
+	image := map[string]string{
+		"sys/block/rbd7/size": "1", "sys/bus/rbd/devices/7/pool": "kube\n", "sys/bus/rbd/devices/7/pool_ns": "ns\n", "sys/bus/rbd/devices/7/name": "vol\n", "sys/bus/rbd/devices/7/current_snap": "s1\n",
+	}
 	const a, b = "nvmeof-nqn.2014-08.org.example-a-ns-3", "uuid.77"
 	for name, tc := range map[string]struct {
 		reason, dev string
@@ -95,9 +98,15 @@ func TestNetwork(t *testing.T) {
 		"LastIsGone": {"the attributes of a subsystem do not tell, and nobody guesses", "nvme1n1", without(head, sub+"nvme7", sub+"nvme8"), diskid.Identity{}, "has no controller now"},
 		"Going":      {"nor does the link of one that has gone", "nvme1n1", without(head, sub+"nvme8", ctl+"nvme7/transport"), diskid.Identity{}, "has no controller now"},
 		"NoNQN":      {"which subsystem it is, is not guessed", "nvme1n1", without(head, sub+"subsysnqn"), diskid.Identity{}, "no subsysnqn"},
-		"RBD": {"an image", "rbd7", map[string]string{
-			"sys/block/rbd7/size": "1", "sys/bus/rbd/devices/7/pool": "kube\n", "sys/bus/rbd/devices/7/pool_ns": "ns\n", "sys/bus/rbd/devices/7/name": "vol\n", "sys/bus/rbd/devices/7/current_snap": "s1\n",
-		}, diskid.Identity{ID: "rbd-kube-ns-vol-s1", Weak: true, Network: "RBD"}, ""},
+		"NoNSID":     {"nor which namespace of it", "nvme1n1", without(head, sub+"nvme1n1/nsid"), diskid.Identity{}, "no nsid"},
+		"Apple":      {"the drive of a Mac is no controller of PCIe", "nvme0n1", with(alone, ctl+"nvme0/transport", "apple-nvme\n"), diskid.Identity{ID: "0025385b71b0a2c4"}, ""},
+		"Transport":  {"what cannot be read is not guessed", "nvme0n1", with(without(alone, ctl+"nvme0/transport"), ctl+"nvme0/transport/x", ""), diskid.Identity{}, "is a directory"},
+		"Recorded":   {"neither a controller nor a subsystem", "nvme0n1", map[string]string{"sys/block/nvme0n1/wwid": "eui.0025385b71b0a2c4\n", "sys/block/nvme0n1/device": "-> ../../devices/recorded", "sys/devices/recorded/x": ""}, diskid.Identity{ID: "0025385b71b0a2c4"}, ""},
+		"RBD":        {"a snapshot of an image in a namespace", "rbd7", image, diskid.Identity{ID: "rbd-kube-ns-vol-s1", Weak: true, Network: "RBD"}, ""},
+		"RBDImage":   {"the image itself, in no namespace", "rbd7", with(image, "sys/bus/rbd/devices/7/pool_ns", "\n", "sys/bus/rbd/devices/7/current_snap", "-\n"), diskid.Identity{ID: "rbd-kube-vol", Weak: true, Network: "RBD"}, ""},
+		"RBDNoPool":  {"which pool it is, is not guessed", "rbd7", without(image, "sys/bus/rbd/devices/7/pool"), diskid.Identity{}, "no pool"},
+		"RBDNoName":  {"nor which image", "rbd7", without(image, "sys/bus/rbd/devices/7/name"), diskid.Identity{}, "no name"},
+		"RBDUnread":  {"nor what cannot be read", "rbd7", with(without(image, "sys/bus/rbd/devices/7/pool_ns"), "sys/bus/rbd/devices/7/pool_ns/x", ""), diskid.Identity{}, "is a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := diskid.Identify(tree(t, tc.files), tc.dev)
@@ -121,6 +130,15 @@ func TestNetwork(t *testing.T) {
 				t.Errorf("a drive of the name %s is taken for it", got.ID)
 			}
 		})
+	}
+	for want, files := range map[string]map[string]string{"kube/ns/vol@s1": image, "kube/vol": with(image, "sys/bus/rbd/devices/7/pool_ns", "\n", "sys/bus/rbd/devices/7/current_snap", "-\n")} {
+		if got, err := diskid.Image(tree(t, files), "rbd7"); got != want || err != nil {
+			t.Errorf("the image is %q, %v, want %q", got, err, want)
+		}
+	}
+	_, err := diskid.Identify(tree(t, without(head, sub+"nvme7", sub+"nvme8", sub+"nvme1n1/wwid")), "nvme1n1")
+	if u, ok := errors.AsType[*diskid.UnplacedError](err); !ok || !u.Weak || !diskid.Weak(u.ID) || u.Remote != a {
+		t.Errorf("one that tells no name, and has no controller: %+v, %v", u, err)
 	}
 	for _, dev := range []string{"nbd0", "drbd0"} {
 		if _, err := diskid.Identify(tree(t, map[string]string{"sys/block/" + dev + "/size": "1"}), dev); !errors.Is(err, diskid.ErrNoDisk) {
