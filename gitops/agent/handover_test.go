@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/gitops/agent"
+	"holdfast.dev/gitops/protocol"
 )
 
 // searches counts the lists by which the agent searches.
@@ -32,6 +34,23 @@ func (r *rig) noted() string {
 	return strings.Join(strings.Fields(string(r.secret().Data["addons"])), " ")
 }
 
+// planOf is what a plan says of a ConfigMap.
+func (r *rig) planOf(name string, files map[string][]byte) *protocol.PlanChange {
+	r.t.Helper()
+	r.hub.plan(files)
+	r.until("the answer", func() bool { return r.hub.answered() != nil })
+	got := r.hub.answered()
+	if got.Error != "" || r.value(name) == "made" {
+		r.t.Errorf("the plan is %+v, and %s is %q", got, name, r.value(name))
+	}
+	for _, c := range got.Changes {
+		if c.Object == "ConfigMap default/"+name {
+			return &c
+		}
+	}
+	return nil
+}
+
 // TestHandedOver: an object that came to mode EnsureExists, was edited by people and
 // then left the bundle, as it may, still had the label and the managed fields of what
 // the agent applies. The next search for lost inventories deleted it, and there was one
@@ -41,19 +60,29 @@ func TestHandedOver(t *testing.T) {
 	ensured := func(name string) string {
 		return strings.Replace(configMap(name, "made"), "namespace: default", "namespace: default, labels: {addonmanager.kubernetes.io/mode: EnsureExists}", 1)
 	}
-	next := func(version string, one map[string]string) {
-		t.Helper()
+	of := func(version string, one map[string]string) map[string][]byte {
 		addons := map[string]addon{"only": {"0.1.0", map[string]string{"o.yaml": ensured("handed-only")}}, "rest": {"0.1." + version, map[string]string{"r.yaml": configMap("handed-rest", version)}}}
 		if one != nil {
 			addons["one"] = addon{"0.1." + version, one}
 		}
-		files := bundle(t, "c23", addons)
+		return bundle(t, "c23", addons)
+	}
+	next := func(version string, one map[string]string) {
+		t.Helper()
+		files := of(version, one)
 		r.hub.want(files)
 		r.until("bundle "+version, func() bool { return r.settled(files) })
 	}
 	keep := configMap("handed-keep", "1")
 	next("1", map[string]string{"a.yaml": configMap("handed-a", "1"), "k.yaml": keep})
-	next("2", map[string]string{"a.yaml": ensured("handed-a"), "k.yaml": keep})
+	handed := map[string]string{"a.yaml": ensured("handed-a"), "k.yaml": keep}
+	if got := r.planOf("handed-a", of("2", handed)); got == nil || got.Action != protocol.PlanChanged || !slices.Equal(got.Fields, []string{"metadata.labels." + v1alpha1.LabelAddonMode}) {
+		t.Errorf("the plan of handing over is %+v", got)
+	}
+	next("2", handed)
+	if got := r.planOf("handed-a", of("3", handed)); got != nil {
+		t.Errorf("the plan of what is handed over already is %+v", got)
+	}
 	var cm corev1.ConfigMap
 	if err := r.c.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "handed-a"}, &cm); err != nil {
 		t.Fatal(err)

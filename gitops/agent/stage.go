@@ -64,7 +64,7 @@ func (a *applier) applyStage(ctx context.Context, objects []*unstructured.Unstru
 					return fmt.Errorf("%s apply failed: %w", utils.FmtUnstructured(objects[i]), err)
 				}
 			case handsOver:
-				if err := a.handOver(ctx, objects[i]); err != nil {
+				if _, err := handOver(ctx, a.rec, objects[i]); client.IgnoreNotFound(err) != nil {
 					return fmt.Errorf("hand over %s: %w", utils.FmtUnstructured(objects[i]), err)
 				}
 			}
@@ -108,7 +108,7 @@ func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step,
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(o.GroupVersionKind())
 		switch err := a.rec.Get(ctx, client.ObjectKeyFromObject(o), live); {
-		case err == nil && !ensured(live) && appliedByUs(live, o.GroupVersionKind().Group):
+		case err == nil && toHandOver(live):
 			return handsOver, nil
 		case err == nil:
 			return nothing, nil
@@ -122,14 +122,21 @@ func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step,
 	return applies, nil
 }
 
+// toHandOver tells whether an object that is only made from now on is yet the agent's.
+func toHandOver(live *unstructured.Unstructured) bool {
+	return !ensured(live) && appliedByUs(live, live.GroupVersionKind().Group)
+}
+
 // handOver says on the object itself that people have it now, and changes nothing else of
-// it: from then on nothing prunes it, whichever inventory names it.
-func (a *applier) handOver(ctx context.Context, o *unstructured.Unstructured) error {
+// it: from then on nothing prunes it, whichever inventory names it. It returns the API
+// server's answer.
+func handOver(ctx context.Context, c client.Client, o *unstructured.Unstructured, opts ...client.PatchOption) (*unstructured.Unstructured, error) {
 	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return client.IgnoreNotFound(a.rec.Patch(ctx, o.DeepCopy(), client.RawPatch(types.MergePatchType, data), client.FieldOwner(fieldOwner)))
+	after := o.DeepCopy()
+	return after, c.Patch(ctx, after, client.RawPatch(types.MergePatchType, data), append(opts, client.FieldOwner(fieldOwner))...)
 }
 
 // differs tells whether an apply of the object would change anything. The dry run may

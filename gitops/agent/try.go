@@ -10,6 +10,7 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/object"
 	"github.com/fluxcd/pkg/ssa"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,6 +31,13 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 		opts.IfNotPresentSelector = map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}
 	}
 	entry, existing, after, err := p.manager.Diff(ctx, o.DeepCopy(), opts)
+	if err == nil && entry.Action == ssa.SkippedAction {
+		existing, after, err = p.handedOver(ctx, o)
+		if existing == nil && err == nil {
+			return nil
+		}
+		entry = &ssa.ChangeSetEntry{Action: ssa.ConfiguredAction}
+	}
 	if err != nil && strings.Contains(err.Error(), "to last applied version") {
 		existing, after, err = p.moved(ctx, o)
 		entry = &ssa.ChangeSetEntry{Action: ssa.ConfiguredAction}
@@ -40,9 +48,6 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 	if err != nil && !brings.comesFirst(err, o) {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(err)
 		return c
-	}
-	if err == nil && entry.Action == ssa.SkippedAction {
-		return nil
 	}
 	if why := p.fits(ctx, o, after, err, brings); why != nil {
 		c.Action, c.Message = protocol.PlanRefused, oneLine(why)
@@ -61,6 +66,26 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 		return nil
 	}
 	return c
+}
+
+// handedOver tries to hand an object that is there over to people; existing is nil when
+// that is not to be done, or not the agent's to do.
+func (p *planner) handedOver(ctx context.Context, o *unstructured.Unstructured) (existing, after *unstructured.Unstructured, err error) {
+	if p.looksOnly {
+		return nil, nil, nil
+	}
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(o.GroupVersionKind())
+	if err := p.client.Get(ctx, client.ObjectKeyFromObject(o), live); err != nil {
+		return nil, nil, client.IgnoreNotFound(err)
+	}
+	if !toHandOver(live) {
+		return nil, nil, nil
+	}
+	if after, err = handOver(ctx, p.client, o, client.DryRunAll); apierrors.IsNotFound(err) {
+		return nil, nil, nil // it went meanwhile
+	}
+	return live, after, err
 }
 
 // moved tries an object that comes to another version of its kind, with fields that
