@@ -161,11 +161,16 @@ func (d *decider) roll(r Ring, v *view, vouched bool, st *RingStatus) {
 		}
 	}
 	changed := v.pending() > 0 || v.blocking > 0
+	roomless := d.roomless(r, v)
+	stuck := len(v.refused) // for them, and those behind them, only a person can do something
+	if !v.sticky {
+		stuck += roomless
+	}
 	switch {
 	case h != nil:
 		st.Phase, st.Message, st.WaitsFor, st.Until, st.Action = Held, h.message, h.waits, h.until, h.action
-	case len(v.refused) > 0 && v.blocking == len(v.refused):
-		d.refused(v, st)
+	case len(v.refused) > 0 && v.blocking == stuck:
+		d.refused(v, roomless, st)
 	case changed:
 		st.Phase, st.WaitsFor, st.Until = Rolling, "health", v.deadline
 		st.Message = fmt.Sprintf("%d of %d clusters healthy at the new digest", v.healthy, len(r.Clusters))

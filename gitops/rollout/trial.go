@@ -94,12 +94,35 @@ func (d *decider) lacks(name string) string {
 	}
 }
 
+// roomless counts the healthy clusters that get no room: what is sick, and refuses what
+// would mend it, takes up all of it.
+func (d *decider) roomless(r Ring, v *view) (n int) {
+	down := 0
+	for _, name := range v.sick {
+		if d.refuses(name) {
+			down++
+		}
+	}
+	if down < max(1, r.MaxUnavailable) {
+		return 0
+	}
+	for _, name := range v.well {
+		if !d.refuses(name) {
+			n++
+		}
+	}
+	return n
+}
+
 // refused says so in a ring's status, when nothing else is waited for.
-func (d *decider) refused(v *view, st *RingStatus) {
+func (d *decider) refused(v *view, roomless int, st *RingStatus) {
 	st.Phase, st.WaitsFor, st.Until = Held, "plan", time.Time{}
 	st.Message = "cluster " + v.refused[0] + " " + d.lacks(v.refused[0])
 	if n := len(v.refused) - 1; n > 0 {
 		st.Message += fmt.Sprintf(" (and %d more clusters of the ring)", n)
+	}
+	if roomless > 0 {
+		st.Message += fmt.Sprintf("; what is sick and refuses takes up the room (maxUnavailable) that %d healthy clusters wait for", roomless)
 	}
 	st.Action = "push a repair, or mend the cluster, which is asked again; holdfast plan shows every refusal"
 }

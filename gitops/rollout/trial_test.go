@@ -23,6 +23,8 @@ func TestTrial(t *testing.T) {
 	}
 	takes := with(rollout.Trial{Digest: "new", Base: "rev", At: t0})
 	refuses := with(rollout.Trial{Digest: "new", Base: "rev", At: t0, Refused: "StorageClass fast: parameters are immutable"})
+	sick := refuses
+	sick.Report = &rollout.Report{Applied: "old"}
 	silent := refuses
 	silent.Contact = rollout.Silent
 	done := base
@@ -45,6 +47,7 @@ func TestTrial(t *testing.T) {
 		"OtherBase":   {"nor is one about another state of the cluster", with(rollout.Trial{Digest: "new", Base: "before", At: t0}), done, t0, rollout.State{}, nil, []string{"a"}, rollout.Rolling, "1 of 2"},
 		"Refuses":     {"a refusal holds that cluster and not its neighbour", refuses, takes, t0, rollout.State{}, []string{"b"}, []string{"a"}, rollout.Rolling, "1 refuse the change"},
 		"Held":        {"a ring in which all others are done says why it is held", refuses, done, t0, rollout.State{}, nil, []string{"a"}, rollout.Held, "parameters are immutable"},
+		"NoRoom":      {"a sick one that refuses its repair keeps the others out, and only a person can do something", sick, takes, t0, rollout.State{}, nil, []string{"a"}, rollout.Held, "the room (maxUnavailable) that 1 healthy clusters wait for"},
 		"Remembered":  {"a hub that was killed knows of the refusal", base, done, t0, rollout.State{Clusters: map[string]rollout.Record{"a": {Refused: "new", Why: "it is immutable"}}}, nil, []string{"a"}, rollout.Held, "it is immutable"},
 		"Unreachable": {"one that refused and fell silent delays nobody", silent, done, t0, rollout.State{}, nil, nil, rollout.Passed, "1 silent"},
 		"NoAnswer":    {"an agent that is there and cannot say is no consent", with(rollout.Trial{Digest: "new", Base: "rev", At: t0, Unknown: "timed out"}), done, t0, rollout.State{}, nil, []string{"a"}, rollout.Rolling, "timed out"},
