@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,26 @@ func (u *unlisted) RoundTrip(r *http.Request) (*http.Response, error) {
 		return refusal(r, http.StatusInternalServerError), nil
 	}
 	return u.next.RoundTrip(r)
+}
+
+// late keeps back what the API server said of one resource to the search, until held is closed.
+type late struct {
+	resource   string
+	next       http.RoundTripper
+	once       sync.Once
+	said, held chan struct{}
+}
+
+func (l *late) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := l.next.RoundTrip(r)
+	if path.Base(r.URL.Path) == l.resource && strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadataList") {
+		l.once.Do(func() { close(l.said) })
+		select {
+		case <-l.held:
+		case <-r.Context().Done():
+		}
+	}
+	return resp, err
 }
 
 // forgetStatuses is "kubectl delete addonstatuses --all".
@@ -179,5 +200,40 @@ func TestComesToEnsureExists(t *testing.T) {
 	var is corev1.ConfigMap
 	if err := r.c.Get(t.Context(), client.ObjectKeyFromObject(&was), &is); err != nil || is.UID != was.UID || is.Data["value"] != "1" {
 		t.Errorf("the object was made anew, or changed: %v, %v", err, is.Data)
+	}
+}
+
+// TestFoundBeforeItWasHandedOver: the search saw an object while it was the agent's, and
+// brought it back into the inventory after the addon had handed it over to people.
+func TestFoundBeforeItWasHandedOver(t *testing.T) {
+	r := newRig(t, "c25")
+	first := bundle(t, "c25", map[string]addon{"one": {"0.1.0", map[string]string{"a.yaml": configMap("late-a", "1"), "b.yaml": configMap("late-b", "1")}}})
+	r.hub.want(first)
+	r.until("the first bundle", func() bool { return r.settled(first) })
+	r.stop()
+	r.forgetStatuses()
+
+	l := &late{resource: "configmaps", said: make(chan struct{}), held: make(chan struct{})}
+	r.through = func(next http.RoundTripper) http.RoundTripper { l.next = next; return l }
+	r.start()
+	r.until("the search", func() bool {
+		select {
+		case <-l.said:
+			return true
+		default:
+			return false
+		}
+	})
+	ensured := strings.Replace(configMap("late-a", "2"), "namespace: default", "namespace: default, labels: {addonmanager.kubernetes.io/mode: EnsureExists}", 1)
+	second := bundle(t, "c25", map[string]addon{"one": {"0.2.0", map[string]string{"a.yaml": ensured, "b.yaml": configMap("late-b", "2")}}})
+	r.hub.want(second)
+	r.until("the second bundle", func() bool { return r.settled(second) })
+	if got := r.noted(); got != "?" {
+		t.Fatalf("the search has ended, and the agent noted %q", got)
+	}
+	close(l.held)
+	r.until("the end of the search", func() bool { return r.noted() == "one" })
+	if r.inventoryHas("one", "default_late-a__ConfigMap") || !r.inventoryHas("one", "default_late-b__ConfigMap") {
+		t.Error("the inventory has what was handed over, or lacks what the addon has")
 	}
 }
