@@ -137,6 +137,42 @@ func TestHealthWaitsForTheStoredStatus(t *testing.T) {
 	}
 }
 
+// What the logs of an ATA disk tell beyond its attributes are metrics: the numbers of its
+// device statistics were in the report, and no test asked for them elsewhere.
+func TestMetricsOfATALogs(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("sda", "a")
+	logged, uncorrectable, celsius, used, failures := uint64(900), uint64(3), 30, uint8(101), 2
+	d.says("sda", &smart.Report{Protocol: smart.ATA, Serial: "a", Celsius: &celsius, PercentUsed: &used, ATA: &smart.ATAHealth{Errors: &logged, Uncorrectable: &uncorrectable, SelfTestFailures: &failures}})
+	m, _ := watchWith(t, h, api, healthOptions(h), d.as)
+	within(t, func() bool { return answered1(m) })
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(m.Collector())
+	const want = `# HELP holdfast_disk_monitor_smart_ata_errors_total Errors that an ATA disk has logged in its life.
+# TYPE holdfast_disk_monitor_smart_ata_errors_total counter
+holdfast_disk_monitor_smart_ata_errors_total{disk="model-a"} 900
+# HELP holdfast_disk_monitor_smart_ata_uncorrectable_errors_total Uncorrectable errors that an ATA disk without attribute 187 has reported in its life.
+# TYPE holdfast_disk_monitor_smart_ata_uncorrectable_errors_total counter
+holdfast_disk_monitor_smart_ata_uncorrectable_errors_total{disk="model-a"} 3
+# HELP holdfast_disk_monitor_smart_endurance_used_ratio The vendor's estimate of the endurance used up; may exceed 1.
+# TYPE holdfast_disk_monitor_smart_endurance_used_ratio gauge
+holdfast_disk_monitor_smart_endurance_used_ratio{disk="model-a"} 1.01
+# HELP holdfast_disk_monitor_smart_failed_self_tests Failed self-tests among the last ones that the disk remembers.
+# TYPE holdfast_disk_monitor_smart_failed_self_tests gauge
+holdfast_disk_monitor_smart_failed_self_tests{disk="model-a"} 2
+# HELP holdfast_disk_monitor_smart_temperature_celsius Temperature of the disk.
+# TYPE holdfast_disk_monitor_smart_temperature_celsius gauge
+holdfast_disk_monitor_smart_temperature_celsius{disk="model-a"} 30
+`
+	names := []string{"ata_errors_total", "ata_uncorrectable_errors_total", "endurance_used_ratio", "failed_self_tests", "temperature_celsius"}
+	for i := range names {
+		names[i] = "holdfast_disk_monitor_smart_" + names[i]
+	}
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), names...); err != nil {
+		t.Error(err)
+	}
+}
+
 func answered1(m *Monitor) bool {
 	p := m.published.Load()
 	return p != nil && len(p.readings) == 1 && p.readings[0].report != nil

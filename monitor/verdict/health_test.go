@@ -44,6 +44,11 @@ func reading(signals map[string]float64) *smart.Report {
 				r.ATA = &smart.ATAHealth{}
 			}
 			r.ATA.StandingTestFailures = ptr(int(v))
+		case name == "ata.uncorrectable":
+			if r.ATA == nil {
+				r.ATA = &smart.ATAHealth{}
+			}
+			r.ATA.Uncorrectable = ptr(uint64(v))
 		case name == "ata.failing":
 			r.Failing = ptr(v == 1)
 			if r.ATA == nil {
@@ -110,6 +115,7 @@ func TestJudge(t *testing.T) {
 		"RestartPart": {"what is not read in the first answer holds until it is told", "predicts its failure", []signals{{"hdd.5": 0}, {"ata.failing": 1}, {"ata.failing": 0}}, []string{"SMART/Critical predicts its failure", "SMART/Critical predicts its failure", ""}},
 		"NotTold":     {"a number that was not read is no recovery", "", []signals{{"hdd.187": 1}, {}, {"hdd.187": 0}}, []string{"SMART/Critical reported uncorrectable errors", "SMART/Critical reported uncorrectable errors", ""}},
 		"Grows":       {"a growth is a warning of its own class, once", "", []signals{{"ata.199": 3}, {"ata.199": 5}, {"ata.199": 5}}, []string{"", "Link/Warning interface checksum errors grew from 3 to 5", ""}},
+		"Statistics":  {"a disk without attribute 187 tells the same in its device statistics", "", []signals{{"ata.uncorrectable": 3}, {"ata.uncorrectable": 3}, {"ata.uncorrectable": 5}}, []string{"", "", "Medium/Warning reported uncorrectable errors grew from 3 to 5"}},
 		"GrowsUnseen": {"a growth over a reading that lacks the number is seen", "", []signals{{"ata.199": 3}, {}, {"ata.199": 5}}, []string{"", "", "Link/Warning interface checksum errors grew from 3 to 5"}},
 		"Shrinks":     {"a counter that was reset is no growth", "", []signals{{"nvme.mediaErrors": 9}, {"nvme.mediaErrors": 0}, {"nvme.mediaErrors": 1}}, []string{"", "", "Medium/Warning media errors grew from 0 to 1"}},
 		"Timeouts188": {"no level of 188 fails a disk", "", []signals{{"hdd.188": 13e9}}, []string{""}},
@@ -203,6 +209,10 @@ func TestSignals(t *testing.T) {
 	if d := cmp.Diff(map[string]float64{"ata.failing": 0, "hdd.celsius": 40}, verdict.Signals(ata)); d != "" {
 		t.Errorf("without attributes: %s", d)
 	}
+	ata.ATA.Uncorrectable = ptr(uint64(3))
+	if d := cmp.Diff(map[string]float64{"ata.failing": 0, "ata.uncorrectable": 3, "hdd.celsius": 40}, verdict.Signals(ata)); d != "" {
+		t.Errorf("with device statistics: %s", d)
+	}
 	ssd := &smart.Report{RPM: ptr(uint16(0)), Celsius: ptr(70), NVMe: &smart.NVMeHealth{CriticalWarning: smart.ReadOnly, AvailableSpare: 5, SpareThreshold: 10, MediaErrors: 2}, PercentUsed: ptr(uint8(101))}
 	want = map[string]float64{"nvme.warning.spare": 0, "nvme.warning.temperature": 0, "nvme.warning.reliability": 0, "nvme.warning.readOnly": 1,
 		"nvme.warning.backup": 0, "nvme.warning.persistentMemory": 0, "nvme.spareBelowThreshold": 1, "nvme.mediaErrors": 2, "percentUsed": 101}
@@ -246,6 +256,7 @@ func TestParseThresholdsRefuses(t *testing.T) {
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: .nan, severity: Warning}]":                                                        "atLeast is NaN",
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: 1, readings: 289, severity: Warning}]":                                            "readings is 289, want 1 to 288",
 		"rules: [{signal: ata.failing, name: n, why: w, atLeast: 2, severity: Warning}]":                                                     "ata.failing is never more than 1 (the rule would never hold; it is 1 or 0)",
+		"rules: [{signal: ata.uncorrectable, name: n, why: w, atLeast: 4294967296, severity: Warning}]":                                      "ata.uncorrectable is never more than 4.294967295e+09",
 		"rules: [{signal: percentUsed, name: n, why: w, atLeast: 1000, severity: Warning}]":                                                  "percentUsed is never more than 255",
 		"rules: [{signal: hdd.celsius, name: n, why: w, atLeast: 333, severity: Warning}]":                                                   "it is in degrees Celsius",
 		"rules: [{signal: ata.5, name: n, why: w, atLeast: 9e15, severity: Warning}]":                                                        "ata.5 is never more than 2.81474976710655e+14",
