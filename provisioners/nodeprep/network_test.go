@@ -79,10 +79,12 @@ func TestNetworkDiskIsNotTaken(t *testing.T) {
 	for disk, how := range map[string]string{id: "iSCSI", "wwn-sdc": "Fibre Channel"} {
 		if r := w.row(f, nodeprep.Options{}, disk); r.Network != how || r.Condition != nodeprep.Networked || r.Group != "" || r.Refused != "" {
 			t.Errorf("in JSON: %+v", r)
+		} else if disk == id && r.Media != v1alpha1.MediaVirtual {
+			t.Errorf("its media are those of a target: %+v", r)
 		}
 		// Whoever names it is told what to do.
 		give := nodeprep.Options{Apply: true, Wipe: map[string]string{disk: "aaaa-bbbb-cccc"}}
-		if out, err, _ := w.prepare(f, give, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), how) {
+		if out, err, _ := w.prepare(f, give, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), how) || strings.Contains(err.Error(), "the token is not the disk's") {
 			t.Errorf("a token for %s: %v\n%s", disk, err, out)
 		}
 		if r := w.row(f, nodeprep.Options{Wipe: give.Wipe}, disk); !strings.Contains(r.Refused, how) || !strings.Contains(r.Hint, "connect a disk to the host itself") {
@@ -98,6 +100,29 @@ func TestNetworkDiskIsNotTaken(t *testing.T) {
 	w.add("sdd", 96*mib)
 	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil || w.listed().Disks[0].ID != "wwn-sdd" {
 		t.Errorf("%v\n%s", err, out)
+	}
+	w.pull("sdd")
+	if _, err, _ := w.prepare(f, nodeprep.Options{Apply: true, Replace: map[string]string{"wwn-sdd": "wwn-sdb"}}, -1); !errors.Is(err, nodeprep.ErrRefused) || !strings.Contains(err.Error(), "wwn-sdb is sdb, and is reached over a network (iSCSI)") {
+		t.Errorf("it is to take a place by what it would be as a drive: %v", err)
+	}
+}
+
+// Two sessions with one target make two devices of one disk. It is not touched, and so is no reason
+// to doubt the others.
+func TestNetworkDiskTwice(t *testing.T) {
+	w, f := newWorld(t), dataOnly()
+	for _, dev := range []string{"sdb", "sdc", "sdd"} {
+		w.add(dev, 96*mib)
+	}
+	for i, dev := range []string{"sdb", "sdc"} {
+		w.write(fmt.Sprintf("sys/class/iscsi_session/session%d/targetname", i), "iqn.a\n")
+		w.connect(dev, fmt.Sprintf("platform/host%d/session%d/target%d:0:0/%d:0:0:4", i, i, i, i))
+	}
+	if out, err, _ := w.prepare(f, nodeprep.Options{Apply: true}, -1); err != nil || strings.Contains(out, "2 devices") || w.listed().Disks[0].ID != "wwn-sdd" {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if r := w.row(f, nodeprep.Options{}, "iscsi-iqn.a-lun-4"); r.Condition != nodeprep.Networked {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -160,6 +185,9 @@ func TestFibreChannelDiskOfEarlierVersion(t *testing.T) {
 func TestNothingIsDoneToNetworkDisks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := nodeprep.Input{Flavor: twoDisks(), State: &nodeprep.State{Secret: "s"}, Tokens: map[string]string{}, Replace: map[string]string{}}
+		if rapid.Bool().Draw(t, "only listed") { // a group without a layout takes disks that are in use
+			in.Flavor.Spec.Disks[0].Layout = nil
+		}
 		if rapid.Bool().Draw(t, "listed before") {
 			in.Listed = listed("gone", "b")
 			in.Asked = rapid.SampledFrom([][]string{nil, {"gone"}}).Draw(t, "asked")
