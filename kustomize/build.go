@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/kustomize/kyaml/openapi"
 
 	"holdfast.dev/internal/strictyaml"
 )
@@ -67,9 +68,12 @@ func (u Unit) Inputs(files Files) []string {
 	return out
 }
 
-// running serialises kustomize: kyaml keeps its OpenAPI schema in global state,
-// which every run resets. The lock is global because what it guards is.
-var running sync.Mutex
+// schema reads kyaml's OpenAPI schema before the first run. It is the only state
+// that runs share: kyaml fills it when a run first asks, under a lock that not all
+// readers take (kyaml/openapi, initSchema and IsNamespaceScoped;
+// kubernetes-sigs/kustomize#3659). After that only the field openapi of a
+// kustomization would change it, which check refuses.
+var schema = sync.OnceFunc(func() { openapi.Schema() })
 
 // root is where the unit's own kustomization lies in the file system in memory:
 // outside of every folder of the repository.
@@ -78,7 +82,7 @@ const root = "unit"
 // Build applies the unit's folders to its manifests (name and YAML text, in
 // order) and returns the resulting objects as one YAML text each; changed is false,
 // and there are none, when no folder changes anything. It may be called by
-// several goroutines, which take turns.
+// several goroutines.
 func Build(files Files, u Unit, manifests []Manifest) (objects [][]byte, changed bool, err error) {
 	fs := filesys.MakeFsInMemory()
 	folders := u.Folders(files)
@@ -140,8 +144,7 @@ type Manifest struct {
 }
 
 func run(fs filesys.FileSystem) ([][]byte, error) {
-	running.Lock()
-	defer running.Unlock()
+	schema()
 	options := krusty.MakeDefaultOptions()
 	options.LoadRestrictions = types.LoadRestrictionsRootOnly
 	options.PluginConfig = types.DisabledPluginConfig()

@@ -1,6 +1,8 @@
 package kustomize_test
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -119,21 +121,73 @@ func TestRefuses(t *testing.T) {
 	})
 }
 
-// Builds at the same time do not disturb each other.
+// everything uses each supported field. A strategic merge patch needs kyaml's schema.
+const everything = component + `commonAnnotations: {note: PLACE}
+components: [../../base/shared]
+configMapGenerator:
+- {name: extra, literals: [place=PLACE]}
+generatorOptions: {disableNameSuffixHash: true}
+images:
+- {name: web, newTag: PLACE}
+labels:
+- {pairs: {place: PLACE}, includeSelectors: true}
+namespace: PLACE
+patches:
+- target: {kind: Deployment}
+  patch: |
+    - {op: add, path: /metadata/annotations/json, value: PLACE}
+- patch: |
+    apiVersion: apps/v1
+    kind: Deployment
+    metadata: {name: web}
+    spec: {template: {spec: {containers: [{name: web, env: [{name: PLACE, value: "yes"}]}]}}}
+replacements:
+- source: {kind: ConfigMap, name: extra, fieldPath: data.place}
+  targets:
+  - select: {kind: Widget}
+    fieldPaths: [spec.place]
+replicas:
+- {name: web, count: 3}
+resources: [more.yaml]
+`
+
+// Builds at the same time do not disturb each other, the first ones of a process
+// among them: kubernetes-sigs/kustomize#3659 and #4824.
 func TestParallel(t *testing.T) {
-	f := files{"kustomize/components/web/kustomization.yaml": patch("component")}
-	want, _, err := kustomize.Build(f, unit, manifests)
-	if err != nil {
-		t.Fatal(err)
+	f := files{"kustomize/base/shared/kustomization.yaml": component + "labels:\n- pairs: {shared: \"yes\"}\n"}
+	var units []kustomize.Unit
+	for i := range 16 {
+		u := kustomize.Unit{Addon: "web", AZ: "az1", Cluster: fmt.Sprintf("cluster-%02d", i)}
+		dir := "kustomize/overlays/" + u.Cluster
+		f[dir+"/kustomization.yaml"] = strings.ReplaceAll(everything, "PLACE", u.Cluster)
+		f[dir+"/more.yaml"] = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: more}\n"
+		units = append(units, u)
 	}
+	all := append([]kustomize.Manifest{
+		{Name: "web.yaml", Text: []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      containers:\n      - {name: web, image: web, env: [{name: A, value: b}]}\n      - {name: other, image: other}\n")},
+		{Name: "widget.yaml", Text: []byte("apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {place: none}\n")},
+	}, manifests...)
+	got := make([][][]byte, len(units))
 	var wg sync.WaitGroup
-	for range 8 {
+	for i, u := range units {
 		wg.Go(func() {
-			got, _, err := kustomize.Build(f, unit, manifests)
-			if err != nil || cmp.Diff(want, got) != "" {
-				t.Errorf("%v, %s", err, got)
+			var err error
+			if got[i], _, err = kustomize.Build(f, u, all); err != nil || len(got[i]) != 5 {
+				t.Errorf("%s: %d objects, %v", u.Cluster, len(got[i]), err)
 			}
 		})
 	}
 	wg.Wait()
+	for i, u := range units {
+		want, _, err := kustomize.Build(f, u, all)
+		if diff := cmp.Diff(want, got[i]); err != nil || diff != "" {
+			t.Errorf("%s: %v, %s", u.Cluster, err, diff)
+		}
+		text := func(i int) string {
+			return strings.ReplaceAll(string(bytes.Join(got[i], nil)), units[i].Cluster, "PLACE")
+		}
+		if diff := cmp.Diff(text(0), text(i)); diff != "" || strings.Count(text(i), "PLACE") != 22 {
+			t.Errorf("%s has what is not its own: %s\n%s", u.Cluster, diff, text(i))
+		}
+	}
 }
