@@ -80,9 +80,9 @@ var schema = sync.OnceFunc(func() { openapi.Schema() })
 const root = "unit"
 
 // Build applies the unit's folders to its manifests (name and YAML text, in
-// order) and returns the resulting objects as one YAML text each; changed is false,
-// and there are none, when no folder changes anything. It may be called by
-// several goroutines.
+// order) and returns the resulting objects as one JSON text each, which is what
+// kustomize's own YAML is made of; changed is false, and there are none, when no
+// folder changes anything. It may be called by several goroutines.
 func Build(files Files, u Unit, manifests []Manifest) (objects [][]byte, changed bool, err error) {
 	fs := filesys.MakeFsInMemory()
 	folders := u.Folders(files)
@@ -154,7 +154,7 @@ func run(fs filesys.FileSystem) ([][]byte, error) {
 	}
 	out := make([][]byte, 0, objects.Size())
 	for _, r := range objects.Resources() {
-		text, err := r.AsYAML()
+		text, err := r.MarshalJSON()
 		if err != nil {
 			return nil, fmt.Errorf("write %s: %w", r.CurId(), err)
 		}

@@ -57,7 +57,7 @@ func TestOrder(t *testing.T) {
 	if err != nil || !changed || len(got) != 1 {
 		t.Fatalf("%d objects, changed %v, %v", len(got), changed, err)
 	}
-	const want = "apiVersion: v1\ndata:\n  cluster: seen\n  component: seen\n  order: cluster\n  \"yes\": \"0644\"\n  zone: seen\nkind: ConfigMap\nmetadata:\n  name: cm\n"
+	const want = `{"apiVersion":"v1","data":{"cluster":"seen","component":"seen","order":"cluster","yes":"0644","zone":"seen"},"kind":"ConfigMap","metadata":{"name":"cm"}}`
 	if diff := cmp.Diff(want, string(got[0])); diff != "" {
 		t.Error(diff)
 	}
