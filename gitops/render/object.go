@@ -2,11 +2,13 @@ package render
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"strings"
 
+	yamlv2 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	sigsyaml "sigs.k8s.io/yaml"
 
 	"holdfast.dev/addons"
 	"holdfast.dev/api/v1alpha1"
@@ -77,9 +79,16 @@ func goValue(v any) any {
 			out[i] = goValue(v[i])
 		}
 		return out
-	default:
-		return v
+	case float64: // in JSON 1.0 is 1
+		switch {
+		case v != math.Trunc(v):
+		case v >= 0 && v < 1<<64:
+			return uint64(v)
+		case v < 0 && v >= -1<<63:
+			return int64(v)
+		}
 	}
+	return v
 }
 
 // id tells objects of one cluster apart.
@@ -123,18 +132,19 @@ func (o *object) fault(n *yaml.Node, msg, hint string) error {
 // canonical is the object as it stands in a bundle: marked as the addon's, keys
 // sorted.
 func (o *object) canonical(a *addons.Addon) (renderedObject, error) {
-	metadata, _ := o.value["metadata"].(map[string]any)
-	labels, ok := metadata["labels"].(map[string]any)
-	if !ok {
+	value := maps.Clone(o.value) // it is other units', too
+	metadata := maps.Clone(asMap(value["metadata"]))
+	labels := maps.Clone(asMap(metadata["labels"]))
+	if labels == nil {
 		labels = map[string]any{}
-		metadata["labels"] = labels
 	}
+	value["metadata"], metadata["labels"] = metadata, labels
 	labels[v1alpha1.LabelAddon] = a.Name
 	labels[v1alpha1.LabelAddonVersion] = a.Version.String()
 	if _, ok := labels[v1alpha1.LabelAddonMode]; !ok {
 		labels[v1alpha1.LabelAddonMode] = v1alpha1.ModeReconcile
 	}
-	text, err := sigsyaml.Marshal(o.value)
+	text, err := yamlv2.Marshal(value) // as sigs.k8s.io/yaml does, which goes through JSON first
 	if err != nil {
 		return renderedObject{}, fmt.Errorf("write %s: %w", o.id(), err)
 	}
