@@ -25,7 +25,7 @@ type engine struct {
 	// error. See salt/README.md.
 	strict bool
 	trace  *tracer // may be nil
-	tops   *Tops   // may be nil
+	texts  *Texts  // may be nil
 	depth  int     // renderings inside renderings: slsutil.renderer
 }
 
@@ -133,8 +133,8 @@ func (e *engine) render(s source, def string) (any, error) {
 			if !last {
 				return nil, s.fault(1, "the renderer "+renderer+" is not the last", "write #!jinja|yaml")
 			}
-			if s.top {
-				return e.tops.parse(renderer, s, out, e.parse)
+			if s.top || s.pillar {
+				return e.texts.parse(renderer, s, out, e.parse)
 			}
 			return e.parse(renderer, s, out)
 		}

@@ -11,9 +11,9 @@ import (
 
 // Pillar compiles a cluster's pillar: the files that salt/pillar/top.sls selects,
 // in order, each laid over those before. Pillar files see grains, and no pillar.
-func Pillar(files Files, grains Grains, tops *Tops) (*jinja.Map, error) {
+func Pillar(files Files, grains Grains, texts *Texts) (*jinja.Map, error) {
 	e := fleetEngine(files, Inputs{Grains: grains, Files: files}, nil)
-	e.tops = tops
+	e.texts = texts
 	p, err := e.compilePillar(Options{})
 	if err != nil {
 		return nil, err

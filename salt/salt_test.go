@@ -211,25 +211,28 @@ func TestShippedFilesAreUsed(t *testing.T) {
 	}
 }
 
-// Clusters that share what was read of top files get each its own selection, be the rendered
-// text the same or not.
-func TestTopsAreShared(t *testing.T) {
+// Clusters that share what was read of top and pillar files get each its own pillar, be the
+// rendered texts the same or not.
+func TestTextsAreShared(t *testing.T) {
 	f := files{
 		"salt/pillar/top.sls": "base:\n  'a*': [one]\n  '*b': [two]\n{% if grains.az == 'z2' %}\n  '*': [three]\n{% endif %}\n",
-		"salt/pillar/one.sls": "one: 1\nlast: one\n", "salt/pillar/two.sls": "two: 2\nlast: two\n", "salt/pillar/three.sls": "three: 3\nlast: three\n",
+		"salt/pillar/one.sls": "one: 1\nlast: one\nboth: {one: 1}\n", "salt/pillar/two.sls": "two: {{ grains.az }}\nlast: two\nboth: {two: 2}\n", "salt/pillar/three.sls": "three: 3\nlast: three\n",
 	}
-	tops := &salt.Tops{}
+	texts := &salt.Texts{}
 	for range 2 {
 		for _, tc := range []struct{ id, az, want string }{
-			{"ab", "z1", "last=two one=1 two=2"}, {"ac", "z1", "last=one one=1"}, {"ab", "z2", "last=three one=1 three=3 two=2"}, {"x", "z1", ""},
+			{"ab", "z1", "both=[one two] last=two one=1 two=z1"}, {"ac", "z1", "both=[one] last=one one=1"}, {"ab", "z2", "both=[one two] last=three one=1 three=3 two=z2"}, {"x", "z1", ""},
 		} {
-			m, err := salt.Pillar(f, salt.Grains{"id": tc.id, "az": tc.az}, tops)
+			m, err := salt.Pillar(f, salt.Grains{"id": tc.id, "az": tc.az}, texts)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
 			for _, k := range m.Keys() {
 				v, _ := m.Get(k)
+				if below, ok := v.(*jinja.Map); ok {
+					v = below.Keys()
+				}
 				got = append(got, fmt.Sprintf("%s=%v", k, v))
 			}
 			slices.Sort(got)

@@ -29,23 +29,23 @@ type Selected struct {
 
 // States lists the states that salt/states/top.sls selects for a cluster, in
 // order, each once.
-func States(files Files, grains Grains, tops *Tops) ([]Selected, error) {
+func States(files Files, grains Grains, texts *Texts) ([]Selected, error) {
 	e := fleetEngine(files, Inputs{Grains: grains, Files: files}, nil)
-	e.tops = tops
+	e.texts = texts
 	return e.selected(StatesDir+"/", false)
 }
 
-// Tops remembers what it has read of top files: most clusters of a fleet have the same text of
-// one, which names them all. It is safe for concurrent use, and a nil one remembers nothing.
-type Tops struct {
-	parsed  sync.Map // by topText: what the text says, which nobody changes
-	targets sync.Map // by what a text says: []topTarget
+// Texts remembers what it has read of top and pillar files: most clusters of a fleet have the
+// same text of one. It is safe for concurrent use, and a nil one remembers nothing.
+type Texts struct {
+	parsed  sync.Map // by renderedText: what the text says, which nobody changes
+	targets sync.Map // by what a top file's text says: []topTarget
 }
 
-type topText struct{ path, renderer, text string }
+type renderedText struct{ path, renderer, key string }
 
 // known are the targets of what a text says, if they have been read.
-func (t *Tops) known(top *jinja.Map) ([]topTarget, bool) {
+func (t *Texts) known(top *jinja.Map) ([]topTarget, bool) {
 	if t == nil {
 		return nil, false
 	}
@@ -56,18 +56,18 @@ func (t *Tops) known(top *jinja.Map) ([]topTarget, bool) {
 	return slices.Clone(v.([]topTarget)), true
 }
 
-func (t *Tops) keep(top *jinja.Map, targets []topTarget) {
+func (t *Texts) keep(top *jinja.Map, targets []topTarget) {
 	if t != nil {
 		t.targets.Store(top, slices.Clone(targets))
 	}
 }
 
-// parse is what a top file's text says, as rendered.
-func (t *Tops) parse(renderer string, s source, out *jinja.Output, parse func(string, source, *jinja.Output) (any, error)) (any, error) {
+// parse is what a file's text says, as rendered.
+func (t *Texts) parse(renderer string, s source, out *jinja.Output, parse func(string, source, *jinja.Output) (any, error)) (any, error) {
 	if t == nil {
 		return parse(renderer, s, out)
 	}
-	key := topText{s.path, renderer, string(out.Text)}
+	key := renderedText{s.path, renderer, out.Key()}
 	if v, ok := t.parsed.Load(key); ok {
 		return v, nil
 	}
@@ -131,7 +131,7 @@ func (e *engine) topFile(root, file string, pillar bool, done map[string]bool) (
 	if !ok {
 		return nil, &strictyaml.Error{File: root + file, Line: 1, Msg: "the top file is not a mapping", Hint: "write base: and below it '*': [name]"}
 	}
-	if out, ok := e.tops.known(top); ok {
+	if out, ok := e.texts.known(top); ok {
 		return out, nil
 	}
 	var out []topTarget
@@ -159,7 +159,7 @@ func (e *engine) topFile(root, file string, pillar bool, done map[string]bool) (
 		out = append(out, more...)
 	}
 	if len(includes) == 0 {
-		e.tops.keep(top, out)
+		e.texts.keep(top, out)
 	}
 	for _, name := range includes {
 		s, ok := e.findSLS(root, name)

@@ -96,7 +96,7 @@ func Explain(ctx context.Context, tree Tree, cluster, addon string) (*Explanatio
 		return nil, fmt.Errorf("there is no cluster %q in %s", cluster, fleet.File)
 	}
 	catalogue, _ := loadAddons(tree)
-	list, err := units(tree, &f.Clusters[i], catalogue, nil)
+	list, err := units(tree, &f.Clusters[i], catalogue, &shared{})
 	if err != nil {
 		return nil, err
 	}

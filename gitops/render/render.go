@@ -13,8 +13,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
+	"sync/atomic"
 
 	"holdfast.dev/addons"
 	"holdfast.dev/gitops/fleet"
@@ -72,18 +72,12 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 	}
 	perCluster := make([][]*unit, len(f.Clusters))
 	errs := make([]error, len(f.Clusters))
-	tops := &salt.Tops{}
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range f.Clusters {
-		group.Go(func() error {
-			if ctx.Err() == nil {
-				perCluster[i], errs[i] = units(tree, &f.Clusters[i], catalogue, tops)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // the functions return no error
+	known := &shared{}
+	each(len(f.Clusters), func(i int) {
+		if ctx.Err() == nil {
+			perCluster[i], errs[i] = units(tree, &f.Clusters[i], catalogue, known)
+		}
+	})
 	if err := errors.Join(ctx.Err(), joined(errs)); err != nil {
 		return nil, err
 	}
@@ -122,18 +116,11 @@ func Fleet(ctx context.Context, tree Tree, commit string, cache Cache) (*Result,
 
 func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit, deletions map[string][]fleet.Deletion) error {
 	bundles, errs := make([]*Bundle, len(f.Clusters)), make([]error, len(f.Clusters))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range f.Clusters {
-		group.Go(func() (err error) {
-			errs[i] = errors.Join(duplicates(perCluster[i])...)
-			bundles[i], err = newBundle(f.Clusters[i].Name, commit, perCluster[i], deletions[f.Clusters[i].Name])
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	each(len(f.Clusters), func(i int) {
+		var err error
+		bundles[i], err = newBundle(f.Clusters[i].Name, commit, perCluster[i], deletions[f.Clusters[i].Name])
+		errs[i] = errors.Join(append(duplicates(perCluster[i]), err)...)
+	})
 	for i, b := range bundles {
 		r.Bundles[f.Clusters[i].Name] = b
 	}
@@ -143,16 +130,22 @@ func (r *Result) assemble(commit string, f *fleet.Fleet, perCluster [][]*unit, d
 // scanSecrets looks at every file, those that nothing renders included.
 func scanSecrets(tree Tree) []error {
 	errs := make([][]error, len(tree.paths))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, p := range tree.paths {
-		group.Go(func() error {
-			errs[i] = secretscan.Scan(p, tree.files[p])
-			return nil
+	each(len(tree.paths), func(i int) { errs[i] = secretscan.Scan(tree.paths[i], tree.files[tree.paths[i]]) })
+	return slices.Concat(errs...)
+}
+
+// each calls f with every number below n, on all processors.
+func each(n int, f func(i int)) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
 		})
 	}
-	_ = group.Wait() // the functions return no error
-	return slices.Concat(errs...)
+	group.Wait()
 }
 
 // duplicates finds objects that two addons of a cluster both bring.
@@ -277,10 +270,10 @@ func checkFolders(tree Tree, f *fleet.Fleet, catalogue map[string]*addons.Addon)
 }
 
 // units compiles what one cluster gets: its addons in order, with their inputs.
-func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon, tops *salt.Tops) ([]*unit, error) {
+func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon, known *shared) ([]*unit, error) {
 	grains := salt.Grains(c.Grains())
-	states, err1 := salt.States(tree, grains, tops)
-	pillar, err2 := salt.Pillar(tree, grains, tops)
+	states, err1 := salt.States(tree, grains, &known.texts)
+	pillar, err2 := salt.Pillar(tree, grains, &known.texts)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
@@ -309,7 +302,7 @@ func units(tree Tree, c *fleet.Cluster, catalogue map[string]*addons.Addon, tops
 	}
 	var out []*unit
 	for _, a := range sorted {
-		u := &unit{cluster: c, addon: a, in: salt.Inputs{Grains: grains, Pillar: full, Files: tree}}
+		u := &unit{cluster: c, addon: a, known: known, in: salt.Inputs{Grains: grains, Pillar: full, Files: tree}}
 		u.key = staticKey(tree, u)
 		out = append(out, u)
 	}
@@ -328,15 +321,7 @@ func renderAll(ctx context.Context, tree Tree, all []*unit, cache Cache) error {
 		byKey[u.key] = append(byKey[u.key], u)
 	}
 	cacheErrs := make([]error, len(order))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, key := range order {
-		group.Go(func() error {
-			cacheErrs[i] = renderAlike(ctx, tree, byKey[key], cache)
-			return nil
-		})
-	}
-	_ = group.Wait() // the functions return no error
+	each(len(order), func(i int) { cacheErrs[i] = renderAlike(ctx, tree, byKey[order[i]], cache) })
 	for _, err := range cacheErrs {
 		if err != nil {
 			return err

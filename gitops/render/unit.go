@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"holdfast.dev/addons"
 	"holdfast.dev/gitops/fleet"
@@ -19,6 +20,7 @@ import (
 type unit struct {
 	cluster *fleet.Cluster
 	addon   *addons.Addon
+	known   *shared
 	in      salt.Inputs
 	key     string // see staticKey
 	out     *output
@@ -77,35 +79,61 @@ func (u *unit) read(r *salt.Rendered) ([]*object, []kustomize.Manifest, error) {
 	var objects []*object
 	written := map[string]*object{}
 	for _, m := range r.Files {
-		docs, err := pyyaml.Documents(m.File)
+		found, err := u.known.read(m.File)
+		errs = append(errs, err)
+		for _, o := range found {
+			if other := written[o.id()]; other != nil {
+				errs = append(errs, o.fault(nil, fmt.Sprintf("is there twice, first in %s:%d", other.file.Name, other.line(nil)), "remove one"))
+			}
+			written[o.id()] = o
+		}
+		objects = append(objects, found...)
+		if len(found) > 0 {
+			manifests = append(manifests, kustomize.Manifest{Name: m.Base, Text: m.Text})
+		}
+	}
+	if errors.Join(errs...) == nil && len(objects) == 0 {
+		errs = append(errs, &strictyaml.Error{File: salt.StatesDir + "/" + u.addon.Name + "/init.sls", Msg: "the state renders no object", Hint: "take the addon out of " + salt.StatesDir + "/top.sls for this cluster"})
+	}
+	return objects, manifests, errors.Join(errs...)
+}
+
+// shared is what the units of one tree need not do each for itself.
+type shared struct {
+	texts   salt.Texts
+	objects sync.Map // by manifestText: []*object, which nobody changes
+}
+
+type manifestText struct{ file, key string }
+
+// read parses and checks the objects of a rendered file.
+func (s *shared) read(f *pyyaml.File) ([]*object, error) {
+	key := manifestText{f.Name, f.Key()}
+	if v, ok := s.objects.Load(key); ok {
+		return v.([]*object), nil
+	}
+	docs, err := pyyaml.Documents(f)
+	if err != nil {
+		return nil, err
+	}
+	var objects []*object
+	var errs []error
+	for _, d := range docs {
+		o, err := newObject(d)
+		if err == nil {
+			err = o.check()
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		for _, d := range docs {
-			o, err := newObject(d)
-			if err == nil {
-				err = o.check()
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			if other := written[o.id()]; other != nil {
-				errs = append(errs, o.fault(nil, fmt.Sprintf("is there twice, first in %s:%d", other.file.Name, other.line(nil)), "remove one"))
-			}
-			o.source, o.sourceLine = o.file.Name, o.line(nil)
-			written[o.id()] = o
-			objects = append(objects, o)
-		}
-		if len(docs) > 0 {
-			manifests = append(manifests, kustomize.Manifest{Name: m.Base, Text: m.Text})
-		}
+		o.source, o.sourceLine = f.Name, o.line(nil)
+		objects = append(objects, o)
 	}
-	if len(errs) == 0 && len(objects) == 0 {
-		errs = append(errs, &strictyaml.Error{File: salt.StatesDir + "/" + u.addon.Name + "/init.sls", Msg: "the state renders no object", Hint: "take the addon out of " + salt.StatesDir + "/top.sls for this cluster"})
+	if len(errs) == 0 {
+		s.objects.Store(key, objects)
 	}
-	return objects, manifests, errors.Join(errs...)
+	return objects, errors.Join(errs...)
 }
 
 // adapted parses and checks the objects that came out of kustomize. before are

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"holdfast.dev/internal/strictyaml"
@@ -28,6 +29,17 @@ func (o *Output) Line(line int) int {
 		return o.lines[len(o.lines)-1]
 	}
 	return o.lines[line-1]
+}
+
+// Key tells outputs of one template apart, by their text and where its lines came from.
+func (o *Output) Key() string {
+	key := slices.Clone(o.Text)
+	for i, line := range o.lines {
+		if line != i+1 {
+			key = fmt.Appendf(key, "\x00%d:%d", i, line) // no text has a NUL
+		}
+	}
+	return string(key)
 }
 
 // Plain is the output of a text that is no template.
@@ -83,6 +95,9 @@ func (t *Template) Render(names map[string]any) (*Output, error) {
 
 // RenderWith renders the template.
 func (t *Template) RenderWith(o Options) (*Output, error) {
+	if out := t.verbatim(); out != nil && o.At == nil {
+		return out, nil
+	}
 	env := &env{Options: o, cache: map[string]*Template{}, main: t, globals: map[string]any{}}
 	maps.Copy(env.globals, globals)
 	names := make(map[string]any, len(o.Names))
@@ -102,6 +117,24 @@ func (t *Template) RenderWith(o Options) (*Output, error) {
 		}
 	}
 	return &Output{Text: []byte(r.out.b.String()), lines: r.out.lines}, nil
+}
+
+// verbatim is the output of a template that is text alone, nil for others.
+func (t *Template) verbatim() *Output {
+	if len(t.body) != 1 {
+		return nil
+	}
+	if n, ok := t.body[0].(textNode); !ok || n.text != t.src {
+		return nil
+	}
+	out := &Output{Text: []byte(t.src), lines: make([]int, strings.Count(t.src, "\n")+1)}
+	for i := range out.lines {
+		out.lines[i] = i + 1
+	}
+	if t.newline {
+		out.Text = append(out.Text, '\n')
+	}
+	return out
 }
 
 // env is what all templates of one rendering share.
