@@ -148,13 +148,11 @@ func newBundle(cluster, commit string, units []*unit, deletions []fleet.Deletion
 		Files: map[string][]byte{},
 	}
 	for _, u := range units {
-		objects := make([]Object, len(u.out.Objects)) // sorted, as those of an output are
-		for i, o := range u.out.Objects {
-			objects[i] = Object{o.Path, o.Text}
+		for _, o := range u.out.Objects {
 			b.Files[o.Path] = o.Text
 		}
 		a := IndexAddon{
-			Name: u.addon.Name, Version: u.addon.Version.String(), Digest: digestFiles(objects), Objects: len(u.out.Objects),
+			Name: u.addon.Name, Version: u.addon.Version.String(), Digest: u.out.Digest, Objects: len(u.out.Objects),
 			Order: u.addon.Order, HealthTimeout: u.addon.Health.Timeout, Requires: slices.Sorted(slices.Values(u.addon.Requires.Addons)),
 		}
 		b.Index.Objects += a.Objects

@@ -3,10 +3,12 @@ package render
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"holdfast.dev/addons"
 	"holdfast.dev/kustomize"
@@ -23,7 +25,7 @@ type Cache interface {
 
 // rendererVersion is part of every key. Raise it when the same input renders to
 // other bytes than before.
-const rendererVersion = "3"
+const rendererVersion = "4"
 
 // maxTraces bounds how many traces are kept for one static key; the newest stay.
 const maxTraces = 256
@@ -136,10 +138,7 @@ func (t *traces) add(reads []salt.Read, out *output) error {
 	if t.cache == nil {
 		return nil
 	}
-	data, key, err := out.encode()
-	if err != nil {
-		return err
-	}
+	data, key := out.encode()
 	if err := t.cache.Put(key, data); err != nil {
 		return err
 	}
@@ -165,41 +164,33 @@ func (t *traces) save() error {
 
 // output is what a unit renders to.
 type output struct {
+	Digest  string           // of the objects' files: see digestFiles
 	Objects []renderedObject // sorted by path
 }
 
 // renderedObject is one object of a unit.
 type renderedObject struct {
-	Path string `json:"path"`
+	Path string
 	// Text is canonical YAML, which nobody changes.
-	Text []byte `json:"-"`
+	Text []byte
 	// ID is kind.group namespace/name; File and Line are where it is written.
-	ID   string `json:"id"`
-	File string `json:"file"`
-	Line int    `json:"line"`
+	ID   string
+	File string
+	Line int
 }
 
-// encodedObject is an object in the first line of an encoded output, which is JSON; the
-// texts follow, one after the other, and need no decoding.
-type encodedObject struct {
-	renderedObject
-	Size int `json:"size"`
-}
-
-func (o *output) encode() (data []byte, key string, err error) {
-	index := make([]encodedObject, len(o.Objects))
-	for i, r := range o.Objects {
-		index[i] = encodedObject{r, len(r.Text)}
-	}
-	if data, err = json.Marshal(index); err != nil {
-		return nil, "", fmt.Errorf("write rendered unit: %w", err)
-	}
-	data = append(data, '\n')
+// encode writes the digest, and of each object its path, id, file, line and text: each as
+// its length and its bytes. Whole fleets are read of this.
+func (o *output) encode() (data []byte, key string) {
+	put := func(s string) { data = append(binary.AppendUvarint(data, uint64(len(s))), s...) }
+	put(o.Digest)
 	for _, r := range o.Objects {
-		data = append(data, r.Text...)
+		for _, s := range []string{r.Path, r.ID, r.File, strconv.Itoa(r.Line), string(r.Text)} {
+			put(s)
+		}
 	}
 	sum := sha256.Sum256(data)
-	return data, hex.EncodeToString(sum[:]), nil
+	return data, hex.EncodeToString(sum[:])
 }
 
 // decodeOutput reads an encoded output; false when it is not what key says.
@@ -208,18 +199,23 @@ func decodeOutput(data []byte, key string) (*output, bool) {
 	if hex.EncodeToString(sum[:]) != key {
 		return nil, false
 	}
-	head, texts, _ := bytes.Cut(data, []byte("\n"))
-	var index []encodedObject
-	if json.Unmarshal(head, &index) != nil {
-		return nil, false
-	}
-	o := &output{Objects: make([]renderedObject, len(index))}
-	for i, e := range index {
-		if e.Size < 0 || e.Size > len(texts) {
-			return nil, false
+	whole := true
+	next := func() []byte {
+		size, n := binary.Uvarint(data)
+		if whole = whole && n > 0 && size <= uint64(len(data)-n); !whole {
+			return nil
 		}
-		o.Objects[i] = e.renderedObject
-		o.Objects[i].Text, texts = texts[:e.Size:e.Size], texts[e.Size:]
+		part := data[n : n+int(size) : n+int(size)]
+		data = data[n+int(size):]
+		return part
 	}
-	return o, len(texts) == 0
+	o := &output{Digest: string(next())}
+	for whole && len(data) > 0 {
+		r := renderedObject{Path: string(next()), ID: string(next()), File: string(next())}
+		line, err := strconv.Atoi(string(next()))
+		r.Line, r.Text = line, next()
+		whole = whole && err == nil
+		o.Objects = append(o.Objects, r)
+	}
+	return o, whole
 }

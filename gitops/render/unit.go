@@ -50,6 +50,11 @@ func (u *unit) render(t Tree) (*output, []salt.Read, error) {
 		out.Objects = append(out.Objects, r)
 	}
 	slices.SortFunc(out.Objects, func(a, b renderedObject) int { return strings.Compare(a.Path, b.Path) })
+	files := make([]Object, len(out.Objects))
+	for i, r := range out.Objects {
+		files[i] = Object{r.Path, r.Text}
+	}
+	out.Digest = digestFiles(files)
 	return out, rendered.Reads, nil
 }
 
