@@ -202,7 +202,7 @@ func (e *Engine) clone(ctx context.Context, g *group, r CreateRequest, name stri
 // _snap_target_present): few nodes have loaded that, and a container has no modprobe.
 func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name string, src vg.LV, readOnly bool) (Volume, error) {
 	phase := vg.Ready
-	if r.set != "" || r.Size > src.Size { // until all members are there, or until it has its size
+	if r.set != "" || r.Size > src.Size || r.Kind == KindTransfer { // until all members are there, until it has its size, for ever
 		phase = vg.Creating
 	}
 	tags := e.tags(r, phase)

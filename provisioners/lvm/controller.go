@@ -53,6 +53,8 @@ type extras struct {
 	born                          time.Time
 	avoidRequired, avoidPreferred map[string]string
 	group                         string // UUID
+	// fetch is that of a source on another node.
+	fetch func(context.Context) (*incoming, error)
 }
 
 // CreateVolume is CSI's.
@@ -71,11 +73,11 @@ func (s *Service) create(ctx context.Context, req *csi.CreateVolumeRequest, x ex
 	}
 	r.Owner, r.Born, r.AvoidRequired, r.AvoidPreferred, r.Group = x.owner, x.born, x.avoidRequired, x.avoidPreferred, x.group
 	if src := req.GetVolumeContentSource(); src != nil {
-		h, err := s.source(ctx, src)
+		h, err := s.source(ctx, src, x.fetch != nil)
 		if err != nil {
 			return nil, answer(err)
 		}
-		r.Source = &h
+		r.Source, r.fetch = &h, x.fetch
 	}
 	v, err := s.engine.Create(ctx, r)
 	if err != nil {
@@ -163,14 +165,10 @@ func (s *Service) reachable(req *csi.TopologyRequirement) error {
 }
 
 // source is the volume or snapshot that a new volume begins as a copy of.
-func (s *Service) source(ctx context.Context, src *csi.VolumeContentSource) (Handle, error) {
-	id := src.GetVolume().GetVolumeId()
-	if src.GetSnapshot() != nil {
-		id = src.GetSnapshot().GetSnapshotId()
-	}
-	h, err := ParseHandle(id)
-	if err != nil {
-		return Handle{}, err
+func (s *Service) source(ctx context.Context, src *csi.VolumeContentSource, elsewhere bool) (Handle, error) {
+	h, err := ParseHandle(sourceID(src))
+	if err != nil || elsewhere {
+		return h, err
 	}
 	_, err = s.engine.Volume(ctx, h)
 	return h, err

@@ -23,13 +23,11 @@ func (e *Engine) source(ctx context.Context, r *CreateRequest) (thin bool, unloc
 		return false, nil, err
 	}
 	v := e.volume(g, src)
-	switch {
-	case v.Phase() != vg.Ready:
+	if v.Phase() != vg.Ready {
 		return false, nil, fmt.Errorf("copy of %s: it is in phase %s: %w", src.Name, v.Phase(), ErrBusy)
-	case src.Tags.Get(vg.KeyFS) != r.Spec.FS:
-		return false, nil, fmt.Errorf("copy of %s: it holds %s, %s is asked for: %w", src.Name, src.Tags.Get(vg.KeyFS), r.Spec.FS, ErrInvalid)
-	case r.Limit > 0 && src.Size > r.Limit:
-		return false, nil, fmt.Errorf("copy of %s: it has %d bytes, more than the limit %d: %w", src.Name, src.Size, r.Limit, ErrOutOfRange)
+	}
+	if err := r.takes(src.Size, src.Tags.Get(vg.KeyFS)); err != nil {
+		return false, nil, err
 	}
 	if src.Thin() && r.Spec.Thin {
 		return true, func() {}, nil
@@ -49,6 +47,17 @@ func (e *Engine) source(ctx context.Context, r *CreateRequest) (thin bool, unloc
 		}
 	}
 	return false, unlock, nil
+}
+
+// takes is nil when the volume can begin as a copy of that size and file system.
+func (r *CreateRequest) takes(size int64, fs string) error {
+	switch {
+	case fs != r.Spec.FS:
+		return fmt.Errorf("copy of %s: it holds %s, %s is asked for: %w", r.Source.LV, fs, r.Spec.FS, ErrInvalid)
+	case r.Limit > 0 && size > r.Limit:
+		return fmt.Errorf("copy of %s: it has %d bytes, more than the limit %d: %w", r.Source.LV, size, r.Limit, ErrOutOfRange)
+	}
+	return nil
 }
 
 // fill copies the source's bytes into a volume that lvcreate made right before in this

@@ -41,6 +41,10 @@ type CreateRequest struct {
 	set, setNonce string
 
 	copied int64 // bytes to copy from the source; 0 when there are none
+
+	// fetch, when set, asks the node that the source is on; incoming is its answer.
+	fetch    func(context.Context) (*incoming, error)
+	incoming *incoming
 }
 
 // nonce is a hash of all that makes a request this one and no other.
@@ -77,7 +81,20 @@ func (e *Engine) Create(ctx context.Context, r CreateRequest) (Volume, error) {
 		}
 	}
 	thin := false
-	if r.Source != nil {
+	switch {
+	case r.fetch != nil:
+		if _, err := e.choose(ctx, r, false); err != nil { // nobody is asked for what has no room here
+			return Volume{}, err
+		}
+		if r.incoming, err = r.fetch(ctx); err != nil {
+			return Volume{}, err
+		}
+		defer r.incoming.close()
+		if err := r.takes(r.incoming.size, r.incoming.fs); err != nil {
+			return Volume{}, err
+		}
+		r.copied = r.incoming.size
+	case r.Source != nil:
 		var free func()
 		if thin, free, err = e.source(ctx, &r); err != nil {
 			return Volume{}, err
@@ -268,6 +285,8 @@ func (e *Engine) make(ctx context.Context, g *group, r CreateRequest, name strin
 	if phase == vg.Creating {
 		step := e.format
 		switch {
+		case r.incoming != nil:
+			step = e.receive
 		case r.Source != nil:
 			step = e.fill
 		case r.Spec.FS == Block:

@@ -1,7 +1,8 @@
 // Package lvm is the CSI driver lvm.holdfast.dev: logical volumes in the volume
 // groups that node preparation made, one container per node. The Engine changes
 // volumes, and is all that knows LVM; the CSI services, the provisioner, the
-// resizer and the capacity publisher translate. What is decided without running
+// resizer and the capacity publisher translate. Transfers carry volumes between nodes.
+// What is decided without running
 // anything is in package vg. See provisioners/README.md.
 package lvm
 

@@ -62,6 +62,8 @@ type Host interface {
 	Exclusive(device string) error
 	// Present says whether the device node is there.
 	Present(device string) (bool, error)
+	// Open opens a device for reading, or alone for writing.
+	Open(device string, write bool) (RawDevice, error)
 }
 
 // Devices are the block devices of a volume group.

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -161,7 +162,7 @@ func (e *env) start() {
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpu io memory\n"), 0o600); err != nil {
 		e.t.Fatal(err)
 	}
-	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second, CgroupRoot: dir}
+	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second, CgroupRoot: dir, Transfer: "127.0.0.1:0"}
 	d, err := lvm.NewDriver(ctx, o, e.config(e.node), "test", e.infos, e.host, e.host, log)
 	if err != nil {
 		e.t.Fatal(err)
@@ -534,15 +535,55 @@ func TestANodeCannotWriteForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := []byte(`{"status":{"capacity":{"storage":"9Gi"}}}`)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "lvm-csi-driver-mine", Namespace: system}}
+	e.until("the node's address is published", func() bool { return e.admin.Get(t.Context(), client.ObjectKeyFromObject(lease), lease) == nil })
+	posing := func(name string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: system, Labels: map[string]string{v1alpha1.LabelNode: "other"}}}
+	}
+	relabeled := lease.DeepCopy()
+	relabeled.Labels[v1alpha1.LabelNode] = "other"
 	for what, err := range map[string]error{
 		"create a volume of another node": other.Create(t.Context(), forged),
 		"delete a volume of another node": other.Delete(t.Context(), pv.DeepCopy()),
 		"change a volume of another node": other.Patch(t.Context(), pv.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"mountOptions":["dev"]}}`))),
+		"write another node's address":    other.Update(t.Context(), lease.DeepCopy()),
+		"take another node's address":     other.Update(t.Context(), relabeled),
+		"name the address of a third one": other.Create(t.Context(), posing("lvm-csi-driver-third")),
+		"take a lease of others":          other.Create(t.Context(), posing("storage-scheduler")),
 		"change a claim of another node":  other.Status().Patch(t.Context(), claim, client.RawPatch("application/merge-patch+json", status)),
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// TestClaimsCopyFromAnotherNode: drivers of two nodes, with their own access rights.
+func TestClaimsCopyFromAnotherNode(t *testing.T) {
+	from, to := newEnv(t, "lend"), newEnv(t, "fetch")
+	from.claim("original", "lvm-thin", "1Gi", nil)
+	pv := from.bound("original")
+	group := groupOf(t, from, pv)
+	from.host.With(group, func(g *lvmfake.Group) {
+		for _, l := range g.LVs {
+			if !l.ThinPool {
+				l.Data = "what the pod wrote"
+			}
+		}
+	})
+	class := "lvm-thin"
+	to.create(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "far", Namespace: "default", Annotations: map[string]string{"volume.kubernetes.io/selected-node": to.node}},
+		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			DataSource: &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "original"},
+			Resources:  corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}}}})
+	far := to.bound("far")
+	l := to.host.Volumes(groupOf(t, to, far))[0]
+	if far.Labels[v1alpha1.LabelNode] != to.node || l.Data != "what the pod wrote" || l.FS != lvm.XFS || l.Size != 2*gib || l.Formats != 0 {
+		t.Errorf("the copy is %+v", l)
+	}
+	from.until("the snapshot of the transfer is gone", func() bool { return len(from.host.Volumes(group)) == 1 })
+	if l := from.host.Volumes(group)[0]; l.Data != "what the pod wrote" {
+		t.Errorf("the source is %+v", l)
 	}
 }
 

@@ -24,6 +24,9 @@ const (
 	// KindDocker is a volume of holdfast-docker-volume. CSI knows none of them: no
 	// handle names one, and no PersistentVolume is made of its tags.
 	KindDocker Kind = "docker"
+	// KindTransfer is the snapshot that another node's driver is given to read. It has no
+	// handle either, and goes with the request.
+	KindTransfer Kind = "transfer"
 )
 
 // prefix of the names of a kind. None of LVM's reserved names begins with or has it
@@ -38,6 +41,8 @@ func (k Kind) prefix() string {
 		return "hft-"
 	case KindDocker:
 		return "hfd-"
+	case KindTransfer:
+		return "hfx-"
 	}
 	return "hfv-"
 }

@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -127,6 +129,84 @@ func (h *NodeHost) Present(device string) (bool, error) {
 	}
 	return name == mapperName(device), nil
 }
+
+// Open is Host's.
+func (h *NodeHost) Open(device string, write bool) (RawDevice, error) {
+	switch there, err := h.Present(device); {
+	case err != nil:
+		return nil, err
+	case !there:
+		return nil, fmt.Errorf("open %s: it is not there: %w", device, ErrUnavailable)
+	}
+	flags := unix.O_RDONLY
+	if write {
+		flags = unix.O_WRONLY | unix.O_EXCL
+	}
+	return openRaw(device, flags)
+}
+
+// rawFile is a block device. The kernel takes buffers at page boundaries past the page
+// cache, which a slice of anybody's is not: there is one of its own between.
+type rawFile struct {
+	f    *os.File
+	size int64
+	mu   sync.Mutex
+	buf  []byte
+}
+
+func openRaw(name string, flags int) (*rawFile, error) {
+	f, err := os.OpenFile(name, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	r := &rawFile{f: f}
+	if r.size, err = f.Seek(0, io.SeekEnd); err == nil {
+		r.buf, err = unix.Mmap(-1, 0, transferBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), f.Close())
+	}
+	return r, nil
+}
+
+// Size is RawDevice's.
+func (r *rawFile) Size() int64 { return r.size }
+
+// ReadAt is RawDevice's, of one block at most.
+func (r *rawFile) ReadAt(p []byte, off int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, err := r.f.ReadAt(r.buf[:min(len(p), len(r.buf))], off)
+	if copy(p, r.buf[:n]) < len(p) && err == nil {
+		err = io.ErrShortBuffer
+	}
+	return n, err
+}
+
+// WriteAt is RawDevice's, of one block at most.
+func (r *rawFile) WriteAt(p []byte, off int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(p) > len(r.buf) {
+		return 0, io.ErrShortBuffer
+	}
+	return r.f.WriteAt(r.buf[:copy(r.buf, p)], off)
+}
+
+// Zero is RawDevice's (BLKZEROOUT, block/ioctl.c).
+func (r *rawFile) Zero(off, n int64) error {
+	span := [2]uint64{uint64(off), uint64(n)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, r.f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&span))); errno != 0 {
+		return fmt.Errorf("zero %d bytes of %s at %d: %w", n, r.f.Name(), off, errno)
+	}
+	return nil
+}
+
+// Sync is RawDevice's.
+func (r *rawFile) Sync() error { return r.f.Sync() }
+
+// Close is RawDevice's.
+func (r *rawFile) Close() error { return errors.Join(unix.Munmap(r.buf), r.f.Close()) }
 
 // mapperName is what the device mapper calls /dev/GROUP/VOLUME: LVM doubles the
 // hyphens in both (lib/misc/lvm-string.c, build_dm_name).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,7 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -60,7 +63,11 @@ func (d *Driver) provision(ctx context.Context) error {
 	if err := d.subscribe(ctx, filter, queue, volumes, classes, claims); err != nil {
 		return err
 	}
-	p := NewProvisioner(d.service, d.api, d.log)
+	transfers, err := d.transfers(ctx, kube)
+	if err != nil {
+		return err
+	}
+	p := NewProvisioner(d.service, d.api, transfers, d.log)
 	ctrl := controller.NewProvisionController(ctx, kube, DriverName, p,
 		controller.LeaderElection(false), controller.AddFinalizer(true), controller.ResyncPeriod(0), controller.MetricsPort(0), controller.Threadiness(workers),
 		controller.ClaimsInformer(claims), controller.VolumesInformer(volumes), controller.ClassesInformer(classes),
@@ -83,10 +90,66 @@ func (d *Driver) provision(ctx context.Context) error {
 	})
 	eg.Go(func() error { ctrl.Run(ctx); return nil })
 	eg.Go(func() error { return d.watchQuarantine(ctx) })
+	if transfers != nil {
+		eg.Go(func() error { d.transfer(ctx, transfers, capacity.owner); return nil })
+	}
 	eg.Go(func() error { d.publish(ctx, capacity); return nil })
 	eg.Go(func() error { d.resize(ctx, queue, claims.GetStore(), volumes.GetStore()); return nil })
 	eg.Go(func() error { d.grow(ctx, claims.GetStore(), volumes.GetStore()); return nil })
 	return eg.Wait()
+}
+
+// transfers are those of this node, or nil.
+func (d *Driver) transfers(ctx context.Context, kube kubernetes.Interface) (*Transfers, error) {
+	if d.o.Transfer == "" {
+		return nil, nil
+	}
+	events := record.NewBroadcaster(record.WithContext(ctx))
+	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	recorder := events.NewRecorder(d.api.Scheme(), corev1.EventSource{Component: DriverName, Host: d.o.NodeName})
+	return NewTransfers(d.engine, d.api, d.o.Namespace, d.log, func(claim *corev1.PersistentVolumeClaim, message string) {
+		recorder.Event(claim, corev1.EventTypeNormal, "Copying", message)
+	})
+}
+
+// transfer serves other nodes until ctx ends. That nobody can be served stops nothing else.
+func (d *Driver) transfer(ctx context.Context, t *Transfers, owner metav1.OwnerReference) {
+	for ctx.Err() == nil {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.o.Transfer)
+		if err == nil {
+			serving, stop := context.WithCancel(ctx)
+			go d.publishAddress(serving, t, owner, l.Addr().String())
+			err = t.Serve(serving, l)
+			stop()
+		}
+		if err != nil {
+			d.log.Info("volumes are not given to other nodes for now", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Minute):
+		}
+	}
+}
+
+// publishAddress publishes an address, again after a failure, and now and then because
+// somebody may have deleted it.
+func (d *Driver) publishAddress(ctx context.Context, t *Transfers, owner metav1.OwnerReference, address string) {
+	for {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := t.Publish(call, owner, address)
+		cancel()
+		gap := 5 * time.Minute
+		if err != nil && ctx.Err() == nil {
+			d.log.Info("other nodes do not learn the address yet", "error", err)
+			gap = callTimeout
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gap):
+		}
+	}
 }
 
 // strip takes away what nobody here reads.

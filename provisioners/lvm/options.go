@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type Options struct {
 	Provision    bool   // off when external-provisioner does it
 	Refresh      time.Duration
 	CgroupRoot   string // empty for no limits
+	Transfer     string // address for other nodes' drivers; empty for none
 }
 
 // BindFlags registers the options' flags with their defaults.
@@ -37,6 +39,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Registration, "registration-dir", "/var/lib/kubelet/plugins_registry", "where to register with the kubelet; empty leaves that to node-driver-registrar")
 	fs.BoolVar(&o.Provision, "provision", true, "make, delete and expand volumes of claims and publish capacity; false leaves that to external-provisioner and external-resizer")
 	fs.DurationVar(&o.Refresh, "refresh", 30*time.Second, "how often one volume group is read while nothing changes")
+	fs.StringVar(&o.Transfer, "transfer-address", "", "IP address and port where other nodes' drivers fetch volumes that claims there are copies of, and by which this node fetches; needs --provision; empty for neither")
 	fs.StringVar(&o.CgroupRoot, "cgroup-root", "/sys/fs/cgroup", "cgroup v2 hierarchy of the host, for limits of volumes; empty for none")
 }
 
@@ -50,6 +53,11 @@ func (o *Options) Validate() error {
 	}
 	if !filepath.IsAbs(o.Socket) || len(o.Socket) > 107 {
 		return fmt.Errorf("check --socket: %q is not an absolute path of at most 107 bytes (unix(7))", o.Socket)
+	}
+	if o.Transfer != "" {
+		if a, err := netip.ParseAddrPort(o.Transfer); err != nil || a.Addr().IsUnspecified() {
+			return fmt.Errorf("check --transfer-address: %q is no IP address of this node and port", o.Transfer)
+		}
 	}
 	if o.Refresh < 30*time.Second {
 		return fmt.Errorf("check --refresh: %s is less than 30s", o.Refresh)

@@ -21,13 +21,14 @@ type Deadlines struct {
 	Mkfs   time.Duration
 	Mount  time.Duration
 	Wipe   time.Duration // of each step of at most wipeStep bytes
+	Block  time.Duration // of each block that is read, written, sent or received between nodes
 	// Patience is how long a call waits for groups that it may do without.
 	Patience time.Duration
 }
 
 // DefaultDeadlines are for disks that are slow and not for disks that are gone.
 func DefaultDeadlines() Deadlines {
-	return Deadlines{Report: 20 * time.Second, Change: time.Minute, Mkfs: 10 * time.Minute, Mount: time.Minute, Wipe: 5 * time.Minute, Patience: time.Second}
+	return Deadlines{Report: 20 * time.Second, Change: time.Minute, Mkfs: 10 * time.Minute, Mount: time.Minute, Wipe: 5 * time.Minute, Block: 2 * time.Minute, Patience: time.Second}
 }
 
 // lvmConfig is what every command runs with: no daemon of the host is needed, device

@@ -32,15 +32,17 @@ const (
 // Provisioner makes PersistentVolumes for the claims that the scheduler sent to this
 // node. It is what sig-storage-lib-external-provisioner calls.
 type Provisioner struct {
-	service *Service
-	api     client.Reader // asks the API server
-	log     *slog.Logger
-	groups  keyLock // one claim of an anti-affinity group at a time
+	service   *Service
+	api       client.Reader // asks the API server
+	transfers *Transfers
+	log       *slog.Logger
+	groups    keyLock // one claim of an anti-affinity group at a time
 }
 
-// NewProvisioner makes a provisioner. api must not be cached.
-func NewProvisioner(s *Service, api client.Reader, log *slog.Logger) *Provisioner {
-	return &Provisioner{service: s, api: api, log: log}
+// NewProvisioner makes a provisioner. api must not be cached. transfers may be nil: then a
+// copy is made where its source is.
+func NewProvisioner(s *Service, api client.Reader, transfers *Transfers, log *slog.Logger) *Provisioner {
+	return &Provisioner{service: s, api: api, transfers: transfers, log: log}
 }
 
 // ShouldProvision is true for claims that were given to this node. Without a selected
@@ -84,7 +86,11 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 		return nil, answer(err)
 	}
 	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{TopologyKey: o.SelectedNodeName}}}}
-	if req.VolumeContentSource, err = p.contentSource(ctx, claim); err != nil {
+	x := extras{born: claim.CreationTimestamp.Time, owner: Owner{
+		Claim: claim.Namespace + "/" + claim.Name, Class: o.StorageClass.Name, MountOptions: strings.Join(o.StorageClass.MountOptions, ","),
+		Reclaim: string(reclaim(o.StorageClass)),
+	}}
+	if req.VolumeContentSource, x.fetch, err = p.source(ctx, claim); err != nil {
 		return nil, answer(err)
 	}
 	if name := claim.Spec.VolumeAttributesClassName; name != nil && *name != "" {
@@ -94,10 +100,6 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 		}
 		req.MutableParameters = class.Parameters
 	}
-	x := extras{born: claim.CreationTimestamp.Time, owner: Owner{
-		Claim: claim.Namespace + "/" + claim.Name, Class: o.StorageClass.Name, MountOptions: strings.Join(o.StorageClass.MountOptions, ","),
-		Reclaim: string(reclaim(o.StorageClass)),
-	}}
 	if x.group, err = p.service.engine.chosen(claim); err != nil {
 		return nil, answer(err)
 	}
@@ -126,6 +128,26 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 	}
 	p.log.Info("volume made", "volume", o.PVName, "claim", x.owner.Claim, "group", info.Name, "bytes", out.GetVolume().GetCapacityBytes())
 	return pv, nil
+}
+
+// source is the source of a claim, and how to fetch it when it is on another node. A
+// snapshot whose group is here is here, whatever the label says: its disks were moved.
+func (p *Provisioner) source(ctx context.Context, claim *corev1.PersistentVolumeClaim) (*csi.VolumeContentSource, func(context.Context) (*incoming, error), error) {
+	src, node, err := contentSource(ctx, p.api, claim)
+	if err != nil || src == nil || node == p.service.engine.node {
+		return src, nil, err
+	}
+	h, err := ParseHandle(sourceID(src))
+	if err != nil {
+		return nil, nil, err
+	}
+	if src.GetSnapshot() != nil && (node == "" || p.service.engine.byUUID[h.Group] != nil) {
+		return src, nil, nil
+	}
+	if p.transfers == nil {
+		return nil, nil, fmt.Errorf("%w: the source is on node %s, and a copy is made where its source is (send the pod there by node affinity, or set the value transferPort of the addon)", vg.ErrNoRoom, node)
+	}
+	return src, func(ctx context.Context) (*incoming, error) { return p.transfers.fetch(ctx, node, claim, h) }, nil
 }
 
 // chosen is the UUID of the volume group that storage-scheduler chose for a claim on its

@@ -35,7 +35,7 @@ import (
 // provisioner is the world's provisioner with an API server that has these objects.
 func (w *world) provisioner(objects ...client.Object) *lvm.Provisioner {
 	api := fake.NewClientBuilder().WithObjects(objects...).Build()
-	return lvm.NewProvisioner(lvm.NewService(w.engine, "test", nil), api, slog.New(slog.DiscardHandler))
+	return lvm.NewProvisioner(lvm.NewService(w.engine, "test", nil), api, nil, slog.New(slog.DiscardHandler))
 }
 
 func claimOf(name string, labels map[string]string) *corev1.PersistentVolumeClaim {
@@ -181,7 +181,7 @@ func TestProxysWordOnAClaimIsNone(t *testing.T) {
 				}
 				return c.Get(ctx, key, o, opts...)
 			}}).Build()
-		p := lvm.NewProvisioner(lvm.NewService(w.engine, "test", nil), api, slog.New(slog.DiscardHandler))
+		p := lvm.NewProvisioner(lvm.NewService(w.engine, "test", nil), api, nil, slog.New(slog.DiscardHandler))
 		if err := p.Delete(t.Context(), pv); (err == nil) != goes || !goes && !errors.Is(err, lvm.ErrUnavailable) {
 			t.Errorf("%v: %v", answer, err)
 		}

@@ -222,7 +222,7 @@ func (d *Driver) refresh(ctx context.Context) {
 	}
 }
 
-// finish removes what pods have left, again and again. It may wipe for hours, and so is
+// finish removes what pods and transfers have left, again and again. It may wipe for hours, and so is
 // no part of refresh, whose turns say that the daemon is alive.
 func (d *Driver) finish(ctx context.Context) {
 	t := time.NewTicker(d.o.Refresh)
@@ -236,6 +236,10 @@ func (d *Driver) finish(ctx context.Context) {
 		if err := d.engine.FinishEphemeral(ctx); err != nil && ctx.Err() == nil {
 			d.metrics.failed(opRefresh)
 			d.log.Info("volume of a pod that is gone stays for now", "error", err)
+		}
+		if err := d.engine.FinishTransfers(ctx); err != nil && ctx.Err() == nil {
+			d.metrics.failed(opRefresh)
+			d.log.Info("snapshot of a transfer stays for now", "error", err)
 		}
 	}
 }

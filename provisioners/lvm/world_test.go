@@ -25,9 +25,11 @@ func groups() []lvm.GroupInfo {
 // world is a node with a driver that can be started again.
 type world struct {
 	t      testing.TB
+	node   string
 	host   *lvmfake.Host
 	infos  []lvm.GroupInfo
 	q      lvm.Quarantine
+	block  time.Duration // Deadlines.Block, when it is not quick's
 	engine *lvm.Engine
 }
 
@@ -35,7 +37,7 @@ func newWorld(t testing.TB, infos ...lvm.GroupInfo) *world {
 	if infos == nil {
 		infos = groups()[:1]
 	}
-	w := &world{t: t, infos: infos, host: lvmfake.New(1000*gib, infos...)}
+	w := &world{t: t, node: "n1", infos: infos, host: lvmfake.New(1000*gib, infos...)}
 	w.restart()
 	return w
 }
@@ -43,14 +45,18 @@ func newWorld(t testing.TB, infos ...lvm.GroupInfo) *world {
 // quick deadlines: the fake hangs until they end.
 func quick() lvm.Deadlines {
 	const d = 5 * time.Millisecond
-	return lvm.Deadlines{Report: d, Change: d, Mkfs: d, Mount: d, Wipe: d, Patience: 10 * time.Second}
+	return lvm.Deadlines{Report: d, Change: d, Mkfs: d, Mount: d, Wipe: d, Block: time.Minute, Patience: 10 * time.Second}
 }
 
 // restart is a new process on the same machine.
 func (w *world) restart() {
 	w.host.Revive()
+	d := quick()
+	if w.block > 0 {
+		d.Block = w.block
+	}
 	w.engine = lvm.NewEngine(lvm.EngineOptions{
-		Node: "n1", Cluster: "c1", Groups: w.infos, Host: w.host, Mounts: w.host, Deadlines: quick(), Log: slog.New(slog.DiscardHandler),
+		Node: w.node, Cluster: "c1", Groups: w.infos, Host: w.host, Mounts: w.host, Deadlines: d, Log: slog.New(slog.DiscardHandler),
 		Quarantine: func(context.Context) lvm.Quarantine { return w.q },
 	})
 }

@@ -80,6 +80,9 @@ type LV struct {
 	Formats             int   // how often mkfs ran on it
 	Areas               []Area
 	zeroed              int64 // so many bytes from the front on were written over
+	opened              int   // devices that the driver has open
+	Unsynced            bool  // something was written and not synced
+	incoming            *content
 }
 
 // Group is a volume group.
@@ -111,6 +114,8 @@ type Host struct {
 	dead   bool
 	// misbehave says how each call goes; nil is honest.
 	misbehave func(Call) Mode
+	// hung is closed when calls of devices that hang go on.
+	hung chan struct{}
 	// Latency is how long each call takes.
 	Latency time.Duration
 	// Network is what Devices says of the disks of every group.
@@ -120,7 +125,7 @@ type Host struct {
 // New makes a machine with groups of so many bytes each. A group with a thin pool has
 // one that fills nine tenths of it.
 func New(size int64, infos ...lvm.GroupInfo) *Host {
-	h := &Host{groups: map[string]*Group{}}
+	h := &Host{groups: map[string]*Group{}, hung: make(chan struct{})}
 	for _, in := range infos {
 		const extent = 4 << 20
 		g := &Group{Info: in, ExtentSize: extent, Extents: size / extent, Seqno: 1, LVs: map[string]*LV{}, PoolData: 1.5, PoolMeta: 2.5}
@@ -149,6 +154,7 @@ func (h *Host) Misbehave(f func(Call) Mode) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.misbehave = f
+	h.wake()
 }
 
 // Revive is the start of a new process on the machine, with honest programs.
@@ -156,6 +162,12 @@ func (h *Host) Revive() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dead, h.misbehave = false, nil
+	h.wake()
+	for _, g := range h.groups {
+		for _, l := range g.LVs {
+			l.opened = 0 // the kernel closed them
+		}
+	}
 }
 
 // Dead says whether the process was killed.
@@ -288,7 +300,7 @@ func (h *Host) exclusive(device string) error {
 		return ErrKilled
 	case l == nil || !l.Active:
 		return fmt.Errorf("open %s: %w", device, os.ErrNotExist)
-	case l.Open || h.mounted(device):
+	case l.Open || l.opened > 0 || h.mounted(device):
 		return fmt.Errorf("open %s: device or resource busy", device)
 	}
 	return nil

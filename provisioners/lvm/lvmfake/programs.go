@@ -334,7 +334,7 @@ func (h *Host) remove(g *Group, l line) (string, error) {
 	}
 	out := ""
 	for _, lv := range sel {
-		if lv.Open || h.mounted("/dev/"+g.Info.Name+"/"+lv.Name) {
+		if lv.Open || lv.opened > 0 || h.mounted("/dev/"+g.Info.Name+"/"+lv.Name) {
 			return out, exit(5, "Logical volume %s/%s in use.", g.Info.Name, lv.Name)
 		}
 		if lv.Pool == "" {

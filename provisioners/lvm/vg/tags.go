@@ -11,7 +11,7 @@ import (
 // are made from again when the cluster is lost.
 const (
 	KeyID      = "hf.id"      // 128 random bits: this very volume, whatever its name
-	KeyKind    = "hf.kind"    // volume, snapshot, ephemeral or docker
+	KeyKind    = "hf.kind"    // volume, snapshot, ephemeral, tail, docker or transfer
 	KeyIntent  = "hf.intent"  // phase/nonce; see Intent
 	KeyCluster = "hf.cluster" // UID of the cluster
 	KeyPV      = "hf.pv"      // name of the volume or snapshot, as CSI or Docker gave it
