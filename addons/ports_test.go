@@ -15,13 +15,19 @@ func TestEachDaemonHasAPortOfItsOwn(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("manifests %v, %v", files, err)
 	}
+	// A value may say the port as well.
+	value := regexp.MustCompile(`(?m)^  \w*Port: \{type: int, default: (\d+)`)
+	values, err := filepath.Glob("*/addon.yaml")
+	if err != nil || len(values) == 0 {
+		t.Fatalf("addons %v, %v", values, err)
+	}
 	of := map[string]string{}
-	for _, name := range files {
+	for _, name := range append(files, values...) {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range port.FindAllSubmatch(data, -1) {
+		for _, m := range append(port.FindAllSubmatch(data, -1), value.FindAllSubmatch(data, -1)...) {
 			if other := of[string(m[1])]; other != "" && other != name {
 				t.Errorf("port %s is of %s and %s", m[1], other, name)
 			}

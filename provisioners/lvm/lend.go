@@ -29,20 +29,23 @@ func (t *Transfers) Serve(ctx context.Context, l net.Listener) error {
 		Protocols:   new(http.Protocols),
 	}
 	srv.Protocols.SetHTTP1(true)
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // whoever is cut off begins anew
-	defer stop()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // requests end with ctx; whoever is cut off begins anew
+		defer close(stopped)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		_ = errors.Join(srv.Shutdown(ctx), srv.Close())
+	})
 	err := srv.ServeTLS(l, "", "")
-	t.serving.Wait()
-	if ctx.Err() == nil {
-		return fmt.Errorf("serve transfers: %w", err)
+	if stop() {
+		return fmt.Errorf("serve transfers: %w", errors.Join(err, srv.Close()))
 	}
+	<-stopped
 	return nil
 }
 
 // ServeHTTP answers one request for a volume.
 func (t *Transfers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	t.serving.Add(1)
-	defer t.serving.Done()
 	log := t.log.With("from", r.RemoteAddr, "node", r.URL.Query().Get("node"), "claim", r.URL.Query().Get("namespace")+"/"+r.URL.Query().Get("claim"))
 	err := t.lend(w, r, log)
 	if err == nil {

@@ -84,7 +84,6 @@ type Transfers struct {
 	cert      tls.Certificate
 	rate      flowcontrol.PassiveRateLimiter
 	in, out   chan struct{} // one token for each transfer under way
-	serving   sync.WaitGroup
 	tell      func(claim *corev1.PersistentVolumeClaim, message string)
 }
 
