@@ -77,8 +77,9 @@ func (s *Service) create(ctx context.Context, req *csi.CreateVolumeRequest, x ex
 		if err != nil {
 			return nil, answer(err)
 		}
-		r.Source, r.fetch = &h, x.fetch
+		r.Source = &h
 	}
+	r.fetch = x.fetch
 	v, err := s.engine.Create(ctx, r)
 	if err != nil {
 		return nil, answer(err)

@@ -39,15 +39,8 @@ type incoming struct {
 // fetch asks the driver of a node for the source of a claim. The claim is looked up
 // first: without it the volume is nobody's, and what there is of it has been removed.
 func (t *Transfers) fetch(ctx context.Context, node string, claim *corev1.PersistentVolumeClaim, source Handle) (*incoming, error) {
-	key := client.ObjectKeyFromObject(claim)
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var now corev1.PersistentVolumeClaim
-	switch err := t.api.Get(call, key, &now); {
-	case apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse), err == nil && now.UID != claim.UID:
-		return nil, fmt.Errorf("claim %s is gone: %w", key, ErrNotFound)
-	case err != nil:
-		return nil, fmt.Errorf("read claim %s: %w: %w", key, ErrUnavailable, err)
+	if err := wanted(ctx, t.api, claim); err != nil {
+		return nil, err
 	}
 	address, certificate, err := t.peer(ctx, node)
 	switch {
@@ -68,6 +61,22 @@ func (t *Transfers) fetch(ctx context.Context, node string, claim *corev1.Persis
 	in.close = func() { end(); <-t.in }
 	in.progress = t.progress(claim, node, in.size)
 	return in, nil
+}
+
+// wanted is nil for a claim that is there now, and ErrNotFound for one that is gone by
+// the API server's own word.
+func wanted(ctx context.Context, api client.Reader, claim *corev1.PersistentVolumeClaim) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key := client.ObjectKeyFromObject(claim)
+	var now corev1.PersistentVolumeClaim
+	switch err := api.Get(ctx, key, &now); {
+	case apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse), err == nil && now.UID != claim.UID:
+		return fmt.Errorf("claim %s is gone: %w", key, ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("read claim %s: %w: %w", key, ErrUnavailable, err)
+	}
+	return nil
 }
 
 // request sends the request and reads the answer's head.

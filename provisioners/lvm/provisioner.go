@@ -134,8 +134,16 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 // snapshot whose group is here is here, whatever the label says: its disks were moved.
 func (p *Provisioner) source(ctx context.Context, claim *corev1.PersistentVolumeClaim) (*csi.VolumeContentSource, func(context.Context) (*incoming, error), error) {
 	src, node, err := contentSource(ctx, p.api, claim)
-	if err != nil || src == nil || node == p.service.engine.node {
-		return src, nil, err
+	if err != nil {
+		// A claim may go with its source, as with their namespace. What was begun for it is
+		// removed before anything is fetched.
+		if gone := wanted(ctx, p.api, claim); errors.Is(gone, ErrNotFound) {
+			return nil, func(context.Context) (*incoming, error) { return nil, gone }, nil
+		}
+		return nil, nil, err
+	}
+	if src == nil || node == p.service.engine.node {
+		return src, nil, nil
 	}
 	h, err := ParseHandle(sourceID(src))
 	if err != nil {

@@ -46,8 +46,8 @@ import (
 	"holdfast.dev/provisioners/lvm/vg"
 )
 
-// pair is two nodes: n1 has the source, n2 the claim.
-type pair struct {
+// twoNodes are: n1 has the source, n2 the claim.
+type twoNodes struct {
 	t        testing.TB
 	api      client.Client
 	from, to *world
@@ -59,10 +59,10 @@ type pair struct {
 	source   lvm.Handle
 }
 
-// newPair makes a source of 8 MiB on n1 and a claim on n2 of 16 MiB. kind is what the
+// newTwoNodes makes a source of 8 MiB on n1 and a claim on n2 of 16 MiB. kind is what the
 // claim names.
-func newPair(t testing.TB, kind string, from, to map[string]string, fs string) *pair {
-	p := &pair{t: t, from: newWorld(t), at: map[*world]*lvm.Transfers{}, address: map[*world]string{}, stop: map[*world]func(){}}
+func newTwoNodes(t testing.TB, kind string, from, to map[string]string, fs string) *twoNodes {
+	p := &twoNodes{t: t, from: newWorld(t), at: map[*world]*lvm.Transfers{}, address: map[*world]string{}, stop: map[*world]func(){}}
 	other := groups()[1:]
 	other[0].Disks = []string{"disk-c"}
 	p.to = newWorld(t, other...)
@@ -117,7 +117,7 @@ func newPair(t testing.TB, kind string, from, to map[string]string, fs string) *
 }
 
 // start starts the transfers of a node's driver, as a new process does.
-func (p *pair) start(w *world) {
+func (p *twoNodes) start(w *world) {
 	p.t.Helper()
 	if p.stop[w] != nil {
 		p.stop[w]()
@@ -147,7 +147,7 @@ func (p *pair) start(w *world) {
 }
 
 // impatient gives both nodes a short deadline for what hangs.
-func (p *pair) impatient() {
+func (p *twoNodes) impatient() {
 	for _, w := range []*world{p.from, p.to} {
 		w.block = 250 * time.Millisecond
 		w.restart()
@@ -156,7 +156,7 @@ func (p *pair) impatient() {
 }
 
 // revive starts what was killed anew.
-func (p *pair) revive() {
+func (p *twoNodes) revive() {
 	for _, w := range []*world{p.from, p.to} {
 		if w.host.Dead() {
 			w.restart()
@@ -165,14 +165,14 @@ func (p *pair) revive() {
 	}
 }
 
-func (p *pair) provision() (controller.ProvisioningState, error) {
+func (p *twoNodes) provision() (controller.ProvisioningState, error) {
 	pv := lvm.NewProvisioner(lvm.NewService(p.to.engine, "test", nil), p.api, p.at[p.to], slog.New(slog.DiscardHandler))
 	_, state, err := pv.Provision(p.t.Context(), controller.ProvisionOptions{PVC: p.claim, PVName: "new", SelectedNodeName: "n2", StorageClass: &p.class})
 	return state, err
 }
 
 // leftovers are the volumes on n1 that were not there before.
-func (p *pair) leftovers() (names []string) {
+func (p *twoNodes) leftovers() (names []string) {
 	for _, l := range p.from.host.Volumes("hf-a") {
 		if l.Name != "hfv-src" && l.Name != "hfs-snap" {
 			names = append(names, l.Name)
@@ -182,7 +182,7 @@ func (p *pair) leftovers() (names []string) {
 }
 
 // settled waits until n1 has nothing left of a transfer, as its daemon's loop sees to.
-func (p *pair) settled() bool {
+func (p *twoNodes) settled() bool {
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if len(p.leftovers()) == 0 {
 			return true
@@ -194,7 +194,7 @@ func (p *pair) settled() bool {
 }
 
 // wrong says what is wrong with the copy when it is ready, and with the source ever.
-func (p *pair) wrong() string {
+func (p *twoNodes) wrong() string {
 	if l := p.from.find("hf-a", "hfv-src"); l == nil || l.Data != "data of src" || l.Formats > 1 {
 		return fmt.Sprintf("the source is %+v", l)
 	}
@@ -207,7 +207,7 @@ func (p *pair) wrong() string {
 }
 
 // whole says what is missing at the end.
-func (p *pair) whole() string {
+func (p *twoNodes) whole() string {
 	l := p.to.find("hf-b", "hfv-new")
 	switch {
 	case l == nil || len(p.to.host.Volumes("hf-b")) != 1:
@@ -237,7 +237,7 @@ func transferCases() []transferCase {
 func TestCopyFromAnotherNode(t *testing.T) {
 	for _, c := range transferCases() {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPair(t, c.kind, c.from, c.to, c.fs)
+			p := newTwoNodes(t, c.kind, c.from, c.to, c.fs)
 			if _, err := p.provision(); err != nil {
 				t.Fatal(err)
 			}
@@ -253,12 +253,12 @@ func TestCopyFromAnotherNode(t *testing.T) {
 
 // A source in use: a thin one is copied as of one moment, a thick one is not copied.
 func TestCopyFromAnotherNodeOfASourceInUse(t *testing.T) {
-	use := func(p *pair) {
+	use := func(p *twoNodes) {
 		if _, err := p.from.host.Run(t.Context(), 0, "mount", "-t", "ext4", "/dev/hf-a/hfv-src", "/somewhere"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p := newPair(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
+	p := newTwoNodes(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
 	use(p)
 	writes := sync.OnceFunc(func() {
 		go p.from.host.With("hf-a", func(g *lvmfake.Group) { g.LVs["hfv-src"].Data = "later data" })
@@ -275,7 +275,7 @@ func TestCopyFromAnotherNodeOfASourceInUse(t *testing.T) {
 	if l := p.to.find("hf-b", "hfv-new"); l.Data != "data of src" || !p.settled() {
 		t.Errorf("the copy is %+v, n1 has %v", l, p.leftovers())
 	}
-	p = newPair(t, "PersistentVolumeClaim", thick, thin, lvm.Ext4)
+	p = newTwoNodes(t, "PersistentVolumeClaim", thick, thin, lvm.Ext4)
 	use(p)
 	if state, err := p.provision(); err == nil || !strings.Contains(err.Error(), "stop what uses it") || state != controller.ProvisioningInBackground {
 		t.Errorf("a thick source in use: %v, %v", state, err)
@@ -297,7 +297,7 @@ func TestTransferCrashes(t *testing.T) {
 
 func crashTransfer(t *testing.T, c transferCase) {
 	runs := 0
-	p := newPair(t, c.kind, c.from, c.to, c.fs)
+	p := newTwoNodes(t, c.kind, c.from, c.to, c.fs)
 	steps := map[bool]int{}
 	p.from.host.Calls()
 	p.to.host.Calls()
@@ -322,7 +322,7 @@ func crashTransfer(t *testing.T, c transferCase) {
 }
 
 func interruptTransfer(t *testing.T, c transferCase, source bool, step int, mode lvmfake.Mode) string {
-	p := newPair(t, c.kind, c.from, c.to, c.fs)
+	p := newTwoNodes(t, c.kind, c.from, c.to, c.fs)
 	p.impatient()
 	defer func() { p.stop[p.from](); p.stop[p.to]() }()
 	w := p.to
@@ -362,7 +362,7 @@ func interruptTransfer(t *testing.T, c transferCase, source bool, step int, mode
 }
 
 // peer is a driver of n1 that the test plays.
-func (p *pair) peer(h http.HandlerFunc) *httptest.Server {
+func (p *twoNodes) peer(h http.HandlerFunc) *httptest.Server {
 	p.t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.StartTLS()
@@ -371,7 +371,7 @@ func (p *pair) peer(h http.HandlerFunc) *httptest.Server {
 	return srv
 }
 
-func (p *pair) lease(node, address string, cert []byte) {
+func (p *twoNodes) lease(node, address string, cert []byte) {
 	p.t.Helper()
 	sum := sha256.Sum256(cert)
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "lvm-csi-driver-" + node, Namespace: system, Labels: map[string]string{v1alpha1.LabelNode: node},
@@ -420,7 +420,7 @@ func TestLyingSource(t *testing.T) {
 		"HangsAtOnce":  {body: "", hang: true, says: "node n1 sent nothing for 250ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, "PersistentVolumeClaim", thin, thick, lvm.Block)
+			p := newTwoNodes(t, "PersistentVolumeClaim", thin, thick, lvm.Block)
 			if c.hang {
 				p.impatient()
 			}
@@ -467,30 +467,30 @@ func TestLyingSource(t *testing.T) {
 // scheduler to hear.
 func TestCopyFromAnotherNodeIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(p *pair)
+		prepare func(p *twoNodes)
 		state   controller.ProvisioningState
 		code    codes.Code
 		says    string
 	}{
-		"OtherFilesystem": {func(p *pair) { p.class.Parameters["csi.storage.k8s.io/fstype"] = lvm.XFS; p.bytes("400Mi") }, controller.ProvisioningFinished, codes.InvalidArgument, "it holds ext4, xfs is asked for"},
-		"Limit": {func(p *pair) {
+		"OtherFilesystem": {func(p *twoNodes) { p.class.Parameters["csi.storage.k8s.io/fstype"] = lvm.XFS; p.bytes("400Mi") }, controller.ProvisioningFinished, codes.InvalidArgument, "it holds ext4, xfs is asked for"},
+		"Limit": {func(p *twoNodes) {
 			p.from.host.With("hf-a", func(g *lvmfake.Group) { g.LVs["hfv-src"].Size = 32 * mib })
 			p.from.restart()
 			p.start(p.from)
 			p.claim.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("20Mi")}
 		}, controller.ProvisioningFinished, codes.OutOfRange, "more than the limit"},
-		"NoRoom":    {func(p *pair) { p.bytes("2000Gi") }, controller.ProvisioningReschedule, codes.ResourceExhausted, "no volume group has room"},
-		"ClaimGone": {func(p *pair) { _ = p.api.Delete(t.Context(), p.claim.DeepCopy()) }, controller.ProvisioningFinished, codes.NotFound, "claim ns/new is gone"},
-		"NoLease": {func(p *pair) {
+		"NoRoom":    {func(p *twoNodes) { p.bytes("2000Gi") }, controller.ProvisioningReschedule, codes.ResourceExhausted, "no volume group has room"},
+		"ClaimGone": {func(p *twoNodes) { _ = p.api.Delete(t.Context(), p.claim.DeepCopy()) }, controller.ProvisioningFinished, codes.NotFound, "claim ns/new is gone"},
+		"NoLease": {func(p *twoNodes) {
 			_ = p.api.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "lvm-csi-driver-n1"}})
 		}, controller.ProvisioningReschedule, codes.ResourceExhausted, "whose driver gives nothing to other nodes"},
-		"Off":  {func(p *pair) { p.at[p.to] = nil }, controller.ProvisioningReschedule, codes.ResourceExhausted, "a copy is made where its source is"},
-		"Down": {func(p *pair) { p.stop[p.from]() }, controller.ProvisioningInBackground, codes.Unavailable, "connection refused"},
-		"OtherCertificate": {func(p *pair) { p.lease("n1", p.address[p.from], []byte("another")) }, controller.ProvisioningInBackground, codes.Unavailable,
+		"Off":  {func(p *twoNodes) { p.at[p.to] = nil }, controller.ProvisioningReschedule, codes.ResourceExhausted, "a copy is made where its source is"},
+		"Down": {func(p *twoNodes) { p.stop[p.from]() }, controller.ProvisioningInBackground, codes.Unavailable, "connection refused"},
+		"OtherCertificate": {func(p *twoNodes) { p.lease("n1", p.address[p.from], []byte("another")) }, controller.ProvisioningInBackground, codes.Unavailable,
 			"has not the certificate of the Lease of node n1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
+			p := newTwoNodes(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
 			c.prepare(p)
 			p.from.host.Calls()
 			state, err := p.provision()
@@ -510,18 +510,52 @@ func TestCopyFromAnotherNodeIsRefused(t *testing.T) {
 	}
 }
 
+// TestHalfACopyGoesWithItsClaim: also when the source went too, and nobody can say any more what it was.
+func TestHalfACopyGoesWithItsClaim(t *testing.T) {
+	for _, source := range []bool{false, true} {
+		p := newTwoNodes(t, "PersistentVolumeClaim", thin, thick, lvm.Ext4)
+		p.from.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+			if c.Program == "read" {
+				return lvmfake.Fail
+			}
+			return lvmfake.Honest
+		})
+		if _, err := p.provision(); err == nil || len(p.to.host.Volumes("hf-b")) != 1 {
+			t.Fatalf("half a copy: %v, %d volumes", err, len(p.to.host.Volumes("hf-b")))
+		}
+		if source {
+			if err := p.api.Delete(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "src"}}); err != nil {
+				t.Fatal(err)
+			}
+			// The claim is there still: its source may come back.
+			if state, err := p.provision(); status.Code(err) != codes.Unavailable || state != controller.ProvisioningInBackground {
+				t.Errorf("without its source: %v, %v", state, err)
+			}
+		}
+		if err := p.api.Delete(t.Context(), p.claim.DeepCopy()); err != nil {
+			t.Fatal(err)
+		}
+		if state, err := p.provision(); status.Code(err) != codes.NotFound || state != controller.ProvisioningFinished {
+			t.Errorf("the claim is gone: %v, %v", state, err)
+		}
+		if n := len(p.to.host.Volumes("hf-b")); n != 0 {
+			t.Errorf("there are %d volumes", n)
+		}
+	}
+}
+
 // bytes sets what the claim asks for.
-func (p *pair) bytes(q string) {
+func (p *twoNodes) bytes(q string) {
 	p.claim.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse(q)
 }
 
 // asker is a driver of another node that the test plays.
 type asker struct {
-	p    *pair
+	p    *twoNodes
 	cert *tls.Certificate
 }
 
-func (p *pair) asker() *asker {
+func (p *twoNodes) asker() *asker {
 	p.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -556,36 +590,36 @@ func (a *asker) ask(method string, q url.Values) (*http.Response, error) {
 // and nothing else.
 func TestOnlyTheClaimsNodeIsServed(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(p *pair, a *asker, q url.Values)
+		prepare func(p *twoNodes, a *asker, q url.Values)
 		code    int // 0 for no answer at all
 	}{
-		"Honest":             {func(*pair, *asker, url.Values) {}, 200},
-		"NoCertificate":      {func(_ *pair, a *asker, _ url.Values) { a.cert = nil }, 0},
-		"UnknownCertificate": {func(p *pair, a *asker, _ url.Values) { a.cert = p.asker().cert }, 403},
-		"OtherNode": {func(p *pair, a *asker, q url.Values) { // it has a Lease of its own, and says so
+		"Honest":             {func(*twoNodes, *asker, url.Values) {}, 200},
+		"NoCertificate":      {func(_ *twoNodes, a *asker, _ url.Values) { a.cert = nil }, 0},
+		"UnknownCertificate": {func(p *twoNodes, a *asker, _ url.Values) { a.cert = p.asker().cert }, 403},
+		"OtherNode": {func(p *twoNodes, a *asker, q url.Values) { // it has a Lease of its own, and says so
 			a.cert = p.asker().cert
 			p.lease("n3", "x", a.cert.Certificate[0])
 			q.Set("node", "n3")
 		}, 403},
-		"OtherNodeInItsName": {func(p *pair, a *asker, _ url.Values) {
+		"OtherNodeInItsName": {func(p *twoNodes, a *asker, _ url.Values) {
 			a.cert = p.asker().cert
 			p.lease("n3", "x", a.cert.Certificate[0])
 		}, 403},
-		"NoLease":     {func(_ *pair, _ *asker, q url.Values) { q.Set("node", "n4") }, 403},
-		"NoNode":      {func(_ *pair, _ *asker, q url.Values) { q.Del("node") }, 403},
-		"NoClaim":     {func(_ *pair, _ *asker, q url.Values) { q.Set("claim", "none") }, 403},
-		"OtherUID":    {func(_ *pair, _ *asker, q url.Values) { q.Set("uid", "uid-old") }, 403},
-		"OtherSource": {func(p *pair, _ *asker, q url.Values) { q.Set("source", p.source.Group+"/hfv-secret") }, 403},
-		"NoSelectedNode": {func(p *pair, _ *asker, _ url.Values) {
+		"NoLease":     {func(_ *twoNodes, _ *asker, q url.Values) { q.Set("node", "n4") }, 403},
+		"NoNode":      {func(_ *twoNodes, _ *asker, q url.Values) { q.Del("node") }, 403},
+		"NoClaim":     {func(_ *twoNodes, _ *asker, q url.Values) { q.Set("claim", "none") }, 403},
+		"OtherUID":    {func(_ *twoNodes, _ *asker, q url.Values) { q.Set("uid", "uid-old") }, 403},
+		"OtherSource": {func(p *twoNodes, _ *asker, q url.Values) { q.Set("source", p.source.Group+"/hfv-secret") }, 403},
+		"NoSelectedNode": {func(p *twoNodes, _ *asker, _ url.Values) {
 			p.change(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, "volume.kubernetes.io/selected-node") })
 		}, 403},
-		"Bound": {func(p *pair, _ *asker, _ url.Values) {
+		"Bound": {func(p *twoNodes, _ *asker, _ url.Values) {
 			p.change(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "new" })
 		}, 403},
-		"NoSource": {func(p *pair, _ *asker, _ url.Values) {
+		"NoSource": {func(p *twoNodes, _ *asker, _ url.Values) {
 			p.change(func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource = nil })
 		}, 403},
-		"OtherNamespace": {func(p *pair, _ *asker, q url.Values) {
+		"OtherNamespace": {func(p *twoNodes, _ *asker, q url.Values) {
 			c := p.claim.DeepCopy()
 			c.ObjectMeta = metav1.ObjectMeta{Namespace: "evil", Name: "new", UID: "uid-evil", Annotations: c.Annotations}
 			ns := "ns"
@@ -594,7 +628,7 @@ func TestOnlyTheClaimsNodeIsServed(t *testing.T) {
 			q.Set("namespace", "evil")
 			q.Set("uid", "uid-evil")
 		}, 403},
-		"SourceElsewhere": {func(p *pair, _ *asker, _ url.Values) {
+		"SourceElsewhere": {func(p *twoNodes, _ *asker, _ url.Values) {
 			var pv corev1.PersistentVolume
 			if err := p.api.Get(t.Context(), types.NamespacedName{Name: "src"}, &pv); err != nil {
 				t.Fatal(err)
@@ -606,7 +640,7 @@ func TestOnlyTheClaimsNodeIsServed(t *testing.T) {
 		}, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
+			p := newTwoNodes(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
 			a := p.asker()
 			p.lease("n2", "x", a.cert.Certificate[0])
 			q := a.query()
@@ -634,7 +668,7 @@ func TestOnlyTheClaimsNodeIsServed(t *testing.T) {
 			}
 		})
 	}
-	p := newPair(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
+	p := newTwoNodes(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
 	a := p.asker()
 	p.lease("n2", "x", a.cert.Certificate[0])
 	if resp, err := a.ask(http.MethodPost, a.query()); err != nil || resp.StatusCode != http.StatusNotFound || resp.Body.Close() != nil {
@@ -642,7 +676,7 @@ func TestOnlyTheClaimsNodeIsServed(t *testing.T) {
 	}
 }
 
-func (p *pair) create(o client.Object) {
+func (p *twoNodes) create(o client.Object) {
 	p.t.Helper()
 	o.SetResourceVersion("")
 	if err := p.api.Create(p.t.Context(), o); err != nil {
@@ -651,7 +685,7 @@ func (p *pair) create(o client.Object) {
 }
 
 // change changes the claim in the API server.
-func (p *pair) change(f func(*corev1.PersistentVolumeClaim)) {
+func (p *twoNodes) change(f func(*corev1.PersistentVolumeClaim)) {
 	p.t.Helper()
 	c := p.claim.DeepCopy()
 	if err := p.api.Get(p.t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
@@ -665,7 +699,7 @@ func (p *pair) change(f func(*corev1.PersistentVolumeClaim)) {
 
 // TestTransfersAreBounded: two at a time, and a source that is being read stays as it is.
 func TestTransfersAreBounded(t *testing.T) {
-	p := newPair(t, "VolumeSnapshot", thin, thin, lvm.Ext4)
+	p := newTwoNodes(t, "VolumeSnapshot", thin, thin, lvm.Ext4)
 	a := p.asker()
 	p.lease("n2", "x", a.cert.Certificate[0])
 	reading := make(chan string, 10)
