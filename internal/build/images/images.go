@@ -74,12 +74,14 @@ func All() []Image {
 // StandIns are images under the names that Kubernetes' own storage suite wants
 // (k8s.io/kubernetes v1.36.3, test/utils/image/manifest.go), for nodes without a
 // registry: agnhost is the suite's program, built from its source, on Debian's tools in
-// place of Alpine's; busybox is Debian's.
+// place of Alpine's; busybox is Debian's; of the others the specs want a shell and its tools.
 func StandIns() []Image {
 	const registry = "registry.k8s.io/e2e-test-images/"
 	return []Image{
 		{Name: "agnhost", Binary: "agnhost", Base: "storage-tools", User: "0:0", Reference: registry + "agnhost:2.63.0"},
 		{Name: "busybox", Base: busyboxBase, User: "0:0", Reference: registry + "busybox:1.37.0-1"},
+		{Name: "glibc-dns-testing", Base: "storage-tools", User: "0:0", Reference: registry + "glibc-dns-testing:2.0.0"},
+		{Name: "nginx", Base: "storage-tools", User: "0:0", Reference: registry + "nginx:1.15-4"},
 	}
 }
 

@@ -299,7 +299,12 @@ func TestStandIns(t *testing.T) {
 		}
 		runs[e.Names[0]] = append(cfg.Config.Entrypoint, cfg.Config.Cmd...)
 	}
-	want := map[string][]string{"registry.k8s.io/e2e-test-images/agnhost:2.63.0": {"/agnhost"}, "registry.k8s.io/e2e-test-images/busybox:1.37.0-1": {"/bin/sh"}}
+	want := map[string][]string{
+		"registry.k8s.io/e2e-test-images/agnhost:2.63.0":          {"/agnhost"},
+		"registry.k8s.io/e2e-test-images/busybox:1.37.0-1":        {"/bin/sh"},
+		"registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0": {"/bin/bash"},
+		"registry.k8s.io/e2e-test-images/nginx:1.15-4":            {"/bin/bash"},
+	}
 	if d := cmp.Diff(want, runs); d != "" {
 		t.Error(d)
 	}
