@@ -32,7 +32,7 @@ func (p *pages) List(ctx context.Context, opts metav1.ListOptions) (*metav1.Part
 	n := len(opts.Continue)
 	o := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: p.names[n], Labels: map[string]string{v1alpha1.LabelAddon: "one"}, ManagedFields: []metav1.ManagedFieldsEntry{{
 		Manager: fieldOwner, Operation: metav1.ManagedFieldsOperationApply, APIVersion: "v1", Time: &metav1.Time{},
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{"f:` + v1alpha1.LabelAddon + `":{}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:` + v1alpha1.LabelAddon + `":{}}}}`),
 	}}}}
 	list := &metav1.PartialObjectMetadataList{Items: []metav1.PartialObjectMetadata{o}}
 	if n+1 < len(p.names) {

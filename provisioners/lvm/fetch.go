@@ -104,7 +104,7 @@ func (t *Transfers) request(ctx context.Context, node, address, certificate stri
 		cancel(nil)
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	resp, err := tr.RoundTrip(req)
+	resp, err := tr.RoundTrip(req) //nolint:bodyclose // incoming.close does
 	if err != nil {
 		cancel(nil)
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
