@@ -177,10 +177,14 @@ func inventoryOf(u unit) []v1alpha1.InventoryEntry {
 	return entriesOf(u, func(o metav1.Object) bool { return !ensured(o) })
 }
 
-// ensured tells whether an object is only made, and then left to whoever has it. As for
-// kube-addon-manager, exactly the label says so.
+// ensured tells whether an object is only made, and then left to whoever has it. A bundle
+// says so by the label, exactly. The annotation and other letters, which earlier bundles
+// may have and people may write, are taken for it: to leave too much alone loses nothing.
 func ensured(o metav1.Object) bool {
-	return o.GetLabels()[v1alpha1.LabelAddonMode] == v1alpha1.ModeEnsureExists
+	says := func(m map[string]string) bool {
+		return strings.EqualFold(m[v1alpha1.LabelAddonMode], v1alpha1.ModeEnsureExists)
+	}
+	return says(o.GetLabels()) || says(o.GetAnnotations())
 }
 
 // stale is what of an inventory the unit no longer has. What has come to mode

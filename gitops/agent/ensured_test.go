@@ -16,8 +16,8 @@ import (
 )
 
 // TestOneNotionOfEnsureExists: an annotation, or a label in other letters, was the mode for
-// some of the agent and none for the rest: such an object came into the inventory, stayed
-// when its addon went, and nobody was told.
+// some of the agent and none for the rest. A bundle says it by the label alone by now, and
+// what people or earlier bundles say otherwise is left alone all the same.
 func TestOneNotionOfEnsureExists(t *testing.T) {
 	c, err := client.NewWithWatch(cluster.ForTest(t).RESTConfig(), client.Options{})
 	if err != nil {
@@ -33,8 +33,9 @@ func TestOneNotionOfEnsureExists(t *testing.T) {
 		ensured             bool
 	}{
 		"label":      {map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}, nil, true},
-		"letters":    {map[string]string{v1alpha1.LabelAddonMode: "ensureexists"}, nil, false},
-		"annotation": {nil, map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}, false},
+		"letters":    {map[string]string{v1alpha1.LabelAddonMode: "ensureexists"}, nil, true},
+		"annotation": {nil, map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists}, true},
+		"other":      {map[string]string{v1alpha1.LabelAddonMode: v1alpha1.ModeReconcile}, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			labels := map[string]string{v1alpha1.LabelAddon: "one"}
@@ -71,5 +72,33 @@ func TestOneNotionOfEnsureExists(t *testing.T) {
 				t.Errorf("it stays when its addon goes: %t", stays)
 			}
 		})
+	}
+}
+
+// TestPlanOfFilesHandsNothingOver: an agent that writes files for kube-addon-manager hands
+// nothing over, and plans nothing of the kind.
+func TestPlanOfFilesHandsNothingOver(t *testing.T) {
+	c, err := client.NewWithWatch(cluster.ForTest(t).RESTConfig(), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"})
+	o.SetNamespace("default")
+	o.SetName("hands-nothing-over")
+	o.SetLabels(map[string]string{v1alpha1.LabelAddon: "one", v1alpha1.LabelAddonMode: v1alpha1.ModeReconcile})
+	if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o.DeepCopy()), client.FieldOwner(fieldOwner)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Delete(context.WithoutCancel(t.Context()), o) })
+	o.SetLabels(map[string]string{v1alpha1.LabelAddon: "one", v1alpha1.LabelAddonMode: v1alpha1.ModeEnsureExists})
+	for apply, hands := range map[string]bool{ApplyAgent: true, ApplyFiles: false, ApplyOther: false} {
+		p, err := newPlanner(Options{Apply: apply}, c, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change := p.try(t.Context(), o.DeepCopy(), brought{}); (change != nil) != hands {
+			t.Errorf("--apply=%s plans %+v", apply, change)
+		}
 	}
 }

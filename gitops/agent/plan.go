@@ -49,6 +49,7 @@ func planLimit(files int, onlyChanged bool) time.Duration {
 type planner struct {
 	cluster   string
 	looksOnly bool // another applies: a dry run that is not allowed is no fault
+	handsOver bool // the agent applies by itself
 	builtin   *runtime.Scheme
 	client    client.Client
 	manager   *ssa.ResourceManager
@@ -76,7 +77,7 @@ var (
 
 func newPlanner(o Options, c client.Client, hub asked) (*planner, error) {
 	known, err := builtin()
-	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, builtin: known, client: c, hub: hub,
+	return &planner{cluster: o.Cluster, looksOnly: o.Apply == ApplyOther, handsOver: o.Apply != ApplyOther && o.Apply != ApplyFiles, builtin: known, client: c, hub: hub,
 		manager: ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}), ssa.Owner{Field: fieldOwner, Group: "holdfast.dev"})}, err
 }
 

@@ -101,9 +101,6 @@ const (
 // next is what is to be done to an object. An object of mode EnsureExists is only made;
 // one that the agent applied in another mode is handed over.
 func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step, error) {
-	if sealed(o) { // nobody tries the first bundle of a cluster before
-		return nothing, fmt.Errorf("%s: %w", utils.FmtUnstructured(o), errSealed)
-	}
 	if ensured(o) {
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(o.GroupVersionKind())
@@ -115,6 +112,9 @@ func (a *applier) next(ctx context.Context, o *unstructured.Unstructured) (step,
 		case !apierrors.IsNotFound(err):
 			return nothing, fmt.Errorf("read %s: %w", utils.FmtUnstructured(o), err)
 		}
+	}
+	if sealed(o) { // nobody tries the first bundle of a cluster before
+		return nothing, fmt.Errorf("%s: %w", utils.FmtUnstructured(o), errSealed)
 	}
 	if differs, err := a.differs(ctx, o); err != nil || !differs {
 		return nothing, err

@@ -71,7 +71,7 @@ func (p *planner) try(ctx context.Context, o *unstructured.Unstructured, brings 
 // handedOver tries to hand an object that is there over to people; existing is nil when
 // that is not to be done, or not the agent's to do.
 func (p *planner) handedOver(ctx context.Context, o *unstructured.Unstructured) (existing, after *unstructured.Unstructured, err error) {
-	if p.looksOnly {
+	if !p.handsOver {
 		return nil, nil, nil
 	}
 	live := &unstructured.Unstructured{}
