@@ -6,6 +6,7 @@
 package kustomize
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"regexp"
@@ -158,7 +159,8 @@ func run(fs filesys.FileSystem) ([][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("write %s: %w", r.CurId(), err)
 		}
-		out = append(out, text)
+		// It is a line's end to YAML's readers, and only within strings of JSON.
+		out = append(out, bytes.ReplaceAll(text, []byte("\u0085"), []byte(`\u0085`)))
 	}
 	return out, nil
 }

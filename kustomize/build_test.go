@@ -63,6 +63,15 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// U+0085 ends a line of YAML 1.1, and would be folded to a space by who reads the JSON as YAML.
+func TestNextLine(t *testing.T) {
+	m := []kustomize.Manifest{{Name: "cm.yaml", Text: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: cm\ndata:\n  v: \"a\\Nb\"\n")}}
+	got, _, err := kustomize.Build(files{"kustomize/overlays/c1/kustomization.yaml": patch("cluster")}, unit, m)
+	if err != nil || !strings.Contains(string(got[0]), `"v":"a\u0085b"`) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestNothingToChange(t *testing.T) {
 	for name, f := range map[string]files{"NoFolder": {}, "EmptyComponent": {"kustomize/components/web/kustomization.yaml": component}} {
 		got, changed, err := kustomize.Build(f, unit, manifests)

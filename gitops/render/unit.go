@@ -1,6 +1,7 @@
 package render
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -106,16 +107,16 @@ func (u *unit) read(r *salt.Rendered) ([]*object, []kustomize.Manifest, error) {
 // shared is what the units of one tree need not do each for itself.
 type shared struct {
 	texts   salt.Texts
-	objects sync.Map // by manifestText: []*object, which nobody changes
+	objects sync.Map // by hash of name and text: []*object, which nobody changes; nil after the first unit
 }
 
-type manifestText struct{ file, key string }
-
-// read parses and checks the objects of a rendered file.
+// read parses and checks the objects of a rendered file. They are kept from the second unit
+// on: what one cluster alone has would only take up memory.
 func (s *shared) read(f *pyyaml.File) ([]*object, error) {
-	key := manifestText{f.Name, f.Key()}
-	if v, ok := s.objects.Load(key); ok {
-		return v.([]*object), nil
+	key := sha256.Sum256([]byte(f.Name + "\x00" + f.Key()))
+	known, again := s.objects.LoadOrStore(key, []*object(nil))
+	if objects := known.([]*object); objects != nil {
+		return objects, nil
 	}
 	docs, err := pyyaml.Documents(f)
 	if err != nil {
@@ -135,7 +136,7 @@ func (s *shared) read(f *pyyaml.File) ([]*object, error) {
 		o.source, o.sourceLine = f.Name, o.line(nil)
 		objects = append(objects, o)
 	}
-	if len(errs) == 0 {
+	if again && len(errs) == 0 {
 		s.objects.Store(key, objects)
 	}
 	return objects, errors.Join(errs...)
