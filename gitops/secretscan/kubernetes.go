@@ -1,6 +1,7 @@
 package secretscan
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"regexp"
@@ -19,14 +20,14 @@ func secretsIn(text string, root *yaml.Node, sealed bool, within int) (lines []i
 	switch {
 	case !mayHaveSecret(text):
 	case root == nil || root.Kind == yaml.ScalarNode:
-		return byLines(text)
+		lines = byLines(text)
 	default:
-		s := search{sealed: sealed, within: within, known: map[*yaml.Node]fields{}}
+		s := search{sealed: sealed, within: within, known: map[*yaml.Node]fields{}, listed: map[*yaml.Node]bool{}}
 		s.walk(root)
 		lines = s.lines
 	}
 	slices.Sort(lines)
-	return lines
+	return slices.Compact(lines)
 }
 
 // maxWithin is how many texts one within the other are parsed; what is deeper is judged by
@@ -53,15 +54,17 @@ type search struct {
 	sealed bool
 	within int
 	known  map[*yaml.Node]fields
+	listed map[*yaml.Node]bool // items that were looked at
 	lines  []int
 }
 
-// fields is what a mapping has, merged into it or its own. Of a key that is there twice,
-// and of several kinds, nobody knows which one a reader takes.
+// fields is what a mapping has, merged into it or its own. Of several kinds nobody knows
+// which one a reader takes; of another key that is there twice it is the last. It has a
+// size of its own, for aliases can have many mappings share a long one.
 type fields struct {
-	secret, secrets bool         // of kind Secret, or SecretList
-	data            []*yaml.Node // keys that have data, one of each name
-	items           *yaml.Node
+	secret, secrets  bool       // of kind Secret, or SecretList
+	data, stringData *yaml.Node // the keys, when they have data
+	items            *yaml.Node
 }
 
 // walk looks at a node and all below it. What an alias stands for is looked at where it is.
@@ -73,11 +76,14 @@ func (s *search) walk(n *yaml.Node) {
 		}
 		f := s.fieldsOf(n)
 		if f.secret {
-			s.found(f.data)
+			s.found(f)
 		}
-		if f.secrets && f.items != nil {
+		if f.secrets && f.items != nil && !s.listed[f.items] {
+			s.listed[f.items] = true
 			for _, item := range f.items.Content {
-				s.found(s.fieldsOf(item).data)
+				if resolved(item).Kind == yaml.MappingNode {
+					s.found(s.fieldsOf(item))
+				}
 			}
 		}
 	case yaml.ScalarNode:
@@ -110,45 +116,35 @@ func (s *search) text(n *yaml.Node) {
 	}
 }
 
-func (s *search) found(keys []*yaml.Node) {
-	for _, k := range keys {
-		s.lines = append(s.lines, k.Line)
+func (s *search) found(f fields) {
+	for _, key := range []*yaml.Node{f.data, f.stringData} {
+		if key != nil {
+			s.lines = append(s.lines, key.Line)
+		}
 	}
 }
 
-// fieldsOf collects them once for each mapping, so that neither a mapping that merges
-// itself nor a long chain of merges takes longer than others.
+// fieldsOf collects them once for each mapping, and for each list of mappings to merge, so
+// that neither a mapping that merges itself nor a long chain of merges takes longer than others.
 func (s *search) fieldsOf(n *yaml.Node) fields {
 	n = resolved(n)
 	f, ok := s.known[n]
-	if ok || n.Kind != yaml.MappingNode {
+	if ok {
 		return f
 	}
 	s.known[n] = f
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], resolved(n.Content[i+1])
-		switch resolved(key).Value {
-		case "kind":
-			f.secret = f.secret || value.Value == "Secret"
-			f.secrets = f.secrets || value.Value == "SecretList"
-		case "data", "stringData":
-			if len(value.Content) > 0 || value.Kind == yaml.ScalarNode && value.Tag != "!!null" {
-				f.data = append(f.data, key)
-			}
-		case "items":
-			f.items = value
+	switch n.Kind {
+	case yaml.SequenceNode:
+		for _, one := range n.Content {
+			f.merge(s.fieldsOf(one))
 		}
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value != "<<" {
-			continue
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			f.add(n.Content[i], resolved(n.Content[i+1]))
 		}
-		switch from := resolved(n.Content[i+1]); from.Kind {
-		case yaml.MappingNode:
-			f.merge(s.fieldsOf(from))
-		case yaml.SequenceNode:
-			for _, one := range from.Content {
-				f.merge(s.fieldsOf(one))
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == "<<" {
+				f.merge(s.fieldsOf(n.Content[i+1]))
 			}
 		}
 	}
@@ -156,18 +152,28 @@ func (s *search) fieldsOf(n *yaml.Node) fields {
 	return f
 }
 
+func (f *fields) add(key, value *yaml.Node) {
+	hasData := len(value.Content) > 0 || value.Kind == yaml.ScalarNode && value.Tag != "!!null"
+	switch name := resolved(key).Value; {
+	case name == "kind":
+		f.secret = f.secret || value.Value == "Secret"
+		f.secrets = f.secrets || value.Value == "SecretList"
+	case name == "data" && hasData:
+		f.data = key
+	case name == "stringData" && hasData:
+		f.stringData = key
+	case name == "items":
+		f.items = value
+	}
+}
+
 // merge takes over what a mapping lacks.
 func (f *fields) merge(from fields) {
 	f.secret = f.secret || from.secret
 	f.secrets = f.secrets || from.secrets
-	for _, key := range from.data {
-		if !slices.ContainsFunc(f.data, func(k *yaml.Node) bool { return k.Value == key.Value }) {
-			f.data = append(f.data, key)
-		}
-	}
-	if f.items == nil {
-		f.items = from.items
-	}
+	f.data = cmp.Or(f.data, from.data)
+	f.stringData = cmp.Or(f.stringData, from.stringData)
+	f.items = cmp.Or(f.items, from.items)
 }
 
 func resolved(n *yaml.Node) *yaml.Node {
@@ -190,21 +196,92 @@ var (
 	secretDataRE = regexp.MustCompile(begins + `(?:data|stringData)` + colon + `(\{\s*\}|null\b|~)?`)
 )
 
-// byLines finds a line with the kind, and those with data, anywhere in a text.
+// beforeKeyRE is what a line in block style has before its first key.
+var beforeKeyRE = regexp.MustCompile(`^\s*(?:-\s+)*`)
+
+// mapping is one that has not ended yet.
+type mapping struct {
+	column int // of its keys, in block style
+	secret bool
+	data   []int // lines
+}
+
+func (m *mapping) add(isKind bool, line int) {
+	if isKind {
+		m.secret = true
+	} else {
+		m.data = append(m.data, line)
+	}
+}
+
+// byLines finds the lines with data that are part of the same mapping as the kind: in block
+// style by the column, in flow style by the braces. The braces of a template are in pairs,
+// too. As those in a text may not be, what is in flow style in one line is taken together.
 func byLines(text string) (lines []int) {
-	n, isSecret := 0, false
+	var block, flow []mapping // the innermost last
+	end := func(open *[]mapping) {
+		last := len(*open) - 1
+		if m := (*open)[last]; m.secret {
+			lines = append(lines, m.data...)
+		}
+		*open = (*open)[:last]
+	}
+	n := 0
 	for line := range strings.Lines(text) {
 		n++
-		line = strings.TrimSuffix(line, "\n")
-		isSecret = isSecret || secretKindRE.MatchString(line)
-		for _, m := range secretDataRE.FindAllStringSubmatch(line, -1) {
-			if m[1] == "" {
-				lines = append(lines, n)
+		line = strings.TrimRight(line, " \t\n")
+		keys := map[int]bool{} // where the kind, true, or data, false, begins
+		for _, m := range secretKindRE.FindAllStringIndex(line, -1) {
+			keys[m[0]] = true
+		}
+		for _, m := range secretDataRE.FindAllStringSubmatchIndex(line, -1) {
+			if m[2] < 0 {
+				keys[m[0]] = false
 			}
 		}
+		if content := strings.TrimLeft(line, " \t"); !between(content) {
+			indent, column := len(line)-len(content), len(beforeKeyRE.FindString(line))
+			for len(block) > 0 && (block[len(block)-1].column > indent || strings.HasPrefix(content+" ", "--- ") && block[len(block)-1].column == indent) {
+				end(&block)
+			}
+			if len(block) == 0 || block[len(block)-1].column < column {
+				block = append(block, mapping{column: column})
+			}
+		}
+		here := []mapping{{}}
+		for i, c := range line {
+			switch {
+			case c == '{':
+				flow = append(flow, mapping{})
+			case c == '}' && len(flow) > 0:
+				end(&flow)
+			}
+			isKind, is := keys[i]
+			if !is {
+				continue
+			}
+			if c == '{' || c == ',' {
+				here[0].add(isKind, n)
+			} else {
+				block[len(block)-1].add(isKind, n)
+			}
+			if len(flow) > 0 {
+				flow[len(flow)-1].add(isKind, n)
+			}
+		}
+		end(&here)
 	}
-	if !isSecret {
-		return nil
+	for len(block) > 0 {
+		end(&block)
+	}
+	for len(flow) > 0 {
+		end(&flow)
 	}
 	return lines
+}
+
+// between is true for a line that may stand in a mapping with any indentation: an empty one,
+// a comment, or what a template does.
+func between(content string) bool {
+	return content == "" || slices.ContainsFunc([]string{"#", "{{", "{%", "{#"}, func(p string) bool { return strings.HasPrefix(content, p) })
 }

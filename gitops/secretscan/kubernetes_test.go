@@ -2,9 +2,12 @@ package secretscan_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"holdfast.dev/gitops/secretscan"
 	"holdfast.dev/internal/strictyaml"
@@ -31,7 +34,7 @@ func TestSecretWithData(t *testing.T) {
 		"SecretList":     {"what the API server itself answers", "kind: SecretList\nitems:\n- metadata: {name: a}\n  data:\n    a: YQ==\n", []int{4}},
 		"JSON":           {"JSON as kubectl get -o json writes it", "{\n    \"apiVersion\": \"v1\",\n    \"data\": {\n        \"a\": \"YQ==\"\n    },\n    \"kind\": \"Secret\"\n}\n", []int{3}},
 		"JSONLine":       {"JSON in one line", `{"apiVersion":"v1","kind":"Secret","data":{"a":"YQ=="}}`, []int{1}},
-		"JSONLines":      {"many of them, which is no YAML", `{"kind":"ConfigMap","data":{"a":"b"}}` + "\n" + `{"apiVersion":"v1","kind":"Secret","data":{"a":"YQ=="}}` + "\n", []int{1, 2}},
+		"JSONLines":      {"many of them, which is no YAML", `{"kind":"ConfigMap","data":{"a":"b"}}` + "\n" + `{"apiVersion":"v1","kind":"Secret","data":{"a":"YQ=="}}` + "\n", []int{2}},
 		"JSONStream":     {"and over several lines", "{\n  \"kind\": \"Secret\",\n  \"data\": {\n    \"a\": \"YQ==\"\n  }\n}\n{\n  \"kind\": \"Namespace\"\n}\n", []int{3}},
 		"JSONTabs":       {"with tabs", "{\n\t\"kind\": \"Secret\",\n\t\"stringData\": {\"a\": \"b\"}\n}\n", []int{3}},
 		"JSONEscaped":    {"what an annotation of kubectl keeps", "metadata:\n  annotations:\n    last: \"{\\\"kind\\\":\\\"Secret\\\",\\\"data\\\":{\\\"a\\\":\\\"YQ==\\\"}}\"\n", []int{3}},
@@ -57,6 +60,13 @@ func TestSecretWithData(t *testing.T) {
 		"JinjaFlow":      {"in flow style", "{% if x %}\n{apiVersion: v1, kind: Secret, metadata: {name: {{ n }}}, data: {a: YQ==}}\n{% endif %}\n", []int{2}},
 		"JinjaFlowLines": {"over several lines", "{% if x %}\n{apiVersion: v1,\n kind: Secret,\n metadata: {name: {{ n }}},\n data: {a: YQ==}}\n{% endif %}\n", []int{5}},
 		"JinjaList":      {"in a list", "items:\n{% for n in names %}\n- kind: Secret\n  data:\n    a: YQ==\n{% endfor %}\n", []int{4}},
+		"JinjaDataFirst": {"data before the kind, and what the template does between them", "items:\n- data:\n    a: {{ a }}-x\n\n{% if x %}\n# and\n{% endif %}\n  kind: Secret\n", []int{2}},
+		"JinjaFlowFirst": {"in flow style, too", "x: {data: {a: {{ a }}-x},\n  kind: Secret}\n", []int{1}},
+		"JinjaJSON":      {"one of two in JSON", "{% if x %}\n[{\"kind\": \"Secret\",\n \"metadata\": {\"name\": \"{{ n }}\"}, \"data\": {\n   \"a\": \"YQ==\"}},\n {\"kind\": \"ConfigMap\",\n  \"data\": {}}]\n{% endif %}\n", []int{3}},
+		"JinjaOpenBrace": {"a brace in a text, which nothing closes", "kind: Secret\nmetadata: {name: {{ n }}-x, annotations: {a: \"{\"}}\ndata:\n  a: YQ==\n", []int{3}},
+		"JinjaEndBrace":  {"and one that nothing opens", "{% if x %}\n{kind: Secret, metadata: {name: {{ n }}, annotations: {a: \"}}\"}}, data: {a: YQ==}}\n{% endif %}\n", []int{2}},
+		"Twice":          {"a key that is there twice", "kind: Secret\ndata: # not-a-secret: an example\n  a: b\ndata:\n  a: YQ==\n", []int{4}},
+		"MergeTwo":       {"one list that two merge", "x: &x {kind: Secret}\ny: &y [*x]\nz:\n- {<<: *y, data: {a: YQ==}}\n- {<<: *y, stringData: {a: b}}\n", []int{4, 5}},
 		"CRLF":           {"lines as Windows ends them", strings.ReplaceAll(block, "\n", "\r\n"), []int{4}},
 		"CRLFFlow":       {"and in flow style", "a: b\r\n---\r\n{kind: Secret,\r\n data: {a: YQ==}}\r\n", []int{4}},
 		"CRLFLiteral":    {"and in a text", "x: |\r\n  kind: Secret\r\n  data:\r\n    a: YQ==\r\n", []int{3}},
@@ -140,6 +150,11 @@ func TestNoSecret(t *testing.T) {
 		"LiteralAllowed":  "x: |\n  kind: Secret\n  # not-a-secret: an example\n  data:\n    a: YQ==\n",
 		"TemplateNoData":  "{% if x %}\n{kind: Secret, metadata: {name: {{ n }}}, data: {}}\n{% endif %}\n",
 		"TemplateAllowed": "{% if x %}\n{kind: Secret, data: {a: YQ==}} # not-a-secret: an example\n{% endif %}\n",
+		"TemplateValues":  "kind: HelmRelease\nmetadata:\n  name: {{ n }}-x\nspec:\n  valuesFrom:\n  - kind: Secret\n    name: x\n  values:\n    persistence:\n      data:\n        size: 1Gi\n",
+		"TemplateText":    "{% if x %}\nkind: ConfigMap\ndata:\n  a: |\n    - {kind: Secret, namespace: {{ n }}}\n{% endif %}\n",
+		"TemplateFlow":    "a: [{kind: Secret,\n  name: {{ n }}-x}, {kind: ConfigMap,\n  data: {a: b}}]\n",
+		"TemplateList":    "{% for n in names %}\n- kind: Secret\n  metadata: {name: {{ n }}}\n- kind: ConfigMap\n  data: {a: b}\n{% endfor %}\n",
+		"TemplateMarker":  "a: {{ a }}-x\nx: |\n  kind: Secret\n  type: Opaque\n  ---\n  kind: ConfigMap\n  data:\n    a: b\n",
 		"Prose":           "# Secrets\n\nThe agent reads the Secret of its identity; its data: nobody's.\n\n* kind: of no matter\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,4 +163,43 @@ func TestNoSecret(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLongMappings: what a text costs does not grow with a product of its parts. For each
+// key of a mapping all of them were looked at, for each list that an alias repeats its items
+// were listed again, and for each merge all keys of what it merges.
+func TestLongMappings(t *testing.T) {
+	const words = "words: Secret kind data\n"
+	short := func(part string) string { return strings.Repeat(part, 1<<16/len(part)) }
+	long := func(part string) string { return strings.Repeat(part, 1<<18/len(part)) }
+	for name, text := range map[string]string{
+		"Flat":       words + long("key: v\n") + long("key: v\n"),
+		"FlatSealed": words + "v: ENC[AES256_GCM,\n" + long("key: v\n") + long("key: v\n"),
+		"Lists":      words + "i: &i [" + short("{data: 1},") + "]\nl: [" + short("{kind: SecretList, items: *i},") + "]\n",
+		"Items":      words + "d: &d {" + short("data: 1,") + "}\nl: {kind: SecretList, items: [" + short("*d,") + "]}\n",
+		"Merges":     words + "d: &d {" + long("data: 1,") + "}\nm: {<<: [" + long("*d,") + "]}\n",
+		"MergeLists": words + "d: &d {data: 1}\ni: &i [" + long("*d,") + "]\nl: [" + long("{<<: *i},") + "]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			memory, cpu := spent(t)
+			secretscan.Scan("f.yaml", []byte(text))
+			memoryAfter, cpuAfter := spent(t)
+			if m, c := memoryAfter-memory, cpuAfter-cpu; m > 256<<20 || c > 5*time.Second {
+				t.Errorf("%d KiB took %d MiB and %v", len(text)>>10, m>>20, c)
+			}
+		})
+	}
+}
+
+// spent is the memory in bytes and the time of processors that the process took until now:
+// other processes do not count.
+func spent(t *testing.T) (memory uint64, cpu time.Duration) {
+	t.Helper()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return m.TotalAlloc, time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -76,10 +76,11 @@ func Scan(file string, data []byte) []error {
 	n, allowedBefore := 0, false
 	for _, doc := range documents(textOf(data)) {
 		first, root := n, (*yaml.Node)(nil)
-		if strings.Contains(doc, sopsPrefix) || mayHaveSecret(doc) {
+		mayBeSealed := strings.Contains(doc, sopsPrefix)
+		if mayBeSealed || mayHaveSecret(doc) {
 			root = parse(doc) // most have no need of it
 		}
-		sealed := sealedDocument(root, func(f Fault) {
+		sealed := mayBeSealed && sealedDocument(root, func(f Fault) {
 			errs = append(errs, &strictyaml.Error{File: file, Line: first + f.Node.Line, Msg: f.Msg, Hint: f.Hint})
 		})
 		withData := secretsIn(doc, root, sealed, 0)

@@ -78,22 +78,23 @@ const (
 	ofSecret          // the data of a Secret, also of one in a List or a template
 )
 
-// below is what a value under a key of a mapping is part of.
-func (of owner) below(mapping *yaml.Node, key string) owner {
-	holds := key == "data" || key == "stringData"
-	if of == ofTemplates && holds {
-		return ofSecret
+// below is what the values of a mapping are part of: those under data and stringData, and
+// the one under spec. The others are part of what the mapping is.
+func (of owner) below(mapping *yaml.Node) (data, spec owner) {
+	data, spec = of, of
+	if of == ofTemplates {
+		data = ofSecret
 	}
 	for i := 0; i+1 < len(mapping.Content); i += 2 { // every kind, should there be two
 		switch kind := mapping.Content[i+1].Value; {
 		case mapping.Content[i].Value != "kind":
-		case kind == "Secret" && holds:
-			return ofSecret
-		case strings.HasSuffix(kind, "SopsSecret") && key == "spec":
-			return max(of, ofTemplates)
+		case kind == "Secret":
+			data = ofSecret
+		case strings.HasSuffix(kind, "SopsSecret"):
+			spec = max(of, ofTemplates)
 		}
 	}
-	return of
+	return data, spec
 }
 
 // checkBlock looks for what sops itself refuses a file without (getsops/sops,
@@ -171,13 +172,20 @@ func ruleOf(block *yaml.Node) (func(path []string) bool, *Fault) {
 }
 
 // walk calls f for every value that has no values below it. The path has the keys
-// that lead to it, and no numbers of list entries, as SOPS has it.
+// that lead to it, and no numbers of list entries, as SOPS has it; it is f's for one call.
 func walk(n *yaml.Node, path []string, of owner, f func(n *yaml.Node, path []string, of owner)) {
 	switch n.Kind {
 	case yaml.MappingNode:
+		data, spec := of.below(n)
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i].Value
-			walk(n.Content[i+1], append(slices.Clip(path), key), of.below(n, key), f)
+			key, its := n.Content[i].Value, of
+			switch key {
+			case "data", "stringData":
+				its = data
+			case "spec":
+				its = spec
+			}
+			walk(n.Content[i+1], append(path, key), its, f)
 		}
 	case yaml.SequenceNode:
 		for _, item := range n.Content {
