@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"holdfast.dev/e2e/cluster"
+	"holdfast.dev/e2e/env"
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/gitops/agent"
 	"holdfast.dev/gitops/render"
@@ -92,7 +92,7 @@ func (r *rig) awaitDeath(f *faults) {
 // middle of any request. While the agent is dead, its AddonStatuses are deleted. When all is well again, exactly the last bundle's objects are
 // there, and nobody else's were touched.
 func TestRandomSequences(t *testing.T) {
-	n, first := number(t, "HOLDFAST_SEQUENCES", sequences), number(t, "HOLDFAST_SEED", 1)
+	n, first := env.Number(t, "HOLDFAST_SEQUENCES", sequences), env.Number(t, "HOLDFAST_SEED", 1)
 	c := connect(t)
 	did := &tally{counts: map[string]int{}, start: time.Now()}
 	var next atomic.Uint64
@@ -113,20 +113,6 @@ func TestRandomSequences(t *testing.T) {
 	}
 	wg.Wait()
 	t.Log(did)
-}
-
-// number is one of the environment.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
 
 // openLane makes a lane's namespace, and at the end of the test removes it.

@@ -3,15 +3,14 @@ package rollout_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"holdfast.dev/e2e/env"
 	"holdfast.dev/gitops/rollout"
 )
 
@@ -23,7 +22,7 @@ const schedules = 5_000
 // outages, freezes and kills, checks every decision against the rules, and asks
 // at the end of each schedule whether the rollout still ends.
 func TestRandomSchedules(t *testing.T) {
-	n, first := number(t, "HOLDFAST_SCHEDULES", schedules), number(t, "HOLDFAST_SEED", 1)
+	n, first := env.Number(t, "HOLDFAST_SCHEDULES", schedules), env.Number(t, "HOLDFAST_SEED", 1)
 	// A schedule holds little memory and makes much garbage.
 	defer debug.SetGCPercent(debug.SetGCPercent(1000))
 	var next, clusters atomic.Uint64
@@ -52,20 +51,6 @@ func TestRandomSchedules(t *testing.T) {
 	if n >= schedules && (backs.Load() < int64(n/100) || backs.Load() > int64(n*99/100)) {
 		t.Errorf("%d of %d schedules had a rollback: they no longer test what they should", backs.Load(), n)
 	}
-}
-
-// number is what the environment says, or what it is otherwise.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
 
 // randomFleet is mostly fifty clusters, sometimes hundreds, rarely a thousand.

@@ -294,24 +294,12 @@ func (e *Engine) dropMoment(ctx context.Context, g *group, name string) error {
 // FinishTransfers removes the snapshots of transfers that are not under way, as after a
 // restart. It runs nothing when there are none.
 func (e *Engine) FinishTransfers(ctx context.Context) error {
-	var errs []error
-	for _, g := range e.groups {
-		s, fresh, _ := g.last()
-		if !fresh {
-			continue
+	return e.leftovers(KindTransfer, func(g *group, v Volume) error {
+		unlock, err := e.lock(v.LV.Name)
+		if err != nil {
+			return nil //nolint:nilerr // it is under way
 		}
-		for i := range s.LVs {
-			lv := &s.LVs[i]
-			if !lv.Tags.Ours() || Kind(lv.Tags.Get(vg.KeyKind)) != KindTransfer {
-				continue
-			}
-			unlock, err := e.lock(lv.Name)
-			if err != nil {
-				continue // it is under way
-			}
-			errs = append(errs, e.dropMoment(ctx, g, lv.Name))
-			unlock()
-		}
-	}
-	return errors.Join(errs...)
+		defer unlock()
+		return e.dropMoment(ctx, g, v.LV.Name)
+	})
 }

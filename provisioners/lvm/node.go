@@ -164,6 +164,20 @@ func (e *Engine) condemn(ctx context.Context, v Volume) error {
 // FinishEphemeral removes the volumes of pods whose removal was begun and held up. It
 // runs nothing when there are none.
 func (e *Engine) FinishEphemeral(ctx context.Context) error {
+	return e.leftovers(KindEphemeral, func(_ *group, v Volume) error {
+		if v.Phase() != vg.Deleting {
+			return nil
+		}
+		if err := e.Delete(ctx, v.Handle); !errors.Is(err, ErrHeld) && !errors.Is(err, ErrBusy) {
+			return err
+		}
+		return nil
+	})
+}
+
+// leftovers calls finish for each volume of a kind in the groups that are known to be as
+// they were last looked at.
+func (e *Engine) leftovers(kind Kind, finish func(*group, Volume) error) error {
 	var errs []error
 	for _, g := range e.groups {
 		s, fresh, _ := g.last()
@@ -171,11 +185,8 @@ func (e *Engine) FinishEphemeral(ctx context.Context) error {
 			continue
 		}
 		for i := range s.LVs {
-			v := e.volume(g, &s.LVs[i])
-			if v.LV.Tags.Ours() && v.Kind() == KindEphemeral && v.Phase() == vg.Deleting {
-				if err := e.Delete(ctx, v.Handle); err != nil && !errors.Is(err, ErrHeld) && !errors.Is(err, ErrBusy) {
-					errs = append(errs, err)
-				}
+			if v := e.volume(g, &s.LVs[i]); v.LV.Tags.Ours() && v.Kind() == kind {
+				errs = append(errs, finish(g, v))
 			}
 		}
 	}
