@@ -70,6 +70,43 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// A disk whose hang has passed is asked when that is known, and not when its turn would have come; once, for
+// one that is always late would be asked as often as a sound one.
+func TestLateAnswer(t *testing.T) {
+	const gap, interval = 20 * time.Second, 5 * time.Minute
+	m, d := bare(gap, interval)
+	hung := fmt.Errorf("read sda: %w", smart.ErrNoAnswer)
+	fail := func() {
+		d.asked = time.Now()
+		m.onHealth("d", d, nil, hung)
+	}
+	soon := func() bool { return time.Until(d.next) <= gap }
+	for range 5 {
+		fail()
+	}
+	m.health.late("sda (another)", time.Now())
+	if soon() {
+		t.Error("another disk's late answer brings it a question")
+	}
+	m.health.late("sda (d)", time.Now())
+	if !soon() {
+		t.Errorf("it answers again and is asked in %s", time.Until(d.next))
+	}
+	fail()
+	m.health.late("sda (d)", time.Now())
+	if soon() {
+		t.Error("a disk that is always late is asked as often as one that answers")
+	}
+	m.onHealth("d", d, &smart.Report{}, nil)
+	for range 5 {
+		fail()
+	}
+	m.health.late("sda (d)", time.Now())
+	if !soon() {
+		t.Error("the second hang has no early end")
+	}
+}
+
 // One failure of another kind is not silence: it may pass, or be this process's own.
 func TestBackOffOfErrors(t *testing.T) {
 	for err, silent := range map[error][2]bool{

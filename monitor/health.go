@@ -52,7 +52,8 @@ type diskHealth struct {
 	asked  time.Time // last question
 	next   time.Time // next one
 
-	failures int // questions without an answer since the last one
+	failures int  // questions without an answer since the last one
+	hastened bool // one of them has ended late, and brought the next one forward
 
 	reading smartReading
 	memory  verdict.Memory
@@ -150,6 +151,27 @@ func (h *health) soon(id string, now time.Time) {
 	}
 }
 
+// late has a disk asked again whose question (see key) has ended after it was given up:
+// what hung has passed, and the pace of a disk that hangs would keep it Unknown for minutes. That
+// is done once until it answers in time, for a disk that is always late is as hard to ask as one that hangs.
+func (h *health) late(key string, now time.Time) {
+	for id, d := range h.disks {
+		if d.failures > 0 && !d.hastened && d.key(id) == key {
+			d.hastened = true
+			d.next = earlier(d.next, later(now, d.asked.Add(h.gap)))
+		}
+	}
+}
+
+// key names a disk and the way in which it is asked.
+func (d *diskHealth) key(id string) string {
+	key := d.device + " (" + id + ")"
+	if d.via != nil {
+		key += " through smartctl -d " + d.via.Type
+	}
+	return key
+}
+
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -186,9 +208,9 @@ func (m *Monitor) askDue(ctx context.Context, now time.Time) {
 			continue
 		}
 		d.asking, d.asked = true, now
-		device, via := d.device, d.via // d is the loop's
+		key, device, via := d.key(id), d.device, d.via // d is the loop's
 		go func() {
-			r, err := m.health.ask(ctx, id, device, via)
+			r, err := m.health.ask(ctx, key, device, via)
 			m.tell(ctx, func() { m.onHealth(id, d, r, err) })
 		}()
 	}
@@ -196,15 +218,15 @@ func (m *Monitor) askDue(ctx context.Context, now time.Time) {
 
 // ask reads one disk, by ioctl or by smartctl. A question that hangs holds up no other
 // disk that gets the name. It is safe for concurrent use.
-func (h *health) ask(ctx context.Context, id, device string, via *smart.Adapter) (*smart.Report, error) {
+func (h *health) ask(ctx context.Context, key, device string, via *smart.Adapter) (*smart.Report, error) {
 	if via == nil {
 		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 		defer cancel()
-		return h.reader.ReadBy(ctx, device+" ("+id+")", func(ctx context.Context) (*smart.Report, error) { return h.reader.Ask(ctx, device) })
+		return h.reader.ReadBy(ctx, key, func(ctx context.Context) (*smart.Report, error) { return h.reader.Ask(ctx, device) })
 	}
 	ctx, cancel := context.WithTimeout(ctx, smartctlTimeout)
 	defer cancel()
-	return h.reader.ReadBy(ctx, device+" ("+id+") through smartctl -d "+via.Type, func(ctx context.Context) (*smart.Report, error) {
+	return h.reader.ReadBy(ctx, key, func(ctx context.Context) (*smart.Report, error) {
 		return h.smartctl.Ask(ctx, via, "/dev/"+device)
 	})
 }
@@ -223,7 +245,7 @@ func (m *Monitor) onHealth(id string, d *diskHealth, r *smart.Report, err error)
 	d.reading = smartReading{disk: id, at: d.reading.at, asked: true}
 	switch {
 	case err == nil:
-		d.reading.at, d.reading.report, d.failures = now, r, 0
+		d.reading.at, d.reading.report, d.failures, d.hastened = now, r, 0, false
 		m.judgeHealth(id, d, r, now)
 	case errors.Is(err, smart.ErrUnsupported) && !d.judged && m.said(id) == "":
 		// One that has told its health and does not any more is not sound for that.

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -220,6 +221,26 @@ func TestSilentDisk(t *testing.T) {
 	if lint, err := testutil.GatherAndLint(reg); err != nil || len(lint) > 0 {
 		t.Errorf("%v, problems %+v", err, lint)
 	}
+}
+
+// A question that ends after its time has the disk asked long before its turn.
+func TestLateAnswerIsHeard(t *testing.T) {
+	h, api, d := newHost(t), newMemory(), newDrives()
+	h.plugDisk("nvme0n1", "a")
+	d.says("nvme0n1", nvme("a", 0))
+	m, _ := watchWith(t, h, api, healthOptions(h), d.as)
+	api.await(t, "healthy", is("model-a", "Healthy"))
+	d.says("nvme0n1", nvme("a", smart.ReadOnly))
+	m.tell(t.Context(), func() {
+		disk := m.health.disks["model-a"]
+		disk.failures, disk.asking, disk.asked, disk.next = 5, false, time.Time{}, time.Now().Add(time.Hour)
+	})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.health.reader.ReadBy(over, "nvme0n1 (model-a)", func(context.Context) (*smart.Report, error) { return nil, nil }); err != nil && !errors.Is(err, smart.ErrNoAnswer) {
+		t.Fatal(err)
+	}
+	api.await(t, "failed", is("model-a", "Failed SMART*1"))
 }
 
 // A disk that told its health, and then says that it has none, is not sound.

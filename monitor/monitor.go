@@ -149,6 +149,7 @@ func (m *Monitor) Collector() prometheus.Collector { return m.metrics }
 // Run watches until the context ends.
 func (m *Monitor) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	m.health.reader.Late = func(key string) { m.tell(ctx, func() { m.health.late(key, time.Now()) }) }
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()

@@ -76,6 +76,9 @@ var (
 type Reader struct {
 	// Ask reads one disk; nil is ReadFile. It may hang.
 	Ask func(ctx context.Context, device string) (*Report, error)
+	// Late, when set, is told the key (of Read, the device) of a question that was given up and has
+	// ended since, with no error but that its time was over: the disk answers again, and may be asked.
+	Late func(key string)
 
 	mu   sync.Mutex
 	busy map[string]bool
@@ -97,8 +100,12 @@ func (r *Reader) ReadBy(ctx context.Context, key string, ask func(context.Contex
 		return nil, fmt.Errorf("read %s: %w", key, ErrNoAnswer)
 	}
 	report, err := bounded.Call(ctx, func() (*Report, error) {
-		defer r.end(key)
-		return ask(ctx)
+		report, err := ask(ctx)
+		r.end(key)
+		if over := context.Cause(ctx); over != nil && r.Late != nil && (err == nil || errors.Is(err, over)) {
+			r.Late(key)
+		}
+		return report, err
 	})
 	switch {
 	case err == nil:

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast.dev/e2e/wait"
@@ -116,6 +117,8 @@ func TestReaderOfHungDisk(t *testing.T) {
 		<-hang // as a call in the kernel, which no context ends
 		return &smart.Report{}, nil
 	}}
+	late := make(chan string, 3)
+	r.Late = func(device string) { late <- device }
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		began := time.Now()
@@ -128,7 +131,13 @@ func TestReaderOfHungDisk(t *testing.T) {
 	if _, err := r.Read(t.Context(), "/dev/sdb"); err != nil {
 		t.Errorf("the disk beside it: %v", err)
 	}
+	if len(late) > 0 {
+		t.Errorf("%s is told to answer again", <-late)
+	}
 	close(hang)
+	if device := <-late; device != "/dev/sda" {
+		t.Errorf("%s answers again, want /dev/sda", device)
+	}
 	// The first call is over soon.
 	if _, err := wait.Until(t.Context(), 10*time.Second, "a disk that answers again", func() (bool, error) {
 		_, err := r.Read(t.Context(), "/dev/sda")
@@ -136,8 +145,39 @@ func TestReaderOfHungDisk(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if calls != 2 {
-		t.Errorf("%d calls into the kernel, want 2: one that hung, one after it", calls)
+	if calls != 2 || len(late) > 0 {
+		t.Errorf("%d calls into the kernel, want 2: one that hung, one after it; %d answers more were late", calls, len(late))
+	}
+}
+
+// A command that the kernel gives up, which may have cost the link a reset, is no late answer.
+func TestReaderOfLateError(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		late bool
+	}{
+		"Aborted":   {errors.New("host status 0x03"), false},
+		"TimeIsUp":  {fmt.Errorf("log page 2: %w", context.DeadlineExceeded), true},
+		"LateWhole": {nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late := false
+				r := &smart.Reader{Late: func(string) { late = true }}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if _, err := r.ReadBy(ctx, "sda", func(context.Context) (*smart.Report, error) {
+					time.Sleep(time.Minute)
+					return &smart.Report{}, tc.err
+				}); !errors.Is(err, smart.ErrNoAnswer) {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				if late != tc.late {
+					t.Errorf("late: %t", late)
+				}
+			})
+		})
 	}
 }
 
