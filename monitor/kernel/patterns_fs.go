@@ -18,6 +18,7 @@ func ext4Patterns() []Pattern {
 		{Expr: `ext4_end_bio:\d+: I/O error 3 `, Source: "fs/ext4/page-io.c; BLK_STS_NOSPC is 3 in include/linux/blk_types.h", About: "the device's own backing store is full"},
 		{fsc, crit, `^EXT4-fs warning \(device ` + dev + `\): ext4_end_bio:\d+: I/O error `, "fs/ext4/page-io.c ext4_end_bio", "data of a file could not be written"},
 		{fsc, crit, `^EXT4-fs warning \(device ` + dev + `\): \S+: Error -5 while reading MMP block`, "fs/ext4/mmp.c read_mmp_block", "metadata could not be read"},
+		{fsc, crit, `^EXT4-fs warning \(device ` + dev + `\): \S+: inode #.* (?:error -(?:5|74|117) reading directory (?:index )?block|Corrupt directory, running e2fsck)`, "fs/ext4/namei.c __ext4_read_dirblock, ext4_dx_find_entry, dx_probe", "a directory could not be read, or is wrong"},
 		{fsc, crit, `^EXT4-fs \((?:device )?` + dev + `\): (?:Remounting filesystem read-only|I/O error while writing superblock|previous I/O error to superblock detected|` +
 			`unable to read superblock|Can't read superblock on 2nd try|can't read (?:group )?descriptor \d|Delayed block allocation failed for inode .* with error (?:5|30|74|117)\b|This should not happen!! Data will be lost|` +
 			`failed to convert unwritten extents .*error -(?:5|30|74|117)\)|` +
@@ -43,6 +44,7 @@ func xfsPatterns() []Pattern {
 	)
 	return []Pattern{
 		{fsc, crit, `^` + dev + `: writeback error on inode \d+`, "fs/iomap/buffered-io.c iomap_finish_ioend", "data of a file could not be written"},
+		{fsc, crit, `^XFS \(` + dev + `\): writeback error on sector \d+`, "fs/xfs/xfs_aops.c xfs_destroy_ioend (to 5.4)", "data of a file could not be written"},
 		// One by one: what begins with a fixed string is found faster.
 		{Expr: `xfs_fs_goingdown`, Source: xfs, About: asked},
 		{Expr: `User initiated shutdown`, Source: xfs, About: asked},
@@ -51,7 +53,7 @@ func xfsPatterns() []Pattern {
 		{fsc, warn, `^XFS \(` + dev + `\): (?:metadata I/O error.* error 28$|SB validate failed)`, xfs, "no space; no XFS, or one that is too new"},
 		{fsc, crit, `^XFS \(` + dev + `\): (?:metadata I/O error|Metadata corruption detected|Metadata CRC error detected|Corruption (?:detected|Alert|warning)|` +
 			`Corruption of (?:in-memory|on-disk) |(?:Metadata |Log )?I/O [Ee]rror |I/O Error Detected|Internal error |log I/O error|log mount(?:/recovery)? failed|log recovery (?:read|write) I/O error|` +
-			`empty log check failed|Failed to (?:read root inode|recover)|Filesystem has been shut down|xfs_do_force_shutdown\(|All device paths lost|Block device removal|` +
+			`empty log check failed|[Ff]ailed to (?:read root inode|recover)|Filesystem has been shut down|xfs_do_force_shutdown\(|All device paths lost|Block device removal|` +
 			`Error -(?:5|74|117) reserving|Unmount and run xfs_repair|First \d+ bytes of corrupted|Please run xfs_repair|Failing async write|failed to (?:find log head|locate log tail)|` +
 			`log record CRC mismatch|last sector read failed|log device read failed|corrupted root inode|Uncorrected metadata errors|write error -\d+ updating|page discard (?:on page|unable to)|` +
 			`\w+: \w+\(\) returned error -(?:5|74|117))`, xfs, "metadata is wrong or could not be read or written; the filesystem stops"},
