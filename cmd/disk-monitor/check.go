@@ -164,8 +164,8 @@ func checkState(s *v1alpha1.ComputeNodeStatus, state v1alpha1.DiskState) (int, s
 		}
 		// The id comes last: it may be cut.
 		name := d.ID
-		if f := worst(d.Faults); f != "" {
-			name = string(f) + " " + name
+		if f := verdict.Decisive(&d); f != nil && f.Class != v1alpha1.FaultMissing {
+			name = string(f.Class) + " " + name
 		}
 		if d.Device != "" {
 			name = d.Device + " " + name
@@ -180,20 +180,6 @@ func checkState(s *v1alpha1.ComputeNodeStatus, state v1alpha1.DiskState) (int, s
 		return checkBad, what + ": " + bad[0]
 	}
 	return checkBad, fmt.Sprintf("%d disks %s: %s", len(bad), what, strings.Join(bad, ", "))
-}
-
-// worst is the class that decides, as far as one does.
-func worst(faults []v1alpha1.Fault) v1alpha1.FaultClass {
-	var class v1alpha1.FaultClass
-	for i := range faults {
-		if f := &faults[i]; f.Class != v1alpha1.FaultMissing && (class == "" || verdict.Fails(f)) {
-			class = f.Class
-			if verdict.Fails(f) {
-				break
-			}
-		}
-	}
-	return class
 }
 
 // checkMissing knows nothing while the disks cannot be listed.

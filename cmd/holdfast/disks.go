@@ -15,6 +15,7 @@ import (
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/internal/output"
+	"holdfast.dev/monitor/verdict"
 )
 
 // fleetDisk is one disk of the fleet.
@@ -97,8 +98,8 @@ func printDisks(cmd *cobra.Command, format output.Format, all fleetDisks) error 
 		if d.Since != nil {
 			since = output.Age(now, d.Since.Time)
 		}
-		if len(d.Faults) > 0 {
-			why = fmt.Sprintf("%s ×%d: %s", d.Faults[0].Class, d.Faults[0].Count, d.Faults[0].Evidence)
+		if f := verdict.Decisive(&d.Disk); f != nil {
+			why = fmt.Sprintf("%s ×%d: %s", f.Class, f.Count, f.Evidence)
 		}
 		if d.Quarantined {
 			quarantined = "yes"

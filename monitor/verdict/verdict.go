@@ -30,6 +30,28 @@ func Fails(f *v1alpha1.Fault) bool {
 // has stayed, and most often is its slot's fault, or its cable's.
 func Lasts(f *v1alpha1.Fault) bool { return Fails(f) && f.Class != v1alpha1.FaultFlapping }
 
+// Decisive is the fault that made the disk what it is; nil when it has none. That it is missing decides
+// before all, then the first that fails it, then the first critical one.
+func Decisive(d *v1alpha1.Disk) (decisive *v1alpha1.Fault) {
+	weight := func(f *v1alpha1.Fault) int {
+		switch {
+		case f.Class == v1alpha1.FaultMissing:
+			return 3
+		case Fails(f):
+			return 2
+		case f.Severity == v1alpha1.SeverityCritical:
+			return 1
+		}
+		return 0
+	}
+	for i := range d.Faults {
+		if f := &d.Faults[i]; decisive == nil || weight(f) > weight(decisive) {
+			decisive = f
+		}
+	}
+	return decisive
+}
+
 // Facts is what is known of one disk.
 type Facts struct {
 	// Present: the last look at the host shows it.

@@ -194,3 +194,32 @@ func TestCompareIsBest(t *testing.T) {
 		}
 	})
 }
+
+// "holdfast disks" gave as the reason of a failed disk the first of its faults by the alphabet, such as a hung task.
+func TestDecisive(t *testing.T) {
+	const crit, warn = v1alpha1.SeverityCritical, v1alpha1.SeverityWarning
+	fault := func(class v1alpha1.FaultClass, severity v1alpha1.Severity) v1alpha1.Fault {
+		return v1alpha1.Fault{Class: class, Severity: severity}
+	}
+	for name, tc := range map[string]struct {
+		reason string
+		faults []v1alpha1.Fault
+		want   v1alpha1.FaultClass
+	}{
+		"None":    {"a disk without a fault", nil, ""},
+		"Fails":   {"what degrades it comes first in the alphabet, and is as critical", []v1alpha1.Fault{fault(v1alpha1.FaultHungIO, crit), fault(v1alpha1.FaultMedium, crit), fault(v1alpha1.FaultSCSI, crit)}, v1alpha1.FaultMedium},
+		"Aside":   {"nothing fails it", []v1alpha1.Fault{fault(v1alpha1.FaultATA, warn), fault(v1alpha1.FaultNoAnswer, crit)}, v1alpha1.FaultNoAnswer},
+		"Warning": {"the first will do", []v1alpha1.Fault{fault(v1alpha1.FaultATA, warn), fault(v1alpha1.FaultLink, warn)}, v1alpha1.FaultATA},
+		"Missing": {"it is not there, whatever it was before", []v1alpha1.Fault{fault(v1alpha1.FaultMedium, crit), fault(v1alpha1.FaultMissing, crit), fault(v1alpha1.FaultSMART, crit)}, v1alpha1.FaultMissing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := v1alpha1.FaultClass("")
+			if f := verdict.Decisive(&v1alpha1.Disk{Faults: tc.faults}); f != nil {
+				got = f.Class
+			}
+			if got != tc.want {
+				t.Errorf("%q, want %q: %s", got, tc.want, tc.reason)
+			}
+		})
+	}
+}
