@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/monitor/verdict"
 )
@@ -40,6 +42,7 @@ func AddFault(d *v1alpha1.Disk, f v1alpha1.Fault) {
 func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 	var keep []v1alpha1.Fault
 	for _, f := range d.Faults {
+		notAhead(&f, b.view.Now)
 		switch {
 		case stands(&f): // see health, readOnly, overNetwork
 		case f.Class == v1alpha1.FaultMissing:
@@ -54,6 +57,24 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 		keep = append(keep, f)
 	}
 	return keep
+}
+
+// notAhead brings a fault that was seen when the clock was ahead to now, as if it was seen now for the last time. It
+// would last until the clock is there again, which may be years, and nobody could clear it. All by the wall's clock:
+// that is what the status has.
+func notAhead(f *v1alpha1.Fault, now time.Time) {
+	now = now.Round(0)
+	last := f.LastSeen.Time.Round(0)
+	if last.Sub(now) < time.Minute {
+		return
+	}
+	if f.Until != nil {
+		f.Until = &metav1.Time{Time: now.Add(f.Until.Time.Round(0).Sub(last))}
+	}
+	f.LastSeen = metav1.NewTime(now)
+	if f.FirstSeen.After(now) {
+		f.FirstSeen = f.LastSeen
+	}
 }
 
 // stands says whether a fault is there exactly as long as what it tells of: it has no end of its own.

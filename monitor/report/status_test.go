@@ -229,3 +229,32 @@ func TestAddFault(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A node's clock was years ahead when a fault was seen, and was set right: the fault stood until then, and
+// what an operator cleared came back as never cleared.
+func TestClockSetBack(t *testing.T) {
+	ahead := func(class v1alpha1.FaultClass, severity v1alpha1.Severity, until time.Duration) v1alpha1.Fault {
+		f := fault(class, severity, -4*365*24*time.Hour)
+		if until > 0 {
+			f.Until = &metav1.Time{Time: f.LastSeen.Add(until)}
+		}
+		return f
+	}
+	prev := &v1alpha1.ComputeNodeStatus{Disks: []v1alpha1.Disk{
+		{ID: "a", State: v1alpha1.DiskDegraded, Faults: []v1alpha1.Fault{ahead(v1alpha1.FaultLink, v1alpha1.SeverityWarning, 10*time.Minute)}},
+		{ID: "b", State: v1alpha1.DiskFailed, Faults: []v1alpha1.Fault{ahead(v1alpha1.FaultMedium, v1alpha1.SeverityCritical, 0)}},
+	}}
+	view := report.View{Now: t0, Looked: true, Settled: settled(""), Snapshot: present("a", "b")}
+	next := report.Next(prev, &view)
+	if got, want := states(next), "a=Degraded+Link b=Failed+Medium"; got != want {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+	if end := report.NextEnd(next); !end.Equal(t0.Add(10 * time.Minute)) {
+		t.Errorf("the warning ends at %s", end)
+	}
+	view.Now = t0.Add(10 * time.Minute)
+	view.Node = &v1alpha1.ComputeNode{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationClearFaults: "b@" + view.Now.Format(time.RFC3339)}}}
+	if got, want := states(report.Next(next, &view)), "a=Healthy b=Healthy"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

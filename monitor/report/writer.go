@@ -38,9 +38,9 @@ type Pace struct {
 // DefaultPace is what a node uses. A disk that fails is written within a fraction of a
 // second, as remediation needs it, and so are the disks of an adapter that go one after another; what
 // goes on to change, such as a disk that comes and goes, costs the API server 6 writes a minute,
-// and is then as much as 10 s old.
+// and is then as much as 10 s old. A storm that adds to counts alone costs 4.
 func DefaultPace() Pace {
-	return Pace{Coalesce: 20 * time.Millisecond, Burst: 10, Each: 10 * time.Second, Counts: 10 * time.Second, Heartbeat: 5 * time.Minute, Deadline: 10 * time.Second, Retry: 200 * time.Millisecond, RetryMax: 15 * time.Second}
+	return Pace{Coalesce: 20 * time.Millisecond, Burst: 10, Each: 10 * time.Second, Counts: 15 * time.Second, Heartbeat: 5 * time.Minute, Deadline: 10 * time.Second, Retry: 200 * time.Millisecond, RetryMax: 15 * time.Second}
 }
 
 // Writer writes the newest status that it is offered. It creates no object: it

@@ -147,6 +147,14 @@ func TestWriterPacesCounts(t *testing.T) {
 	}
 }
 
+// A storm of lines about some disks is a change of their states, which may take two writes, and then one of
+// counts: counted from its first line there were seven in a minute, where six are the goal.
+func TestDefaultPaceOfStorms(t *testing.T) {
+	if p := report.DefaultPace(); 2+int(time.Minute/p.Counts) > 6 {
+		t.Errorf("counts are written every %s", p.Counts)
+	}
+}
+
 // A disk that comes and goes: the first writes are made at once, then there are few, and the
 // last word is written.
 func TestWriterPacesStorms(t *testing.T) {
