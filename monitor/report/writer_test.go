@@ -147,8 +147,8 @@ func TestWriterPacesCounts(t *testing.T) {
 	}
 }
 
-// A storm of lines about some disks is a change of their states, which may take two writes, and then one of
-// counts: counted from its first line there were seven in a minute, where six are the goal.
+// A storm of lines about some disks is a change of their states, which may take two writes, and then counts: with
+// one each 10 s that makes eight in the first minute, where six are the goal.
 func TestDefaultPaceOfStorms(t *testing.T) {
 	if p := report.DefaultPace(); 2+int(time.Minute/p.Counts) > 6 {
 		t.Errorf("counts are written every %s", p.Counts)
