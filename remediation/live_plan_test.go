@@ -108,7 +108,7 @@ func (s *scene) lives(mortality func(life int) (limit int, after bool)) int {
 		if ended {
 			return life
 		}
-		// The dead one's Lease would run out after 8 s.
+		// The dead one's Lease would run out after 15 s.
 		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: LeaseName}}
 		if err := s.api.Delete(context.Background(), lease); err != nil && !apierrors.IsNotFound(err) {
 			s.t.Fatal(err)

@@ -22,7 +22,9 @@ type Options struct {
 	// closed in one burst; client-go's defaults would take seconds for that.
 	QPS   float32
 	Burst int
-	// LeaseDuration, RenewDeadline and RetryPeriod are those of k8s.io/client-go/tools/leaderelection.
+	// LeaseDuration, RenewDeadline and RetryPeriod are those of k8s.io/client-go/tools/leaderelection. A
+	// controller that a busy node keeps from renewing ends, and the kubelet waits longer each time before it
+	// starts it again: a deadline that is too short costs minutes without a quarantine.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 }
 
@@ -32,9 +34,9 @@ func DefaultOptions() Options {
 		MetricsAddress: "127.0.0.1:9810",
 		QPS:            200,
 		Burst:          400,
-		LeaseDuration:  8 * time.Second,
-		RenewDeadline:  5 * time.Second,
-		RetryPeriod:    time.Second,
+		LeaseDuration:  15 * time.Second, // as Kubernetes' own controllers
+		RenewDeadline:  10 * time.Second,
+		RetryPeriod:    2 * time.Second,
 	}
 }
 
