@@ -23,8 +23,8 @@ type Options struct {
 	QPS   float32
 	Burst int
 	// LeaseDuration, RenewDeadline and RetryPeriod are those of k8s.io/client-go/tools/leaderelection. A
-	// controller that a busy node keeps from renewing ends, and the kubelet waits longer each time before it
-	// starts it again: a deadline that is too short costs minutes without a quarantine.
+	// controller whose machine stands still for longer than it may take to renew ends, and the kubelet waits longer
+	// each time before it starts it again: a deadline that is too short costs minutes without a quarantine.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 }
 

@@ -278,18 +278,25 @@ func (n *Node) identify(ctx context.Context, dev string) (string, error) {
 	return id, err
 }
 
-// Timeouts of a disk's requests in the node's kernel, in seconds: the default of
-// SCSI and ATA disks (drivers/scsi/sd.h, SD_TIMEOUT), and one that does not come.
-const (
-	usualTimeout = 30
-	noTimeout    = 24 * 60 * 60
-)
+// patience is how long the node's kernel waits for an answer of a disk, which it is told in a file below
+// /sys/block/DEV: usually (drivers/scsi/sd.h, SD_TIMEOUT; nvme_core.io_timeout), and while the disk hangs.
+type patience struct {
+	file        string
+	unit        time.Duration
+	usual, hung time.Duration
+}
 
-// SetFault makes a disk bad, or good again; see machine.Machine.SetFault. While
-// an ATA disk hangs, the node's kernel waits for it without end: the reset of
-// the port that a timeout brings would stop the whole emulated machine until
-// the request is answered. For the same reason undo it before a Reboot; a
-// PowerCut works.
+// patiences of the buses whose reset would stop the whole emulated machine until the request is answered, which
+// is never: that of an ATA port at the first timeout, and of an NVMe controller at the second one, when the
+// request that it could not abort has as much time again.
+var patiences = map[machine.Bus]patience{
+	machine.ATA:  {"device/timeout", time.Second, 30 * time.Second, 24 * time.Hour},
+	machine.NVMe: {"queue/io_timeout", time.Millisecond, 30 * time.Second, 90 * time.Second},
+}
+
+// SetFault makes a disk bad, or good again; see machine.Machine.SetFault. While an ATA disk hangs, the node's
+// kernel waits for it without end, and of an NVMe disk it tells after 90 s: do not let that hang for 180 (see
+// patiences). For the same reason undo it before a Reboot; a PowerCut works.
 func (n *Node) SetFault(ctx context.Context, name string, f machine.Fault) error {
 	d, err := n.Disk(name)
 	if err != nil {
@@ -299,27 +306,28 @@ func (n *Node) SetFault(ctx context.Context, name string, f machine.Fault) error
 	if err != nil {
 		return err
 	}
-	ata := d.Bus == machine.ATA && before.Hung != f.Hung && n.Running()
-	if ata && f.Hung {
-		if err := n.setTimeout(ctx, name, noTimeout); err != nil {
+	p, ok := patiences[d.Bus]
+	changes := ok && before.Hung != f.Hung && n.Running()
+	if changes && f.Hung {
+		if err := n.wait(ctx, name, p, p.hung); err != nil {
 			return err
 		}
 	}
 	if err := n.Machine.SetFault(ctx, name, f); err != nil {
 		return err
 	}
-	if ata && !f.Hung {
-		return n.setTimeout(ctx, name, usualTimeout)
+	if changes && !f.Hung {
+		return n.wait(ctx, name, p, p.usual)
 	}
 	return nil
 }
 
-func (n *Node) setTimeout(ctx context.Context, name string, seconds int) error {
+func (n *Node) wait(ctx context.Context, name string, p patience, as time.Duration) error {
 	dev, err := n.Device(ctx, name)
 	if err != nil || dev == "" {
 		return err
 	}
-	_, err = n.Run(ctx, fmt.Sprintf("echo %d > /sys/block/%s/device/timeout", seconds, dev))
+	_, err = n.Run(ctx, fmt.Sprintf("echo %d > /sys/block/%s/%s", as/p.unit, dev, p.file))
 	return err
 }
 

@@ -129,7 +129,7 @@ func (v *victim) shutDown(t *testing.T) {
 // hang lets a disk answer nothing: it is Degraded, and the owner of its claim is told.
 // The log is empty below virtio-scsi, which has no timeout (drivers/scsi/virtio_scsi.c,
 // virtscsi_eh_timed_out), and below ATA, whose timeout the lab takes away; an NVMe
-// driver tells of it after 30 s, which is a warning.
+// driver tells of it after 90 s, to which the lab sets its timeout, which is a warning.
 func (v *victim) hang(t *testing.T, bus machine.Bus) {
 	t.Helper()
 	ctx := t.Context()
