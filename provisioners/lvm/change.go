@@ -207,8 +207,12 @@ func (e *Engine) copyThin(ctx context.Context, g *group, r CreateRequest, name s
 	}
 	tags := e.tags(r, phase)
 	err := e.alter(ctx, g, func(s *vg.Group) (*change, error) {
-		if now := s.Find(src.Name); now == nil || now.Tags.Get(vg.KeyID) != src.Tags.Get(vg.KeyID) {
+		now := s.Find(src.Name)
+		if now == nil || now.Tags.Get(vg.KeyID) != src.Tags.Get(vg.KeyID) {
 			return nil, fmt.Errorf("its source is not what it was: %w", ErrRefused)
+		}
+		if phase, _ := now.Tags.Intent(); phase != vg.Ready { // nobody has its lock: it may be wiped already
+			return nil, fmt.Errorf("its source is in phase %s: %w", phase, ErrBusy)
 		}
 		if s.Find(name) != nil {
 			return nil, fmt.Errorf("it appeared meanwhile: %w", ErrBusy)

@@ -18,35 +18,56 @@ const (
 // room, and needs a source that nothing writes to: a snapshot, or a volume that is
 // not in use and is locked until the copy has ended.
 func (e *Engine) source(ctx context.Context, r *CreateRequest) (thin bool, unlock func(), _ error) {
-	g, src, err := e.find(ctx, *r.Source)
+	_, src, err := e.find(ctx, *r.Source)
 	if err != nil {
 		return false, nil, err
 	}
-	v := e.volume(g, src)
-	if v.Phase() != vg.Ready {
-		return false, nil, fmt.Errorf("copy of %s: it is in phase %s: %w", src.Name, v.Phase(), ErrBusy)
-	}
-	if err := r.takes(src.Size, src.Tags.Get(vg.KeyFS)); err != nil {
-		return false, nil, err
-	}
 	if src.Thin() && r.Spec.Thin {
-		return true, func() {}, nil
+		return true, func() {}, r.takes(src.Size, src.Tags.Get(vg.KeyFS))
 	}
-	r.copied = src.Size
-	if unlock, err = e.lock(src.Name); err != nil {
+	v, unlock, err := e.take(ctx, *r.Source)
+	if err != nil {
 		return false, nil, err
 	}
-	if err := e.activate(ctx, v); err != nil {
+	if err = r.takes(v.LV.Size, v.LV.Tags.Get(vg.KeyFS)); err == nil {
+		err = e.quiet(ctx, v)
+	}
+	if err != nil {
 		unlock()
 		return false, nil, err
 	}
-	if v.Kind() != KindSnapshot {
-		if err := e.unused(ctx, v); err != nil {
-			unlock()
-			return false, nil, fmt.Errorf("copy of %s byte by byte (stop what uses it, or copy a snapshot of it): %w", src.Name, err)
-		}
-	}
+	r.copied = v.LV.Size
 	return false, unlock, nil
+}
+
+// take locks a volume that is ready. It is looked up when it is locked: before that it may
+// be deleted, wiped in part, or grow.
+func (e *Engine) take(ctx context.Context, h Handle) (_ Volume, unlock func(), _ error) {
+	unlock, err := e.lock(h.LV)
+	if err != nil {
+		return Volume{}, nil, err
+	}
+	v, err := e.Volume(ctx, h)
+	if err == nil && v.Phase() != vg.Ready {
+		err = fmt.Errorf("copy of %s: it is in phase %s: %w", h.LV, v.Phase(), ErrBusy)
+	}
+	if err != nil {
+		unlock()
+		return Volume{}, nil, err
+	}
+	return v, unlock, nil
+}
+
+// quiet makes the device of a volume that is to be read from its front to its end, and is
+// nil when nothing writes to it. The caller has its lock.
+func (e *Engine) quiet(ctx context.Context, v Volume) error {
+	if err := e.activate(ctx, v); err != nil || v.Kind() == KindSnapshot {
+		return err
+	}
+	if err := e.unused(ctx, v); err != nil {
+		return fmt.Errorf("copy of %s byte by byte (stop what uses it, or copy a snapshot of it): %w", v.LV.Name, err)
+	}
+	return nil
 }
 
 // takes is nil when the volume can begin as a copy of that size and file system.

@@ -186,10 +186,7 @@ func (e *Engine) receive(ctx context.Context, g *group, r CreateRequest, name st
 	if err != nil {
 		return fmt.Errorf("copy %s to volume %s: %w", r.Source, name, err)
 	}
-	if r.Spec.FS != Block || r.Spec.Thin {
-		return nil
-	}
-	return e.zeroFrom(ctx, v, r.copied)
+	return nil
 }
 
 // write writes all frames to the device, and makes sure of them on the disk.
@@ -199,21 +196,22 @@ func (e *Engine) write(ctx context.Context, d *device, v Volume, in *incoming) e
 	}
 	for at := int64(0); ; {
 		data, n, err := in.frames.next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
+			if v.LV.Tags.Get(vg.KeyFS) == Block { // no file system hides the rest
+				if err := d.zero(ctx, v, at, v.LV.Size); err != nil {
+					return err
+				}
+			}
 			return d.do(ctx, "sync", d.raw.Sync)
-		}
-		if err != nil {
-			return err
-		}
-		if data != nil {
+		case err != nil:
+		case data == nil:
+			err = d.zero(ctx, v, at, at+n)
+		default:
 			err = d.do(ctx, "write", func() error { // data is of a write that is left behind when this returns
 				_, err := d.raw.WriteAt(data, at)
 				return err
 			})
-		} else if !v.LV.Thin() { // its extents had other owners; a pool hands out zeroes
-			for from := at; from < at+n && err == nil; from += zeroStep {
-				err = d.do(ctx, "zero", func() error { return d.raw.Zero(from, min(zeroStep, at+n-from)) })
-			}
 		}
 		if err != nil {
 			return err
@@ -221,4 +219,13 @@ func (e *Engine) write(ctx context.Context, d *device, v Volume, in *incoming) e
 		at += n
 		in.progress(at)
 	}
+}
+
+// zero makes a part of a new volume read as zeroes: its extents had other owners. A pool
+// hands out zeroes.
+func (d *device) zero(ctx context.Context, v Volume, at, end int64) (err error) {
+	for from := at; from < end && err == nil && !v.LV.Thin(); from += zeroStep {
+		err = d.do(ctx, "zero", func() error { return d.raw.Zero(from, min(zeroStep, end-from)) })
+	}
+	return err
 }

@@ -62,7 +62,7 @@ type Host interface {
 	Exclusive(device string) error
 	// Present says whether the device node is there.
 	Present(device string) (bool, error)
-	// Open opens a device for reading, or alone for writing.
+	// Open opens a device for reading or writing, and alone: nothing mounts it meanwhile.
 	Open(device string, write bool) (RawDevice, error)
 }
 

@@ -132,15 +132,17 @@ func (e *env) apply(file string) {
 }
 
 // config is the access of a driver's pod on a node: a token of its service account
-// that is bound to the pod, as the kubelet would request it.
+// that is bound to the pod, as the kubelet would request it; of no pod without a node.
 func (e *env) config(node string) *rest.Config {
 	e.t.Helper()
 	cfg := rest.AnonymousClientConfig(e.cfg)
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: component + "-", Namespace: system}, Spec: corev1.PodSpec{
-		NodeName: node, ServiceAccountName: component, Tolerations: []corev1.Toleration{{Operator: "Exists"}}, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-	e.create(pod)
-	tr := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}}
+	tr := &authenticationv1.TokenRequest{}
+	if node != "" {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: component + "-", Namespace: system}, Spec: corev1.PodSpec{
+			NodeName: node, ServiceAccountName: component, Tolerations: []corev1.Toleration{{Operator: "Exists"}}, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+		e.create(pod)
+		tr.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	}
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: component, Namespace: system}}
 	if err := e.admin.SubResource("token").Create(e.t.Context(), sa, tr); err != nil {
 		e.t.Fatal(err)
@@ -542,6 +544,12 @@ func TestANodeCannotWriteForAnother(t *testing.T) {
 	}
 	relabeled := lease.DeepCopy()
 	relabeled.Labels[v1alpha1.LabelNode] = "other"
+	nodeless, err := client.New(e.config(""), client.Options{Scheme: e.admin.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mislabeled := posing("lvm-csi-driver-other")
+	mislabeled.Labels[v1alpha1.LabelNode] = "mine"
 	for what, err := range map[string]error{
 		"create a volume of another node": other.Create(t.Context(), forged),
 		"delete a volume of another node": other.Delete(t.Context(), pv.DeepCopy()),
@@ -550,6 +558,9 @@ func TestANodeCannotWriteForAnother(t *testing.T) {
 		"take another node's address":     other.Update(t.Context(), relabeled),
 		"name the address of a third one": other.Create(t.Context(), posing("lvm-csi-driver-third")),
 		"take a lease of others":          other.Create(t.Context(), posing("storage-scheduler")),
+		"be two nodes":                    other.Create(t.Context(), mislabeled),
+		"take an address away":            other.Delete(t.Context(), lease.DeepCopy()),
+		"be no node":                      nodeless.Create(t.Context(), &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Name: "nodeless", Namespace: system}, StorageClassName: "lvm-thin"}),
 		"change a claim of another node":  other.Status().Patch(t.Context(), claim, client.RawPatch("application/merge-patch+json", status)),
 	} {
 		if !apierrors.IsForbidden(err) {

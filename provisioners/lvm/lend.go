@@ -214,30 +214,22 @@ func (p *patientWriter) Write(data []byte) (int, error) {
 // lend makes a volume or snapshot ready to be read for another node. release ends that;
 // the device must be closed then.
 func (e *Engine) lend(ctx context.Context, h Handle, uid string) (_ Volume, release func(), _ error) {
-	g, src, err := e.find(ctx, h)
+	v, unlock, err := e.take(ctx, h)
 	if err != nil {
 		return Volume{}, nil, err
 	}
-	v := e.volume(g, src)
-	switch {
-	case v.Phase() != vg.Ready || v.Kind() != KindVolume && v.Kind() != KindSnapshot:
-		return Volume{}, nil, fmt.Errorf("copy of %s: it is a %s in phase %s: %w", src.Name, v.Kind(), v.Phase(), ErrBusy)
-	case src.Thin() && v.Kind() == KindVolume:
-		return e.lendMoment(ctx, g, src, uid)
+	switch kind := v.Kind(); {
+	case kind == KindVolume && v.LV.Thin():
+		defer unlock()
+		return e.lendMoment(ctx, e.byUUID[h.Group], &v.LV, uid)
+	case kind == KindVolume || kind == KindSnapshot:
+		err = e.quiet(ctx, v)
+	default:
+		err = fmt.Errorf("copy of %s: it is a %s: %w", h.LV, kind, ErrRefused)
 	}
-	unlock, err := e.lock(src.Name)
 	if err != nil {
-		return Volume{}, nil, err
-	}
-	if err := e.activate(ctx, v); err != nil {
 		unlock()
 		return Volume{}, nil, err
-	}
-	if v.Kind() != KindSnapshot {
-		if err := e.unused(ctx, v); err != nil {
-			unlock()
-			return Volume{}, nil, fmt.Errorf("copy of %s to another node (stop what uses it): %w", src.Name, err)
-		}
 	}
 	return v, unlock, nil
 }

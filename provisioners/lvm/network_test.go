@@ -86,6 +86,9 @@ func TestGroupOverNetworkTakesNothingNew(t *testing.T) {
 	if _, err := w.engine.Volume(t.Context(), v.Handle); err != nil || w.find("hf-a", v.LV.Name) == nil {
 		t.Errorf("the old volume: %v", err)
 	}
+	if err := w.engine.Delete(t.Context(), v.Handle); err != nil || w.find("hf-a", v.LV.Name) != nil {
+		t.Errorf("who owns the old volume deletes it: %v", err)
+	}
 	w.host.Network = ""
 	w.restart()
 	if _, err := w.engine.Create(t.Context(), w.request("new", thick, lvm.XFS, gib)); err != nil {

@@ -140,9 +140,9 @@ func (h *NodeHost) Open(device string, write bool) (RawDevice, error) {
 	}
 	flags := unix.O_RDONLY
 	if write {
-		flags = unix.O_WRONLY | unix.O_EXCL
+		flags = unix.O_WRONLY
 	}
-	return openRaw(device, flags)
+	return openRaw(device, flags|unix.O_EXCL)
 }
 
 // rawFile is a block device. The kernel takes buffers at page boundaries past the page

@@ -132,7 +132,7 @@ func (t *Transfers) Publish(ctx context.Context, owner metav1.OwnerReference, ad
 	switch {
 	case apierrors.IsNotFound(err):
 		err = t.api.Create(ctx, lease)
-	case err == nil && (have.Annotations[annTransferAddress] != address || have.Annotations[annTransferCertificate] != want[annTransferCertificate]):
+	case err == nil && (have.Annotations[annTransferAddress] != address || have.Annotations[annTransferCertificate] != want[annTransferCertificate] || have.Labels[v1alpha1.LabelNode] != t.engine.node):
 		have.Labels, have.Annotations, have.OwnerReferences = lease.Labels, want, lease.OwnerReferences
 		err = t.api.Update(ctx, have)
 	}

@@ -94,7 +94,7 @@ func (h *Host) Open(name string, write bool) (lvm.RawDevice, error) {
 		switch {
 		case d.l == nil || !d.l.Active:
 			return fmt.Errorf("open %s: %w", name, os.ErrNotExist)
-		case write && (d.l.ReadOnly || h.exclusive(name) != nil):
+		case write && d.l.ReadOnly, h.exclusive(name) != nil:
 			return fmt.Errorf("open %s: device or resource busy", name)
 		}
 		d.l.opened++
