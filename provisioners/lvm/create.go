@@ -18,7 +18,7 @@ import (
 const clockSkew = 2 * time.Minute
 
 // Owner is for whom a volume is made. It goes into tags and nowhere else.
-type Owner struct{ Claim, Class, MountOptions, Reclaim string }
+type Owner struct{ Claim, UID, Class, MountOptions, Reclaim string }
 
 // CreateRequest is a volume to make.
 type CreateRequest struct {
@@ -232,6 +232,9 @@ func (e *Engine) tags(r CreateRequest, phase string) vg.Tags {
 	if r.Source != nil {
 		t = append(t, vg.Tag(vg.KeySource, r.Source.LV))
 	}
+	if phase == vg.Creating && r.Owner.UID != "" {
+		t = append(t, vg.Tag(vg.KeyClaim, r.Owner.UID))
+	}
 	return t
 }
 
@@ -360,13 +363,21 @@ func (e *Engine) mark(ctx context.Context, g *group, name, idTag, phase string) 
 			return nil, fmt.Errorf("volume %s is in phase %s: %w", name, now, ErrBusy)
 		}
 		old, next := vg.IntentTag(now, nonce), vg.IntentTag(phase, nonce)
+		args := []string{"lvchange", "--deltag", old, "--addtag", next}
+		claim := vg.Tag(vg.KeyClaim, lv.Tags.Get(vg.KeyClaim))
+		if phase == vg.Ready && lv.Tags.Has(claim) {
+			args = append(args, "--deltag", claim)
+		}
 		return &change{
 			lv:    name,
-			args:  []string{"lvchange", "--deltag", old, "--addtag", next, "-S", selection(g.info.UUID, idTag, old), g.info.Name},
+			args:  append(args, "-S", selection(g.info.UUID, idTag, old), g.info.Name),
 			names: g.info.Name + "/" + name + " changed",
 			apply: func(s *vg.Group) {
-				t := s.Find(name).Tags
-				t[slices.Index(t, old)] = next
+				lv := s.Find(name)
+				lv.Tags[slices.Index(lv.Tags, old)] = next
+				if phase == vg.Ready {
+					lv.Tags = slices.DeleteFunc(lv.Tags, func(t string) bool { return t == claim })
+				}
 			},
 			done: func(s *vg.Group) bool { l := s.Find(name); return l != nil && l.Tags.Has(idTag) && l.Tags.Has(next) },
 		}, nil

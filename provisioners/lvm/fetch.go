@@ -63,8 +63,8 @@ func (t *Transfers) fetch(ctx context.Context, node string, claim *corev1.Persis
 	return in, nil
 }
 
-// wanted is nil for a claim that is there now, and ErrNotFound for one that is gone by
-// the API server's own word.
+// wanted is nil for a claim that is there now and has no volume, and ErrNotFound for one
+// that is gone, or has one, by the API server's own word.
 func wanted(ctx context.Context, api client.Reader, claim *corev1.PersistentVolumeClaim) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -75,6 +75,8 @@ func wanted(ctx context.Context, api client.Reader, claim *corev1.PersistentVolu
 		return fmt.Errorf("claim %s is gone: %w", key, ErrNotFound)
 	case err != nil:
 		return fmt.Errorf("read claim %s: %w: %w", key, ErrUnavailable, err)
+	case now.Spec.VolumeName != "":
+		return fmt.Errorf("claim %s has volume %s: %w", key, now.Spec.VolumeName, ErrNotFound)
 	}
 	return nil
 }

@@ -598,6 +598,48 @@ func TestClaimsCopyFromAnotherNode(t *testing.T) {
 	}
 }
 
+// TestHalfACopyGoesAfterARestart: the driver dies in the middle of a copy, and its claim is
+// deleted before it is there again.
+func TestHalfACopyGoesAfterARestart(t *testing.T) {
+	from, to := newEnv(t, "whole"), newEnv(t, "half")
+	from.claim("begin", "lvm-thin", "1Gi", nil)
+	pv := from.bound("begin")
+	from.host.With(groupOf(t, from, pv), func(g *lvmfake.Group) {
+		for _, l := range g.LVs {
+			if !l.ThinPool {
+				l.Data = "what the pod wrote"
+			}
+		}
+	})
+	to.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Program == "write" {
+			return lvmfake.KillAfter
+		}
+		return lvmfake.Honest
+	})
+	class := "lvm-thin"
+	half := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "half", Namespace: "default", Annotations: map[string]string{"volume.kubernetes.io/selected-node": to.node}},
+		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			DataSource: &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "begin"},
+			Resources:  corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}}}}
+	to.create(half)
+	to.until("the driver died", to.host.Dead)
+	to.stop()
+	if err := to.admin.Delete(t.Context(), half); err != nil {
+		t.Fatal(err)
+	}
+	to.until("the claim is gone", func() bool {
+		return apierrors.IsNotFound(to.admin.Get(t.Context(), client.ObjectKeyFromObject(half), &corev1.PersistentVolumeClaim{}))
+	})
+	count := func() int { return len(to.host.Volumes(to.infos[0].Name)) + len(to.host.Volumes(to.infos[1].Name)) }
+	if count() != 1 {
+		t.Fatalf("there are %d volumes, want half a copy", count())
+	}
+	to.host.Revive()
+	to.start()
+	to.until("half a copy is gone", func() bool { return count() == 0 })
+}
+
 // TestRestartLosesNothing: volumes outlive the driver, and are told again from tags.
 func TestRestartLosesNothing(t *testing.T) {
 	e := newEnv(t, "again")

@@ -87,7 +87,7 @@ func (p *Provisioner) provision(ctx context.Context, o controller.ProvisionOptio
 	}
 	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{TopologyKey: o.SelectedNodeName}}}}
 	x := extras{born: claim.CreationTimestamp.Time, owner: Owner{
-		Claim: claim.Namespace + "/" + claim.Name, Class: o.StorageClass.Name, MountOptions: strings.Join(o.StorageClass.MountOptions, ","),
+		Claim: claim.Namespace + "/" + claim.Name, UID: string(claim.UID), Class: o.StorageClass.Name, MountOptions: strings.Join(o.StorageClass.MountOptions, ","),
 		Reclaim: string(reclaim(o.StorageClass)),
 	}}
 	if req.VolumeContentSource, x.fetch, err = p.source(ctx, claim); err != nil {

@@ -222,17 +222,12 @@ func (d *Driver) refresh(ctx context.Context) {
 	}
 }
 
-// finish removes what pods and transfers have left, again and again. It may wipe for hours, and so is
+// finish removes what pods, transfers and claims have left, again and again. It may wipe for hours, and so is
 // no part of refresh, whose turns say that the daemon is alive.
 func (d *Driver) finish(ctx context.Context) {
 	t := time.NewTicker(d.o.Refresh)
 	defer t.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
 		if err := d.engine.FinishEphemeral(ctx); err != nil && ctx.Err() == nil {
 			d.metrics.failed(opRefresh)
 			d.log.Info("volume of a pod that is gone stays for now", "error", err)
@@ -240,6 +235,15 @@ func (d *Driver) finish(ctx context.Context) {
 		if err := d.engine.FinishTransfers(ctx); err != nil && ctx.Err() == nil {
 			d.metrics.failed(opRefresh)
 			d.log.Info("snapshot of a transfer stays for now", "error", err)
+		}
+		if err := d.engine.FinishUnready(ctx, d.api); err != nil && ctx.Err() == nil {
+			d.metrics.failed(opRefresh)
+			d.log.Info("what was begun for a claim stays for now", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
 		}
 	}
 }

@@ -16,6 +16,7 @@ const (
 	KeyCluster = "hf.cluster" // UID of the cluster
 	KeyPV      = "hf.pv"      // name of the volume or snapshot, as CSI or Docker gave it
 	KeyPVC     = "hf.pvc"     // namespace/name
+	KeyClaim   = "hf.claim"   // UID of the claim that the volume is being made for; not there any more when it is ready
 	KeyClass   = "hf.class"   // StorageClass
 	KeyFS      = "hf.fs"      // xfs, ext4 or block
 	KeyWipe    = "hf.wipe"    // zero, discard or none
