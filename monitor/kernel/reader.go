@@ -59,6 +59,13 @@ const (
 	maxBuffer   = 1 << 20
 )
 
+// A storm takes the reader less than a core, whatever else runs on the node: after busyTurn without a wait it
+// rests for restTurn. The kernel keeps what comes meanwhile, or the gap is counted.
+const (
+	busyTurn = 8 * time.Millisecond
+	restTurn = 2 * time.Millisecond
+)
+
 // Reader turns a source into records. It is used by one goroutine.
 type Reader struct {
 	// Source, Handler and Now are required.
@@ -73,7 +80,8 @@ type Reader struct {
 
 	buf   []byte
 	have  int
-	idled bool // the reader has waited since the last record
+	idled bool      // the reader has waited since the last record
+	began time.Time // of this turn; zero while nothing is read
 
 	old    int64 // number after the last record, if that was dealt with before; else 0
 	others bool  // the log is not the one that Position is of
@@ -96,6 +104,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		switch {
 		case err == nil && n > 0:
 			r.take(n)
+			r.pause()
 		case r.others || ctx.Err() != nil:
 		case err == nil:
 			return fmt.Errorf("read kernel log: %w", io.ErrUnexpectedEOF)
@@ -115,7 +124,19 @@ func (r *Reader) Run(ctx context.Context) error {
 	return nil
 }
 
+// pause ends a turn that has been long enough.
+func (r *Reader) pause() {
+	switch now := time.Now(); {
+	case r.began.IsZero():
+		r.began = now
+	case now.Sub(r.began) >= busyTurn:
+		time.Sleep(restTurn)
+		r.began = time.Time{}
+	}
+}
+
 func (r *Reader) idle() {
+	r.began = time.Time{}
 	_, counts := r.Source.(missing) // a journal may be slow: its pause is not its end
 	if source, ok := r.Source.(interface{ Stop() }); ok && !counts && r.Position.Started && r.old > 0 && r.old <= r.Position.Sequence {
 		r.others = true

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,6 +74,54 @@ func (l *log) Record(r *Record, at time.Time, _ Position) {
 }
 func (l *log) Idle(p Position) { l.idle = append(l.idle, p) }
 func (l *log) Malformed(error) { l.bad++ }
+
+// flood always has a record, each of which takes a while.
+type flood struct {
+	left  int
+	each  time.Duration
+	waits bool // before each record
+	stop  context.CancelFunc
+}
+
+func (*flood) Replays() bool { return true }
+
+func (f *flood) Read(p []byte, idle func()) (int, error) {
+	if f.left--; f.left < 0 {
+		f.stop()
+		return 0, context.Canceled
+	}
+	if f.waits {
+		idle()
+	}
+	time.Sleep(f.each)
+	return copy(p, fmt.Sprintf("6,%d,1,-;x\n", f.left)), nil
+}
+
+// A storm leaves a fifth of the time to others, and costs one that waits for each record none of it.
+func TestReaderRests(t *testing.T) {
+	for name, tc := range map[string]struct {
+		waits    bool
+		min, max time.Duration
+	}{
+		"Storm": {false, 1200 * time.Millisecond, 1300 * time.Millisecond},
+		"Calm":  {true, time.Second, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				r := &Reader{Source: &flood{left: 1000, each: time.Millisecond, waits: tc.waits, stop: cancel}, Handler: &log{}, Now: time.Now}
+				began := time.Now()
+				if err := r.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took < tc.min || took > tc.max {
+					t.Errorf("a thousand records took %s, want %s to %s", took, tc.min, tc.max)
+				}
+			})
+		})
+	}
+}
 
 func TestReader(t *testing.T) {
 	long := "6,0,1,-;" + strings.Repeat("x", firstBuffer+10) + "\n"
