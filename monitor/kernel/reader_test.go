@@ -75,17 +75,17 @@ func (l *log) Record(r *Record, at time.Time, _ Position) {
 func (l *log) Idle(p Position) { l.idle = append(l.idle, p) }
 func (l *log) Malformed(error) { l.bad++ }
 
-// flood always has a record, each of which takes a while.
-type flood struct {
+// deluge always has a record, each of which takes a while.
+type deluge struct {
 	left  int
 	each  time.Duration
 	waits bool // before each record
 	stop  context.CancelFunc
 }
 
-func (*flood) Replays() bool { return true }
+func (*deluge) Replays() bool { return true }
 
-func (f *flood) Read(p []byte, idle func()) (int, error) {
+func (f *deluge) Read(p []byte, idle func()) (int, error) {
 	if f.left--; f.left < 0 {
 		f.stop()
 		return 0, context.Canceled
@@ -110,7 +110,7 @@ func TestReaderRests(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				r := &Reader{Source: &flood{left: 1000, each: time.Millisecond, waits: tc.waits, stop: cancel}, Handler: &log{}, Now: time.Now}
+				r := &Reader{Source: &deluge{left: 1000, each: time.Millisecond, waits: tc.waits, stop: cancel}, Handler: &log{}, Now: time.Now}
 				began := time.Now()
 				if err := r.Run(ctx); err != nil {
 					t.Fatal(err)
