@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -114,11 +115,14 @@ func Scan(host *hostfs.FS) Snapshot {
 	var errs []error
 	slots := bySlot(host)
 	for _, dev := range names {
+		was, _ := host.Lstat(path.Join(sysBlock, dev)) // of nil nothing is concluded
 		d, err := read(host, dev, slots)
 		switch {
-		case err == nil && !left(host, dev): // else half of it was read, such as no slot
-			d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
-			s.Disks = append(s.Disks, d)
+		case err == nil:
+			if stayed(host, dev, was) { // else half of it was read, such as no slot
+				d.Model, d.Serial, d.Slot = text(d.Model), text(d.Serial), text(d.Slot)
+				s.Disks = append(s.Disks, d)
+			}
 		case errors.Is(err, diskid.ErrNoDisk), gone(host, dev):
 		case s.unplaced(err):
 		default:
@@ -169,10 +173,14 @@ func withoutTwins(host *hostfs.FS, disks []Disk) ([]Disk, error) {
 	return keep, errors.Join(errs...)
 }
 
-// left says that dev is not listed any more.
-func left(host *hostfs.FS, dev string) bool {
-	_, err := host.Lstat(path.Join(sysBlock, dev))
-	return errors.Is(err, fs.ErrNotExist)
+// stayed says that dev is still listed and, as far as both are known, the one that it was: a name is free for the
+// next disk at once.
+func stayed(host *hostfs.FS, dev string, was fs.FileInfo) bool {
+	is, err := host.Lstat(path.Join(sysBlock, dev))
+	if err != nil || was == nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return os.SameFile(was, is)
 }
 
 // gone says whether dev went away while it was looked at.
