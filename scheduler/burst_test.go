@@ -249,7 +249,7 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 		}()
 	}
 	bound, last := map[types.UID]bool{}, time.Now()
-	for deadline := time.After(15*time.Minute); len(bound) < pods; {
+	for deadline := time.After(15 * time.Minute); len(bound) < pods; {
 		select {
 		case <-deadline:
 			l.t.Fatalf("only %d of %d pods have a node after %s; refused %d", len(bound), pods, time.Since(start), d.refused)
