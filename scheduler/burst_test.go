@@ -83,15 +83,20 @@ func split(key string) (node, group string) {
 }
 
 func (d *driver) run(ctx context.Context) {
-	w, err := d.l.api.Watch(ctx, &corev1.PersistentVolumeClaimList{}, client.InNamespace(d.l.ns))
-	if err != nil {
-		d.l.t.Fatal(err)
-	}
 	claims := make(chan *corev1.PersistentVolumeClaim, 10000)
 	go func() {
-		for e := range w.ResultChan() {
-			if pvc, ok := e.Object.(*corev1.PersistentVolumeClaim); ok && e.Type != watch.Deleted {
-				claims <- pvc
+		for ctx.Err() == nil { // the API server ends the watch of who does not keep up; a new one begins with all claims
+			w, err := d.l.api.Watch(ctx, &corev1.PersistentVolumeClaimList{}, client.InNamespace(d.l.ns))
+			if err != nil {
+				if ctx.Err() == nil {
+					d.l.t.Errorf("watch claims: %v", err)
+				}
+				return
+			}
+			for e := range w.ResultChan() {
+				if pvc, ok := e.Object.(*corev1.PersistentVolumeClaim); ok && e.Type != watch.Deleted {
+					claims <- pvc
+				}
 			}
 		}
 	}()
@@ -249,7 +254,7 @@ func (l *live) burstOf(nodes, pods int, room int64, kill func()) burst {
 		}()
 	}
 	bound, last := map[types.UID]bool{}, time.Now()
-	for deadline := time.After(15 * time.Minute); len(bound) < pods; {
+	for deadline := time.After(5 * time.Minute); len(bound) < pods; {
 		select {
 		case <-deadline:
 			l.t.Fatalf("only %d of %d pods have a node after %s; refused %d", len(bound), pods, time.Since(start), d.refused)

@@ -136,9 +136,9 @@ func TestCopyFromAnotherNodeIsRefused(t *testing.T) {
 			p.from.host.With("hf-a", func(g *lvmfake.Group) { g.LVs["hfv-src"].Size = 16 * mib })
 		}, controller.ProvisioningInBackground, codes.Unavailable, "the device has 16777216 bytes, LVM says 8388608"},
 		"NoRoom":    {func(p *twoNodes) { p.bytes("2000Gi") }, controller.ProvisioningReschedule, codes.ResourceExhausted, "no volume group has room"},
-		"ClaimGone": {func(p *twoNodes) { _ = p.api.Delete(t.Context(), p.claim.DeepCopy()) }, controller.ProvisioningFinished, codes.NotFound, "claim ns/new is gone"},
+		"ClaimGone": {func(p *twoNodes) { p.deleteClaim() }, controller.ProvisioningFinished, codes.NotFound, "claim ns/new is gone"},
 		"NoLease": {func(p *twoNodes) {
-			_ = p.api.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "lvm-csi-driver-n1"}})
+			p.remove(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "lvm-csi-driver-n1"}})
 		}, controller.ProvisioningReschedule, codes.ResourceExhausted, "whose driver gives nothing to other nodes"},
 		"Off":  {func(p *twoNodes) { p.at[p.to] = nil }, controller.ProvisioningReschedule, codes.ResourceExhausted, "a copy is made where its source is"},
 		"Down": {func(p *twoNodes) { p.stop[p.from]() }, controller.ProvisioningInBackground, codes.Unavailable, "connection refused"},

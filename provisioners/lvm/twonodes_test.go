@@ -215,6 +215,13 @@ func (p *twoNodes) create(o client.Object) {
 	}
 }
 
+func (p *twoNodes) remove(o client.Object) {
+	p.t.Helper()
+	if err := p.api.Delete(p.t.Context(), o); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // change changes the claim in the API server.
 func (p *twoNodes) change(f func(*corev1.PersistentVolumeClaim)) {
 	p.t.Helper()

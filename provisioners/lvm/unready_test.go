@@ -27,9 +27,7 @@ func (p *twoNodes) finish() error {
 
 func (p *twoNodes) deleteClaim() {
 	p.t.Helper()
-	if err := p.api.Delete(p.t.Context(), p.claim.DeepCopy()); err != nil {
-		p.t.Fatal(err)
-	}
+	p.remove(p.claim.DeepCopy())
 }
 
 // killed runs f on n2, whose driver dies at a step, and starts it anew. It says whether f
