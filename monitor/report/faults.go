@@ -64,7 +64,7 @@ func (b *builder) keep(d *v1alpha1.Disk, present bool) []v1alpha1.Fault {
 // that is what the status has.
 func notAhead(f *v1alpha1.Fault, now time.Time) {
 	now = now.Round(0)
-	last := f.LastSeen.Time.Round(0)
+	last := f.LastSeen.Round(0)
 	if last.Sub(now) < time.Minute {
 		return
 	}
