@@ -36,6 +36,7 @@ func get(url string) (int, string, error) {
 func TestLiveEndpoints(t *testing.T) {
 	l := newLive(t)
 	var stops []*running
+	var bases []string
 	for range 2 {
 		free, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -48,6 +49,7 @@ func TestLiveEndpoints(t *testing.T) {
 		}
 		stops = append(stops, l.runWith(l.cfg, o))
 		base := "http://" + o.MetricsAddress
+		bases = append(bases, base)
 		l.eventually("readiness", func() string {
 			code, body, err := get(base + "/readyz")
 			if err != nil {
@@ -95,6 +97,18 @@ func TestLiveEndpoints(t *testing.T) {
 		return ""
 	})
 	t.Logf("the standby took over in %v", time.Since(begin))
+	// The Lease has its name before it has the answer: a leader that is ended
+	// between the two does not know that it has one to give away.
+	l.eventually("the standby to know that it leads", func() string {
+		_, body, err := get(bases[1] + "/metrics")
+		if err != nil {
+			return err.Error()
+		}
+		if !strings.Contains(body, `leader_election_master_status{name="`+LeaseName+`"} 1`) {
+			return "its metrics say it does not"
+		}
+		return ""
+	})
 	l.end(stops[1])
 	if h := holder(); h != "" {
 		t.Errorf("after a clean stop %s still has the Lease", h)
