@@ -88,14 +88,13 @@ lab-external: lab-parts ## Run Kubernetes' own storage suite against the LVM dri
 	go run ./internal/build/images/write --bin-dir $(BIN) --stand-ins --layout external-images
 	HOLDFAST_EXTERNAL_FOCUS='$(FOCUS)' go test -run TestExternal $(TESTFLAGS) -tags lab -count=1 -timeout 180m -v ./e2e/suites/lab
 
-# Flux's controllers and Argo CD's engine are modules of their own. What is built from them stays for the next time.
+# The programs of others are modules of their own. What is built from them stays for the next time.
 INTEROP_DIR ?= $(HOME)/.cache/holdfast/interop
 .PHONY: interop
-interop: build ## Apply a published branch with Flux's controllers and Argo CD's engine, and compare with the agent
+interop: build ## Run beside others' own programs: Flux and Argo CD on a published branch, Kubernetes' CSI sidecars beside the LVM driver
 	@mkdir -p $(INTEROP_DIR)
-	go build -C e2e/interop/flux -ldflags '-s -w' -o $(INTEROP_DIR)/ github.com/fluxcd/kustomize-controller github.com/fluxcd/source-controller
-	go build -C e2e/interop/argocd -ldflags '-s -w' -o $(INTEROP_DIR)/ github.com/argoproj/gitops-engine/agent
-	HOLDFAST_INTEROP_DIR=$(INTEROP_DIR) go test $(TESTFLAGS) -tags interop -count=1 -timeout 40m -v ./e2e/suites/interop
+	for of in flux argocd sidecars; do go build -C e2e/interop/$$of -ldflags '-s -w' -o $(INTEROP_DIR)/ tool; done
+	HOLDFAST_INTEROP_DIR=$(INTEROP_DIR) go test $(TESTFLAGS) -tags interop -run 'TestFlux|TestArgoCD|TestSidecar' -count=1 -timeout 40m -v ./e2e/suites/interop ./provisioners/lvm
 
 .PHONY: lab-up
 lab-up: lab-parts ## Start such a lab for people, and leave it running

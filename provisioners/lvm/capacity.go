@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"strconv"
 	"strings"
@@ -54,10 +53,7 @@ func (c *Capacity) want(ctx context.Context) map[string]*storagev1.CSIStorageCap
 		if class.Provisioner != DriverName {
 			continue
 		}
-		params := maps.Clone(class.Parameters)
-		filesystem := params[keyFSType]
-		delete(params, keyFSType)
-		spec, err := ParseSpec(params, filesystem)
+		spec, err := classSpec(class.Parameters, "")
 		if err != nil {
 			continue // CreateVolume says what is wrong with it
 		}

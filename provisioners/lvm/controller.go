@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -302,21 +303,22 @@ func (s *Service) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) 
 	if t := req.GetAccessibleTopology(); t != nil && t.GetSegments()[TopologyKey] != s.engine.node {
 		return &csi.GetCapacityResponse{}, nil
 	}
-	filesystem := XFS
+	filesystem := "" // the class's
 	if caps := req.GetVolumeCapabilities(); len(caps) > 0 {
 		var err error
 		if filesystem, _, err = capability(caps...); err != nil {
 			return nil, answer(err)
 		}
 	}
-	params := req.GetParameters()
+	params := maps.Clone(req.GetParameters())
+	maps.DeleteFunc(params, func(k, _ string) bool { return strings.HasPrefix(k, sidecarKeys) && k != keyFSType })
 	var total, largest int64
 	s.engine.settle(ctx)
 	q := s.engine.quarantine(ctx)
 	for _, c := range s.engine.Candidates(q) {
 		w := vg.Want{Pool: c.Pool, Overcommit: 1, Stripes: 1}
 		if len(params) > 0 {
-			spec, err := ParseSpec(params, filesystem)
+			spec, err := classSpec(params, filesystem)
 			if err != nil {
 				return nil, answer(err)
 			}

@@ -50,11 +50,17 @@ type env struct {
 	node  string
 	host  *lvmfake.Host
 	infos []lvm.GroupInfo
+	with  func(*lvm.Options) // changes the driver's options; may be nil
 	stop  func()
+	// socket is where the driver that was started last listens.
+	socket string
 }
 
-func newEnv(t testing.TB, node string) *env {
-	e := &env{t: t, cfg: cluster.ForTest(t).RESTConfig(), node: node}
+func newEnv(t testing.TB, node string) *env { return newEnvOf(t, node, nil) }
+
+// newEnvOf is one whose driver has other options.
+func newEnvOf(t testing.TB, node string, with func(*lvm.Options)) *env {
+	e := &env{t: t, cfg: cluster.ForTest(t).RESTConfig(), node: node, with: with}
 	for i, g := range groups() {
 		g.Name, g.UUID = node+"-"+g.Name, fmt.Sprintf("%s-0000-0000-0000-0000-0000-00000%d", (node + "xxxxxx")[:6], i)
 		g.UUID = strings.ReplaceAll(g.UUID[:6], "-", "x") + g.UUID[6:]
@@ -162,6 +168,10 @@ func (e *env) start() {
 		e.t.Fatal(err)
 	}
 	o := lvm.Options{NodeName: e.node, Namespace: system, Socket: filepath.Join(dir, "csi.sock"), Registration: dir, Provision: true, Refresh: 30 * time.Second, CgroupRoot: dir, Transfer: "127.0.0.1:0"}
+	if e.with != nil {
+		e.with(&o)
+	}
+	e.socket = o.Socket
 	d, err := lvm.NewDriver(ctx, o, e.config(e.node), "test", e.infos, e.host, e.host, log)
 	if err != nil {
 		e.t.Fatal(err)

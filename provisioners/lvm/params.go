@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -166,6 +167,18 @@ func unless(ok bool, remedy string) string {
 		return ""
 	}
 	return remedy
+}
+
+// sidecarKeys is the prefix of parameters that Kubernetes' own sidecars take for themselves:
+// CreateVolume does not get them, GetCapacity does (external-provisioner pkg/capacity/capacity.go).
+const sidecarKeys = "csi.storage.k8s.io/"
+
+// classSpec reads the parameters of a StorageClass as its object has them, with the file
+// system among them. fs is that of a volume's capability, and goes before it; empty for none.
+func classSpec(params map[string]string, fs string) (Spec, error) {
+	own := maps.Clone(params)
+	delete(own, keyFSType)
+	return ParseSpec(own, cmp.Or(fs, params[keyFSType]))
 }
 
 // ParseSpec reads the parameters of a StorageClass. fs is the file system of the

@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"holdfast.dev/internal/nodedisks"
 	"holdfast.dev/provisioners/lvm"
 )
@@ -86,5 +90,30 @@ volumeGroups:
 	g := lvm.Groups(f)
 	if len(g) != 2 || g[0].OneDisk() != "0xa" || g[0].Media != "ssd" || g[1].OneDisk() != "" || g[1].Media != "" || len(g[1].Disks) != 2 {
 		t.Errorf("got %+v", g)
+	}
+}
+
+// TestCapacityOfAClassAsItIs: external-provisioner asks with a class's own parameters, of
+// which CreateVolume does not get those for the sidecars. It was refused, so that nothing
+// was published for a class that names a file system.
+func TestCapacityOfAClassAsItIs(t *testing.T) {
+	w := newWorld(t, groups()...)
+	if err := w.engine.RefreshAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := lvm.NewService(w.engine, "test", nil)
+	ask := func(params map[string]string) (int64, error) {
+		got, err := s.GetCapacity(t.Context(), &csi.GetCapacityRequest{Parameters: params})
+		return got.GetMaximumVolumeSize().GetValue(), err
+	}
+	plain, err := ask(map[string]string{"pool": "db"})
+	if err != nil || plain == 0 {
+		t.Fatalf("%d bytes (%v)", plain, err)
+	}
+	if got, err := ask(map[string]string{"pool": "db", "csi.storage.k8s.io/fstype": "ext4", "csi.storage.k8s.io/provisioner-secret-name": "s"}); err != nil || got != plain {
+		t.Errorf("%d bytes (%v), want %d", got, err, plain)
+	}
+	if _, err := ask(map[string]string{"pool": "db", "csi.storage.k8s.io/fstype": "btrfs"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a file system that is not there: %v", err)
 	}
 }

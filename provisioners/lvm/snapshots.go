@@ -46,7 +46,7 @@ func snapshotSpec(params map[string]string) (Spec, error) {
 			if remedy := setters()[k](&s, v); remedy != "" {
 				return Spec{}, fieldError(k, v, remedy)
 			}
-		case !strings.HasPrefix(k, "csi.storage.k8s.io/"):
+		case !strings.HasPrefix(k, sidecarKeys):
 			return Spec{}, fieldError(k, v, "unknown; a VolumeSnapshotClass of this driver knows overcommit alone")
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"holdfast.dev/e2e/interop"
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/hostexec"
 )
@@ -64,7 +65,7 @@ func TestArgoCD(t *testing.T) {
 // that it does not read bundle.yaml.
 func startEngine(w *world, checkout string) {
 	w.t.Helper()
-	module(w.t, "argocd", "github.com/argoproj/gitops-engine")
+	interop.Module(w.t, top, "argocd", "github.com/argoproj/gitops-engine")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- follow(ctx, w.fleet.Repo, checkout) }()
@@ -80,7 +81,7 @@ func startEngine(w *world, checkout string) {
 	for _, folder := range []string{"crds", "local-volume-provisioner", "disk-monitor", "remediation-controller", "fruits"} {
 		args = append(args, "--path", folder)
 	}
-	w.program("gitops-agent", hostexec.Command{Path: tool(w.t, "agent"), Args: args})
+	w.program("gitops-agent", hostexec.Command{Path: interop.Tool(w.t, "agent"), Args: args})
 }
 
 // follow has what is published at checkout, until ctx ends. It is a link that is

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"holdfast.dev/e2e/interop"
 	"holdfast.dev/e2e/wait"
 	"holdfast.dev/internal/hostexec"
 )
@@ -53,7 +54,7 @@ func TestFlux(t *testing.T) {
 // what docs/interop.md shows, with what differs for a branch that the hub serves.
 func startFlux(w *world) {
 	w.t.Helper()
-	source, kustomize := module(w.t, "flux", "github.com/fluxcd/source-controller"), module(w.t, "flux", "github.com/fluxcd/kustomize-controller")
+	source, kustomize := interop.Module(w.t, top, "flux", "github.com/fluxcd/source-controller"), interop.Module(w.t, top, "flux", "github.com/fluxcd/kustomize-controller")
 	for _, pattern := range []string{source + "/config/crd/bases/*.yaml", kustomize + "/config/crd/bases/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
@@ -81,9 +82,9 @@ func startFlux(w *world) {
 	}
 	common := []string{"--watch-all-namespaces=true", "--log-level=info", "--metrics-addr=0", "--health-addr=0"}
 	env := []string{"RUNTIME_NAMESPACE=flux-system", "TUF_ROOT=" + w.dir}
-	w.program("source-controller", hostexec.Command{Path: tool(w.t, "source-controller"), Env: env,
+	w.program("source-controller", hostexec.Command{Path: interop.Tool(w.t, "source-controller"), Env: env,
 		Args: append([]string{"--storage-path=" + storage, "--storage-addr=" + artifacts, "--storage-adv-addr=" + artifacts}, common...)})
-	w.program("kustomize-controller", hostexec.Command{Path: tool(w.t, "kustomize-controller"), Env: env, Args: common})
+	w.program("kustomize-controller", hostexec.Command{Path: interop.Tool(w.t, "kustomize-controller"), Env: env, Args: common})
 }
 
 // awaitReady waits until the Kustomization is ready at a revision.

@@ -33,7 +33,8 @@ import (
 )
 
 const (
-	binDir = "../../../bin"
+	top    = "../../.." // of the repository
+	binDir = top + "/bin"
 	site   = "canary" // the cluster; other clusters of the fleet get nothing
 	// patience is for one push to be healthy: Flux asks once a minute, and everything
 	// shares two processors.
@@ -260,28 +261,6 @@ func (w *world) git(args ...string) string {
 
 // branchURL is where the hub serves the cluster its branch.
 func (w *world) branchURL() string { return w.fleet.HubURL + "/v1/clusters/" + site + "/git" }
-
-// tool is a program that "make interop" has built.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("HOLDFAST_INTEROP_DIR")
-	if dir == "" {
-		t.Fatal("HOLDFAST_INTEROP_DIR does not say where the programs of Flux and Argo CD are (use make interop)")
-	}
-	return filepath.Join(dir, name)
-}
-
-// module is the directory of a module that one of those programs is built from.
-func module(t *testing.T, of, path string) string {
-	t.Helper()
-	out, err := hostexec.Run(t.Context(), time.Minute, hostexec.Command{Path: "go", Dir: abs(t, filepath.Join("../../interop", of)), Args: []string{"list", "-m", "-f", "{{.Version}} {{.Dir}}", path}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	version, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	t.Logf("%s %s", path, version)
-	return dir
-}
 
 func abs(t *testing.T, path string) string {
 	t.Helper()
