@@ -187,6 +187,11 @@ func (s *Service) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest
 	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
 	}
+	if h, err := ParseHandle(req.GetVolumeId()); err == nil && s.guard != nil {
+		if err := s.guard(ctx, h); err != nil {
+			return nil, answer(err)
+		}
+	}
 	if err := s.delete(ctx, req.GetVolumeId()); err != nil {
 		return nil, answer(err)
 	}

@@ -9,6 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -425,4 +430,68 @@ func TestRestartLosesNothing(t *testing.T) {
 		return
 	}
 	t.Error("the volume was not told again")
+}
+
+// TestDeletionByAnotherProvisioner: with --provision=false somebody else asks for deletions,
+// by the handle. What keeps a volume is asked of the API server all the same.
+func TestDeletionByAnotherProvisioner(t *testing.T) {
+	e := newEnvOf(t, "guard", func(o *lvm.Options) { o.Provision, o.Transfer = false, "" })
+	conn, err := grpc.NewClient("unix://"+e.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	driver := csi.NewControllerClient(conn)
+	var made *csi.CreateVolumeResponse
+	e.until("the volume", func() bool {
+		made, err = driver.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "pvc-guard", Parameters: map[string]string{"pool": "db", "type": "thin"},
+			CapacityRange: &csi.CapacityRange{RequiredBytes: gib}, VolumeCapabilities: []*csi.VolumeCapability{{
+				AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+				AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}}})
+		return err == nil
+	})
+	handle := made.GetVolume().GetVolumeId()
+	refused := func(want codes.Code, says string) {
+		t.Helper()
+		_, err := driver.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: handle})
+		if status.Code(err) != want || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want %s and %q", err, want, says)
+		}
+	}
+	refused(codes.Unavailable, "read its object pvc-guard")
+
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "guarded", Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{
+		VolumeName: "pvc-guard", StorageClassName: new(string), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
+	e.create(claim)
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pvc-guard", Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": lvm.DriverName}}, Spec: corev1.PersistentVolumeSpec{
+		Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}, AccessModes: claim.Spec.AccessModes,
+		PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete, ClaimRef: &corev1.ObjectReference{Namespace: "default", Name: claim.Name, UID: claim.UID},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: lvm.DriverName, VolumeHandle: handle}}}}
+	e.create(pv)
+	e.bound(claim.Name)
+	refused(codes.FailedPrecondition, "it is Bound")
+	if err := e.admin.Delete(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	key := client.ObjectKeyFromObject(pv)
+	e.until("the volume is released", func() bool {
+		return e.admin.Get(t.Context(), key, pv) == nil && pv.Status.Phase == corev1.VolumeReleased
+	})
+	again := claim.DeepCopy()
+	again.ObjectMeta = metav1.ObjectMeta{Name: claim.Name, Namespace: claim.Namespace}
+	e.create(again)
+	refused(codes.FailedPrecondition, "put back from a backup?")
+	if err := e.admin.Delete(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	e.until("the claim is gone", func() bool {
+		return apierrors.IsNotFound(e.admin.Get(t.Context(), client.ObjectKeyFromObject(again), again))
+	})
+	if _, err := driver.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: handle}); err != nil || len(e.host.Volumes(groupOf(t, e, pv))) != 0 {
+		t.Errorf("it is not deleted when nobody wants it: %v", err)
+	}
+	if err := e.admin.Delete(t.Context(), pv); err != nil {
+		t.Error(err)
+	}
 }

@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,10 +43,7 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 		return nil
 	}
 	if err == nil {
-		err = p.original(ctx, now)
-	}
-	if err == nil && now.Labels[v1alpha1.LabelQuarantined] == "true" {
-		err = fmt.Errorf("its disk is quarantined (label %s): its data are evidence and may be wanted (it is deleted when the quarantine ends): %w", v1alpha1.LabelQuarantined, ErrHeld)
+		err = p.kept(ctx, now)
 	}
 	if err != nil {
 		return fmt.Errorf("delete volume %s: %w", pv.Name, err)
@@ -55,6 +53,46 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 		p.log.Info("volume deleted", "volume", pv.Name, "handle", pv.Spec.CSI.VolumeHandle)
 	}
 	return err
+}
+
+// kept is why the data of a released object stay; nil when nobody can want them.
+func (p *Provisioner) kept(ctx context.Context, pv *corev1.PersistentVolume) error {
+	if err := p.original(ctx, pv); err != nil {
+		return err
+	}
+	if pv.Labels[v1alpha1.LabelQuarantined] == "true" {
+		return fmt.Errorf("its disk is quarantined (label %s): its data are evidence and may be wanted (it is deleted when the quarantine ends): %w", v1alpha1.LabelQuarantined, ErrHeld)
+	}
+	return nil
+}
+
+// guard is Delete's question for a volume that another provisioner wants deleted, who tells
+// its handle alone: its object has the name that the volume was made for. One that cannot
+// be found, or has no object, is no reason to delete anything.
+func (p *Provisioner) guard(ctx context.Context, h Handle) error {
+	v, err := p.service.engine.Volume(ctx, h)
+	if errors.Is(err, ErrNotFound) {
+		return nil // as in Delete of the engine: an earlier attempt removed it
+	}
+	if err != nil {
+		return err
+	}
+	name := v.LV.Tags.Get(vg.KeyPV)
+	pv := corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := p.api.Get(ctx, client.ObjectKeyFromObject(&pv), &pv); err != nil {
+		return fmt.Errorf("delete volume %s: read its object %s: %w: %w", h, name, ErrUnavailable, err)
+	}
+	if pv.Spec.CSI == nil || pv.Spec.CSI.VolumeHandle != h.String() {
+		return fmt.Errorf("delete volume %s: the object %s is another volume's: %w", h, name, ErrRefused)
+	}
+	now, err := p.released(ctx, &pv)
+	if err == nil {
+		err = p.kept(ctx, now)
+	}
+	if err != nil {
+		return fmt.Errorf("delete volume %s of %s: %w", h, name, err)
+	}
+	return nil
 }
 
 // retired says whether a quarantined volume's object was deleted, as remediation does when
@@ -124,9 +162,9 @@ func (p *Provisioner) original(ctx context.Context, pv *corev1.PersistentVolume)
 }
 
 // madeAt is when LVM made the volume of an object that has no annotation, as those of earlier
-// versions of this driver, which made the object right after the volume. A volume whose
-// tags name another object, claim or cluster tells nothing, and so does a time that is
-// not known.
+// versions of this driver and of external-provisioner, which make the object right after the
+// volume. A volume whose tags name another object, claim or cluster tells nothing, and so
+// does a time that is not known. external-provisioner may not tell the claim.
 func (p *Provisioner) madeAt(ctx context.Context, pv *corev1.PersistentVolume) (time.Time, error) {
 	h, err := ParseHandle(pv.Spec.CSI.VolumeHandle)
 	if err != nil {
@@ -137,7 +175,8 @@ func (p *Provisioner) madeAt(ctx context.Context, pv *corev1.PersistentVolume) (
 		return time.Time{}, err
 	}
 	t, ref := v.LV.Tags, pv.Spec.ClaimRef
-	if v.LV.Created == 0 || t.Get(vg.KeyPV) != pv.Name || t.Get(vg.KeyPVC) != ref.Namespace+"/"+ref.Name || t.Get(vg.KeyCluster) != p.service.engine.cluster {
+	claim := cmp.Or(t.Get(vg.KeyPVC), ref.Namespace+"/"+ref.Name)
+	if v.LV.Created == 0 || t.Get(vg.KeyPV) != pv.Name || claim != ref.Namespace+"/"+ref.Name || t.Get(vg.KeyCluster) != p.service.engine.cluster {
 		return time.Time{}, fmt.Errorf("the tags of volume %s are not of volume %s: %w", h, pv.Name, ErrRefused)
 	}
 	return time.Unix(v.LV.Created, 0), nil

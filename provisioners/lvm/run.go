@@ -123,6 +123,9 @@ func NewDriver(ctx context.Context, o Options, cfg *rest.Config, version string,
 		}
 	}
 	d.service = NewService(d.engine, version, qos)
+	if !o.Provision {
+		d.service.guard = NewProvisioner(d.service, api, nil, log).guard
+	}
 	return d, nil
 }
 

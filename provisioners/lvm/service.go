@@ -23,6 +23,8 @@ type Service struct {
 	engine  *Engine
 	version string
 	qos     QoS
+	// guard, when it is set, says why a volume that DeleteVolume is asked for must stay.
+	guard func(context.Context, Handle) error
 }
 
 // NewService makes the service of an engine. qos may be nil: then volumes take no
