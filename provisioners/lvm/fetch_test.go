@@ -61,6 +61,7 @@ func TestLyingSource(t *testing.T) {
 		"OtherSum":     {body: zero + frame('E', 8*mib, strings.Repeat("s", 32)), says: "its SHA-256 is another"},
 		"EarlyEnd":     {body: end(mib, frame('Z', mib, "")), says: "it has 1048576 bytes of 8388608"},
 		"EarlyEndLies": {body: end(8*mib, frame('Z', mib, "")), says: "it has 1048576 bytes of 8388608"},
+		"EndLies":      {body: end(mib, zero), says: "it has 8388608 bytes of 8388608 and ends as one of 1048576"},
 		"Late":         {body: end(8*mib, zero) + "more", says: "it goes on after its end"},
 		"TooLong":      {body: end(16*mib, frame('Z', 16*mib, "")), says: "a frame of 16777216 bytes at byte 0"},
 		"HugeFrame":    {body: frame('D', 2*mib, strings.Repeat("x", 2<<20)), says: "a frame of 2097152 bytes"},

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -19,11 +20,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
 	"holdfast.dev/api/v1alpha1"
 	"holdfast.dev/provisioners/lvm"
@@ -303,20 +307,95 @@ func TestVolumeWithTheNameOfATransferStays(t *testing.T) {
 	}
 }
 
-// A Lease that lost its label is no node's, and nobody would fetch from that node again.
+// A thick source is read as it is. One whose deletion has begun may be wiped in part.
+func TestThickSourceThatIsBeingDeletedIsNotCopied(t *testing.T) {
+	p := newTwoNodes(t, "PersistentVolumeClaim", thick, thick, lvm.Ext4)
+	p.from.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Sub() == "lvremove" {
+			return lvmfake.Fail
+		}
+		return lvmfake.Honest
+	})
+	if err := p.from.engine.Delete(t.Context(), p.source); err == nil {
+		t.Fatal("the source is gone")
+	}
+	p.from.host.Misbehave(nil)
+	if _, err := p.provision(); err == nil || !strings.Contains(err.Error(), "it is in phase deleting") || len(p.to.host.Volumes("hf-b")) != 0 {
+		t.Errorf("%v, %+v", err, p.to.host.Volumes("hf-b"))
+	}
+}
+
+// TestFetchesAreBounded: a node fetches two volumes at a time, and asks nobody for a third.
+func TestFetchesAreBounded(t *testing.T) {
+	p := newTwoNodes(t, "VolumeSnapshot", thin, thin, lvm.Ext4)
+	reading := make(chan struct{}, 10)
+	p.from.host.Misbehave(func(c lvmfake.Call) lvmfake.Mode {
+		if c.Program == "read" {
+			reading <- struct{}{}
+			return lvmfake.Hang
+		}
+		return lvmfake.Honest
+	})
+	provisioner := lvm.NewProvisioner(lvm.NewService(p.to.engine, "test", nil), p.api, p.at[p.to], slog.New(slog.DiscardHandler))
+	fetch := func(name, kind string) error {
+		c := p.claim.DeepCopy()
+		c.ObjectMeta = metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name), Annotations: c.Annotations}
+		c.Spec.DataSource.Kind = kind
+		p.create(c)
+		_, _, err := provisioner.Provision(t.Context(), controller.ProvisionOptions{PVC: c, PVName: name, SelectedNodeName: "n2", StorageClass: &p.class})
+		return err
+	}
+	ended := make(chan error, 2)
+	for name, kind := range map[string]string{"c1": "VolumeSnapshot", "c2": "PersistentVolumeClaim"} {
+		go func() { ended <- fetch(name, kind) }()
+		select {
+		case <-reading:
+		case err := <-ended:
+			t.Fatalf("nothing is read for %s: %v", name, err)
+		}
+	}
+	if err := fetch("c3", "PersistentVolumeClaim"); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "2 volumes are copied to node n2 already") {
+		t.Errorf("the third one: %v", err)
+	}
+	p.from.host.Misbehave(nil)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := fetch("c4", "VolumeSnapshot"); err != nil || len(p.to.host.Volumes("hf-b")) != 3 {
+		t.Errorf("after them: %v, %d volumes", err, len(p.to.host.Volumes("hf-b")))
+	}
+}
+
+// What is published is mended: a Lease that lost its label is no node's, and nobody would
+// fetch from that node again.
 func TestLeaseIsMended(t *testing.T) {
 	p := newTwoNodes(t, "PersistentVolumeClaim", thin, thin, lvm.Ext4)
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "lvm-csi-driver-n1"}}
-	for _, spoil := range []func(){func() { lease.Labels = nil }, func() { delete(lease.Annotations, "lvm.holdfast.dev/transfer-certificate") }} {
+	read := func() *coordinationv1.Lease {
+		t.Helper()
 		if err := p.api.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil {
 			t.Fatal(err)
 		}
-		spoil()
-		if err := p.api.Update(t.Context(), lease); err != nil {
+		return lease.DeepCopy()
+	}
+	whole := read()
+	for what, spoil := range map[string]func(*coordinationv1.Lease){
+		"label":       func(l *coordinationv1.Lease) { l.Labels = nil },
+		"certificate": func(l *coordinationv1.Lease) { delete(l.Annotations, "lvm.holdfast.dev/transfer-certificate") },
+		"address":     func(l *coordinationv1.Lease) { l.Annotations["lvm.holdfast.dev/transfer-address"] = "127.0.0.1:1" },
+	} {
+		spoilt := read()
+		spoil(spoilt)
+		if err := p.api.Update(t.Context(), spoilt); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.at[p.from].Publish(t.Context(), metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "n1", UID: "u"}, p.address[p.from]); err != nil {
 			t.Fatal(err)
+		}
+		if now := read(); !maps.Equal(now.Labels, whole.Labels) || !maps.Equal(now.Annotations, whole.Annotations) {
+			t.Errorf("%s: it is %v, %v", what, now.Labels, now.Annotations)
 		}
 	}
 	if _, err := p.provision(); err != nil || p.whole() != "" {

@@ -252,7 +252,7 @@ func (f *frameReader) last(n int64) error {
 	var more [1]byte
 	switch _, err := io.ReadFull(f.r, more[:]); {
 	case n != f.size || f.at != f.size:
-		return fmt.Errorf("it has %d bytes of %d: %w", f.at, f.size, errTransfer)
+		return fmt.Errorf("it has %d bytes of %d and ends as one of %d: %w", f.at, f.size, n, errTransfer)
 	case !bytes.Equal(sum[:], f.sum.Sum(nil)):
 		return fmt.Errorf("its SHA-256 is another: %w", errTransfer)
 	case !errors.Is(err, io.EOF):
